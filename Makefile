@@ -70,12 +70,12 @@ UPGRADE ?= --upgrade
 COMPILE := uv pip compile pyproject.toml --universal --generate-hashes --no-emit-index-url --quiet \
 	--custom-compile-command "make lock" $(UPGRADE)
 
-lock: ## write both locks anew from pyproject.toml (needs uv; UPGRADE= keeps versions)
+lock: ## rewrite both locks from pyproject.toml (needs uv; UPGRADE= keeps versions)
 	$(COMPILE) --all-extras --group dev --output-file requirements-dev.lock
 	$(COMPILE) --extra fetch --extra pytest --group build --constraint requirements-dev.lock \
 		--output-file requirements.lock
 
-proto: ## make *_pb2.py anew from the .proto files (needs grpcio-tools; its protobuf must not be newer than the locked one)
+proto: ## regenerate *_pb2.py from the .proto files (needs grpcio-tools; its protobuf must not be newer than the locked one)
 	python3 -m grpc_tools.protoc -Iharness --python_out=harness --pyi_out=harness harness/meshwake/authority/proto/*.proto
 
 clean: ## remove .venv and caches; runs/ stays
@@ -85,7 +85,7 @@ clean: ## remove .venv and caches; runs/ stays
 LABS  ?= model,process
 NIGHT ?= nightly/$(shell date -u +%F)
 
-# make itself ends with 2 whatever failed; how the night ended stands in $(NIGHT)/exit_code.
+# make itself ends with 2 whatever failed; the exit code of the night is in $(NIGHT)/exit_code.
 nightly: $(DEVELOP) ## all scenarios on all versions (LABS=model,process NIGHT=directory); a broken off night goes on
 	MESHWAKE_RUNS=$(NIGHT)/runs $(BIN)/meshwake nightly --labs $(LABS) --out $(NIGHT) --resume $(NIGHTLY)
 

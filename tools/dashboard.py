@@ -1,8 +1,8 @@
 """Makes docs/versions.md: which checks hold for which release on which lab.
 
-    python tools/dashboard.py                   write the page
-    python tools/dashboard.py --record NIGHT    first take in what a night saw on binaries and clusters
-    python tools/dashboard.py --check           write nothing; exit code 1 when the page is stale
+    python tools/dashboard.py                   write the page python tools/dashboard.py --record
+    NIGHT    first take in what a night saw on binaries and clusters python tools/dashboard.py
+    --check           write nothing; exit code 1 when the page is stale
 
 `meshwake dashboard` runs this program. The model's part is computed whenever the page is made. What
 binaries and clusters did is recorded from nights in docs/seen.json, each row with its day, its plan
@@ -52,8 +52,8 @@ _HEAD = """\
 # What is true of which release
 
 Made by `meshwake dashboard`; do not edit. A cell names the checks of a scenario that come out BROKEN, of those that the
-scenario expects something of; *holds*: none does. **!** stands where that is not what is expected, **?** where a check
-stayed UNKNOWN. Why each is so stands in the scenario itself.
+scenario expects something of; *holds*: none does. **!** marks what is not as expected, **?** a check that
+stayed UNKNOWN. Why each is so is written in the scenario itself.
 
 {legend}
 """

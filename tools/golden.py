@@ -66,7 +66,7 @@ def without_prose(value: Any) -> Any:
 
 
 def questions() -> Iterator[tuple[str, tuple[Any, ...]]]:
-    """Name and arguments of everything that is asked."""
+    """Name and arguments of every question."""
     for file in sorted(SCENARIOS.rglob("*.toml")):
         scenario = file.relative_to(SCENARIOS).as_posix()
         for behaviour_class in BEHAVIOURS:
@@ -84,9 +84,9 @@ def answer(arguments: tuple[Any, ...]) -> str:
 
 def answers() -> dict[str, str]:
     """Every answer by its question's name."""
-    asked = dict(questions())
+    arguments = dict(questions())
     with ProcessPoolExecutor(os.cpu_count()) as pool:
-        return dict(zip(asked, pool.map(answer, asked.values(), chunksize=4), strict=True))
+        return dict(zip(arguments, pool.map(answer, arguments.values(), chunksize=4), strict=True))
 
 
 def differences(before: dict[str, str], now: dict[str, str]) -> list[str]:

@@ -4,7 +4,7 @@ would cost ten times as much as what is to be measured.
 The loop is run around the vDSO's own function, around a raw system call, and around a function that
 does nothing; what the last one takes is the cost of looping and calling, and is taken off the
 others. The stopwatch is the CPU time of this process: no table of ours holds that clock, so it runs
-even where the other clocks stand still.
+even where the other clocks are fixed.
 
     python -m tests.bench.calls      one JSON object: nanoseconds of CPU time for each call
 """
@@ -66,7 +66,7 @@ class Loop:
 
 
 def vdso_clock_gettime() -> int:
-    """Where this process's clock_gettime begins, whatever stands there now."""
+    """Where this process's clock_gettime begins, whatever is there now."""
     return vdso_of(os.getpid()).clock_gettime
 
 

@@ -19,7 +19,7 @@ from tests.bench.numbers import Number, hand_over
 from tests.support.paths import REPOSITORY
 
 _COUNT = (sys.executable, "-m", "tests.bench.calls")
-# Any time will do; it stands still while it is asked for.
+# Any time will do; it is fixed while it is read.
 _SHOWN: dict[Mode, ClockReading] = {
     "fixed": ClockReading(*[10**18] * 3),
     "offset": ClockReading(*[NS_PER_S] * 3),

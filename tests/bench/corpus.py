@@ -2,10 +2,9 @@
 
 python -m tests.bench.corpus VERSION
 
-Root runs them as somebody without rights (tests/support/unprivileged_user.py), anybody else as what they are.
-What the lab never does, and what asks for a ztunnel that was patched, is declined: that is an
-answer too, and counted apart.
-"""
+Root runs them as a user without rights (tests/support/unprivileged_user.py), any other user as
+itself. What the lab never does, and what asks for a ztunnel that was patched, is declined: that is
+an answer too, and counted apart."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ SYSTEMS: dict[str, Callable[[], Iterator[str]]] = {
 
 
 def write(path: Path, entries: Iterator[str], size: int = SIZE_BYTES) -> None:
-    """Writes entries until the file is as large as asked."""
+    """Writes entries until the file is as large as requested."""
     written = 0
     with path.open("w", encoding="utf-8") as file:
         for text in entries:
@@ -109,7 +109,7 @@ def write(path: Path, entries: Iterator[str], size: int = SIZE_BYTES) -> None:
 
 
 def measure(path: Path) -> tuple[float, int, int, int]:
-    """User seconds, MiB at most, entries, and what they told, of reading `path`."""
+    """User seconds, MiB at most, entries, and the items in them, of reading `path`."""
     done = subprocess.run(
         [sys.executable, "-c", READ, str(path.resolve())],
         cwd=REPOSITORY,
@@ -129,7 +129,7 @@ def main() -> None:
             write(path, entries())
             used_s, mib, read, items = measure(path)
             sys.stdout.write(
-                f"{system}: {used_s:.1f} s of one core, {mib} MiB, {read} entries, {items} told\n"
+                f"{system}: {used_s:.1f} s of one core, {mib} MiB, {read} entries, {items} items\n"
             )
             path.unlink()
 

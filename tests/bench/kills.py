@@ -1,4 +1,4 @@
-"""Runs that are killed at random: of each, somebody says how it ended, and nothing is left.
+"""Runs that are killed at random: of each, a message shows how it ended, and nothing is left.
 
     python -m tests.bench.kills [RUNS [SEED]]
 
@@ -7,7 +7,7 @@ After a time drawn by chance one of its processes is ended with SIGKILL: harness
 or a ztunnel. Then: did the harness end within the bound, did it say why (or had it ended well
 before), is any process, or mount, of the run left? (A network namespace lives as long as a process
 holds it.) One line of JSON at the end; exit code 1 when any run was not as it should be. It takes
-seconds a run, so it is no part of `make bench`.
+seconds a run, so it is not part of `make bench`.
 """
 
 from __future__ import annotations
@@ -91,10 +91,10 @@ def run_once(chance: random.Random, binary: Path, directory: Path) -> Ending:
     """One run, killed after a while."""
     plan = plans.plan(plans.NIGHTS, duration="3d", every="30m", lab="process")
     mode = chance.choice(["dedicated", "in-pod"]) if binary.name == "ztunnel" else "dedicated"
-    told = plan.model_copy(update={"ztunnel_mode": mode}).model_dump_json()
+    plan_json = plan.model_copy(update={"ztunnel_mode": mode}).model_dump_json()
     with (directory / "complaint").open("wb") as complaint:
         harness = subprocess.Popen(
-            [sys.executable, "-c", RUN, told, str(binary), str(directory / "logs")],
+            [sys.executable, "-c", RUN, plan_json, str(binary), str(directory / "logs")],
             stderr=complaint,
         )
         role = chance.choice(ROLES)
@@ -107,14 +107,16 @@ def run_once(chance: random.Random, binary: Path, directory: Path) -> Ending:
             harness.kill()
             harness.wait()
             return Ending(killed, "no end", "the harness did not end")
-    said = (directory / "complaint").read_text(errors="replace")
+    message = (directory / "complaint").read_text(errors="replace")
     return Ending(
-        killed, ended_with(code, said), unexplained(killed, code, said) or left_of(directory)
+        killed,
+        ended_with(code, message),
+        unexplained(killed, code, message) or left_of(directory),
     )
 
 
 def await_role(directory: Path, role: str, harness: subprocess.Popen[bytes]) -> None:
-    """Until somebody is there in that role, or the run is over."""
+    """Until a process is there in that role, or the run is over."""
     deadline = Deadline(f"a process in the role {role}", ENDS_WITHIN_S)
     while role not in processes_of(directory).values():
         if harness.poll() is not None or deadline.has_passed:
@@ -136,23 +138,23 @@ def kill_one(chance: random.Random, directory: Path, role: str) -> str | None:
     return there[pid]
 
 
-def unexplained(killed: str | None, code: int, said: str) -> str:
+def unexplained(killed: str | None, code: int, message: str) -> str:
     """What the ending does not explain; "" when it does."""
     if code == 0 or (killed == "harness" and code == -signal.SIGKILL):
         return ""
-    if killed is None or "Traceback" in said or not any(words in said for words in WORDS):
-        return f"exit code {code} after the kill of {killed}: {said.strip()[-300:]!r}"
+    if killed is None or "Traceback" in message or not any(words in message for words in WORDS):
+        return f"exit code {code} after the kill of {killed}: {message.strip()[-300:]!r}"
     return ""
 
 
-def ended_with(code: int, said: str) -> str:
+def ended_with(code: int, message: str) -> str:
     """In a few words."""
     if code < 0:
         return signal.Signals(-code).name
     return (
         "0, run to its end"
         if code == 0
-        else f"{code}, " + next((words for words in WORDS if words in said), "?")
+        else f"{code}, " + next((words for words in WORDS if words in message), "?")
     )
 
 

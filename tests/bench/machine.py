@@ -1,9 +1,8 @@
 """Lab machine: boot, a suspend, an idle hour, memory and image of a guest, in emulation with idle
 time skipped.
 
-python -m tests.bench.machine              the bare guest
-python -m tests.bench.machine VERSION      with two ztunnels of the cache for that release, and the authority
-"""
+python -m tests.bench.machine              the bare guest python -m tests.bench.machine VERSION
+with two ztunnels of the cache for that release, and the authority"""
 
 from __future__ import annotations
 
@@ -30,7 +29,7 @@ from tests.bench.numbers import MIB, Number, hand_over
 HOUR_NS = 3600 * NS_PER_S
 IDLE_HOURS, SUSPENDS, LAB_HOURS = 3, 3, 6
 SCENARIO = f"""
-title = "Nobody does anything"
+title = "Nothing happens"
 duration = "{LAB_HOURS}h"
 labs = ["machine"]
 [[node]]
@@ -50,16 +49,16 @@ def bare() -> list[Number]:
     """A guest that has only its clocks to look after."""
     steps: list[Mapping[str, object]] = [{"do": "idle", "lasts_ns": HOUR_NS}] * IDLE_HOURS
     steps += [{"do": "suspend", "lasts_ns": 8 * HOUR_NS}] * SUSPENDS
-    told_at_s: list[float] = []
+    received_at_s: list[float] = []
 
-    def take(told: Mapping[str, object]) -> None:
-        if "hello" in told or "measured" in told:
-            told_at_s.append(time.perf_counter())
+    def take(message: Mapping[str, object]) -> None:
+        if "hello" in message or "measured" in message:
+            received_at_s.append(time.perf_counter())
 
     with tempfile.TemporaryDirectory() as directory:
         cost = run_request({"do": "clocks", "steps": steps}, Path(directory), take)
     image = base_part(needed_kernel(), with_lab=False).stat().st_size
-    idle_s = (told_at_s[IDLE_HOURS] - told_at_s[0]) / IDLE_HOURS
+    idle_s = (received_at_s[IDLE_HOURS] - received_at_s[0]) / IDLE_HOURS
     return [
         Number("machine", "boot to the first word", cost.boot_s, "s"),
         Number(

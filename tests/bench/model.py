@@ -1,4 +1,4 @@
-"""Lab model: days per second, beside the event loop it stands on, which is measured in the same
+"""Lab model: days per second, next to the event loop that it uses, which is measured in the same
 breath."""
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def measure(plan: Plan, rounds: int) -> list[Number]:
 
 
 def measure_memory() -> list[Number]:
-    """Peak of a process that runs a week, beside one that only imports the same."""
+    """Peak of a process that runs a week, next to one that only imports the same."""
     idle_mib, week_mib = _peak_mib("idle"), _peak_mib("week")
     same = "imports alone"
     return [
@@ -91,7 +91,7 @@ def run_bare_loop(moments: int) -> None:
 
 
 def _count_moments(plan: Plan) -> int:
-    """How many steps the model's event loop takes: it tells of its progress at each."""
+    """How many steps the model's event loop takes: it reports its progress at each."""
     steps: list[int] = []
     load_lab("model").run(plan, Toolbox(None, Path(), steps.append), Recorder())
     return len(steps)

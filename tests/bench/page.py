@@ -1,4 +1,4 @@
-"""Writes the table of docs/performance.md anew from what `make bench` measured last
+"""Rewrites the table of docs/performance.md from what `make bench` measured last
 (build/bench.json).
 
     make bench && python -m tests.bench.page
@@ -24,7 +24,7 @@ HEADING, NEXT = "## The table\n", "\nHow it is measured:\n"
 
 
 def rows(numbers: list[Number]) -> list[str]:
-    """The table's lines; what was not measured here stands below it."""
+    """The table's lines; what was not measured here is below it."""
     lines, before = ["| part | what | value | ratio | to |", "|---|---|---|---|---|"], ""
     for number in numbers:
         if number.value is None:

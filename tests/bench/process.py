@@ -1,9 +1,8 @@
 """Lab process: jumps of world time per second, real seconds per simulated week, start-up, memory of
 everybody.
 
-python -m tests.bench.process VERSION      the ztunnel of the cache for that release
-python -m tests.bench.process polling      a fake for ztunnel that wakes every ten seconds of its time
-"""
+python -m tests.bench.process VERSION      the ztunnel of the cache for that release python -m
+tests.bench.process polling      a fake for ztunnel that wakes every ten seconds of its time"""
 
 from __future__ import annotations
 
@@ -49,7 +48,7 @@ every = "8h"
 [[expect]]
 check = "traffic_flows"
 verdict = "broken"
-because = "nobody serves"
+because = "no program serves"
 """
 
 
@@ -67,7 +66,7 @@ class Seen:
 class Watcher:
     """Looks on from outside while a run goes on: called with every progress, about five times a
     second, it costs less than a hundredth of the run. The first progress comes when all ztunnels
-    listen and have been told to ask."""
+    listen and have been made to request."""
 
     ztunnel: Path
     began_s: float = field(default_factory=time.perf_counter)
@@ -92,9 +91,7 @@ class Watcher:
         if pid == os.getpid():
             return "harness"
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        if words == [
-            b""
-        ]:  # it has ended and nobody has asked how: what was seen of it before stays
+        if words == [b""]:  # it has ended and was not waited for: what was seen of it before stays
             raise ProcessLookupError(pid)
         if bytes(self.ztunnel) in words:
             return "ztunnel"
@@ -103,7 +100,8 @@ class Watcher:
 
 @dataclass(frozen=True)
 class Run:
-    """One run: real time from call to return, what the runner says it took, and what a watcher saw."""
+    """One run: real time from call to return, what the runner says it took, and what a watcher
+    saw."""
 
     seconds: float
     cost: dict[str, int]
@@ -131,7 +129,8 @@ def best_run(plan: Plan, ztunnel: Path) -> Run:
 
 
 def bare_stops_per_s() -> float:
-    """How often a second a process that does nothing can be stopped, seen to stand, and continued."""
+    """How often a second a process that does nothing can be stopped, seen to be stopped, and
+    continued."""
     idler = subprocess.Popen([sys.executable, "-S", "-c", "import signal; signal.pause()"])
     try:
         return STOPS / min(seconds_of(lambda: _stop_and_continue(idler.pid)) for _ in range(STARTS))

@@ -31,8 +31,8 @@ SHOWN = 25
 
 
 def profiled(plan: Plan, ztunnel: Path) -> pstats.Stats:
-    """A run of `plan` as the lab would start it, but under the profiler; what it tells of events is
-    not read."""
+    """A run of `plan` as the lab would start it, but under the profiler; what it prints of events
+    is not read."""
     with tempfile.TemporaryDirectory(prefix="meshwake-bench-") as directory:
         profile = Path(directory) / "profile"
         runner = ["meshwake.labs.process.runner", str(os.getpid()), directory]

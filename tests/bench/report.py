@@ -1,5 +1,5 @@
-"""The report of a week, beside judging the same week: build time, size, and what a year of one node
-costs."""
+"""The report of a week, next to judging the same week: build time, size, and what a year of one
+node costs."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ ROUNDS = 5
 
 
 def measure(plan: Plan, rounds: int) -> list[Number]:
-    """Pages of one run, made anew each round: a history remembers what was derived from it."""
+    """Pages of one run, made again each round: a history remembers what was derived from it."""
     history = execute(plan).history
     findings = judge(plan, history)
-    told = [Run(plan, History(history), findings) for _ in range(rounds)]
-    page_s = median(seconds_of(lambda one=one: (page(one, "x"), data(one, "x"))) for one in told)  # type: ignore[misc]
+    runs = [Run(plan, History(history), findings) for _ in range(rounds)]
+    page_s = median(seconds_of(lambda one=one: (page(one, "x"), data(one, "x"))) for one in runs)  # type: ignore[misc]
     judging_s = median(seconds_of(lambda: judge(plan, History(history))) for _ in range(rounds))
     with tempfile.TemporaryDirectory(prefix="meshwake-bench-") as place:
-        whole_s = seconds_of(lambda: write_report(Path(place) / "report", [told[0]]))
+        whole_s = seconds_of(lambda: write_report(Path(place) / "report", [runs[0]]))
         files = [file for file in (Path(place) / "report").rglob("*") if file.is_file()]
         size, library = (
             sum(file.stat().st_size for file in files),

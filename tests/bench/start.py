@@ -1,4 +1,5 @@
-"""What starting costs: CPU time of commands in processes of their own, beside `pytest --version`."""
+"""What starting costs: CPU time of commands in processes of their own, next to `pytest
+--version`."""
 
 from __future__ import annotations
 

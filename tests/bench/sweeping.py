@@ -1,4 +1,4 @@
-"""Sweeps: weeks of a machine per second, with one worker and with one a core, beside the model
+"""Sweeps: weeks of a machine per second, with one worker and with one a core, next to the model
 alone."""
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """What processes use: peaks of memory, time on a CPU; of this process, or of a tree of processes.
 
 getrusage's ru_maxrss is no good on Linux: a process inherits the peak of the one that started it.
-/proc has the peak of the program itself (VmHWM, counted anew at each exec). Elsewhere ru_maxrss is
+/proc has the peak of the program itself (VmHWM, counted again at each exec). Elsewhere ru_maxrss is
 all there is.
 
-    python -m tests.bench.use idle|week      the peak of a process that has imported the model, or also run a week
-"""
+    python -m tests.bench.use idle|week      the peak of a process that has imported the model, or
+    also run a week"""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pathlib import Path
 
 
 def own_peak_bytes() -> int | None:
-    """The most memory this process has had resident; None where the system does not tell."""
+    """The most memory this process has had resident; None where the system does not report it."""
     if sys.platform == "win32":
         return None
     if sys.platform == "linux":

@@ -1,4 +1,5 @@
-"""Who is told, by a real Prometheus in the cluster: ours before an outage, the report's never."""
+"""Which alerts fire, by a real Prometheus in the cluster: ours before an outage, the report's
+never."""
 
 from __future__ import annotations
 
@@ -18,8 +19,8 @@ APART_NS = 60 * NS_PER_S
 @pytest.mark.slow(reason="Prometheus scrapes in real time")
 @pytest.mark.needs("observability")
 def test_our_alert_fires_before_the_outage_and_the_reports_never(trial: Trial) -> None:
-    """After the wake each certificate runs out before it is renewed; the first of these outages can
-    be told before."""
+    """After the wake each certificate runs out before it is renewed; an alert can come before the
+    first of these outages."""
     ran = trial.ran(SCENARIOS / "short_sleep.toml")
     history = ran.saved().history
     evaluated = history.of("alerts_evaluated")

@@ -1,4 +1,4 @@
-"""The Gateway at the address that MetalLB gave it, asked from a node's machine; across a fault too."""
+"""The Gateway at the address that MetalLB gave it, requested from a node; across a fault too."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ because = "a minute late is early enough"
 [[expect]]
 check   = "traffic_flows"
 verdict = "holds"
-because = "nobody connects while both ends sleep"
+because = "no connection is attempted while both ends sleep"
 """
 # On the node's machine, which is ours.
 ROOT = "/run/root-of-pebble.pem"
@@ -51,7 +51,7 @@ def address_of(trial: Trial) -> str:
     return text_at(first, "value")
 
 
-def asked(trial: Trial, scheme: str, address: str, *more: str) -> str:
+def requested(trial: Trial, scheme: str, address: str, *more: str) -> str:
     """What curl on the last node's machine says: the status, or why there is none."""
     port = {"http": 80, "https": 443}[scheme]
     where = ["--resolve", f"{GATEWAY_HOST}:{port}:{address}", f"{scheme}://{GATEWAY_HOST}/"]
@@ -66,10 +66,10 @@ def test_it_answers_before_and_after_a_sleep(trial: Trial, tmp_path: Path) -> No
     with trial.running(scenario, log) as run:
         deadline = Deadline("the end of the run", ENDS_WITHIN_S)
         while run.poll() is None:
-            answers.append((time.monotonic(), asked(trial, "http", address)))
+            answers.append((time.monotonic(), requested(trial, "http", address)))
             deadline.pause(1)
         assert run.returncode == ExitCode.AS_EXPECTED, log.read_text()
-    good = [at for at, said in answers if said == ANSWERS]
+    good = [at for at, output in answers if output == ANSWERS]
     assert answers[-1][1] == ANSWERS, answers[-1]
     silent = max(after - before for before, after in pairwise(good))
     assert silent <= SILENT_AT_MOST_S, [each for each in answers if each[1] != ANSWERS][:5]
@@ -82,10 +82,10 @@ def test_https_by_the_certificate_of_our_acme_server(trial: Trial, tmp_path: Pat
     with trial.cluster.opened() as kubernetes:
         service = kubernetes.read("Service", ACME_NAMESPACE, "pebble")
     root = f"https://{text_at(service, 'spec', 'clusterIP')}:15000/roots/0"
-    code, said = trial.execute(
+    code, output = trial.execute(
         node, "sh", "-c", f"curl -sSk --max-time 10 {root} -o {ROOT} && cat {ROOT}"
     )
-    assert code == 0 and "BEGIN CERTIFICATE" in said, said
-    assert asked(trial, "https", address, "--cacert", ROOT) == ANSWERS
-    assert "SSL certificate problem" in asked(trial, "https", address)
+    assert code == 0 and "BEGIN CERTIFICATE" in output, output
+    assert requested(trial, "https", address, "--cacert", ROOT) == ANSWERS
+    assert "SSL certificate problem" in requested(trial, "https", address)
     assert json.loads(trial.meshwake("status", "--json").stdout)["clusters"][0]["drift"] == []

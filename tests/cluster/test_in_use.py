@@ -1,4 +1,5 @@
-"""One command at a time on a cluster: the others are told which command has it, and change nothing."""
+"""One command at a time on a cluster: the others name the command that has it, and change
+nothing."""
 
 from __future__ import annotations
 
@@ -17,15 +18,17 @@ def quiet(tmp_path: Path) -> Path:
     return write_scenario(tmp_path / "quiet_minute.toml", QUIET)
 
 
-def test_while_a_run_is_at_work_nobody_else_is(trial: Trial, quiet: Path, tmp_path: Path) -> None:
+def test_while_a_run_is_at_work_no_other_command_is(
+    trial: Trial, quiet: Path, tmp_path: Path
+) -> None:
     log = tmp_path / "first.log"
     with trial.running(quiet, log) as run:
         wait_until("the run to hold the cluster", 300, lambda: _holds(trial, run.poll(), log))
         for words in (("run", str(quiet), "--lab", "kind", "--clock", "process"), ("down",)):
             refused = trial.meshwake(*words)
-            assert refused.code == LAB_UNAVAILABLE, refused.said
+            assert refused.code == LAB_UNAVAILABLE, refused.output
             assert re.search(
-                rf"in use: run of quiet_minute \(process {run.pid} on \S+, since ", refused.said
+                rf"in use: run of quiet_minute \(process {run.pid} on \S+, since ", refused.output
             )
         assert f"process {run.pid} on" in trial.command("status")
         assert wait_until("the end of the run", 1200, run.poll) == 0, log.read_text()

@@ -1,9 +1,8 @@
 """`kill -9` of a run at twenty of its moments: the next command finds what it left and puts it
 back.
 
-Twenty moments lie `APART_S` apart, from before the first object is applied to within the last fault. An hour or more;
--k "moment7" for one.
-"""
+Twenty moments lie `APART_S` apart, from before the first object is applied to within the last
+fault. An hour or more; -k "moment7" for one."""
 
 from __future__ import annotations
 
@@ -17,7 +16,7 @@ from tests.cluster.trial import QUIET, TWO_NODES, Trial, write_scenario
 
 MOMENTS, APART_S = range(20), 14.0
 LEFT = "left by a run that was killed"
-# Everything that can be moved, and a restart on moved clocks. Nobody waits for the end, so nothing
+# Everything that can be moved, and a restart on moved clocks. No test waits for the end, so nothing
 # is expected of it.
 KILLED = f"""
 title    = "A run that is killed"
@@ -60,7 +59,7 @@ because = "a scenario must expect something"
 
 @pytest.mark.slow(reason="twenty runs that are killed")
 @pytest.mark.parametrize("moment", MOMENTS, ids=lambda moment: f"moment{moment}")
-def test_the_next_command_puts_back_what_a_killed_run_left(
+def test_the_next_command_restores_what_a_killed_run_left(
     trial: Trial, moment: int, tmp_path: Path
 ) -> None:
     """Mostly `status`; every fifth time another run, which must come out as on a cluster that was

@@ -109,10 +109,10 @@ DRAWN = (3, 26, 28, 47, 49, 50, 54, 55, 57, 67)
 
 
 def _seeds() -> tuple[int, ...]:
-    asked = os.environ.get("MESHWAKE_SEEDS")
-    if asked is None:
+    seeds = os.environ.get("MESHWAKE_SEEDS")
+    if seeds is None:
         return DRAWN
-    first, beyond = (int(word) for word in asked.split(":"))
+    first, beyond = (int(word) for word in seeds.split(":"))
     return tuple(range(first, beyond))
 
 
@@ -152,7 +152,7 @@ def _has_chance(history: History) -> bool:
 
 
 # Three days with two nights, one node asleep alone, and the wall clock set: everything that can be
-# moved. Whatever is expected of it, nobody waits for its end.
+# moved. Whatever is expected of it, its end is not waited for.
 AHEAD = f"""
 title    = "A run that is killed while the mesh is days ahead"
 labs     = ["kind"]
@@ -206,8 +206,8 @@ def test_a_run_that_is_killed_while_it_is_ahead_leaves_nothing(
         assert run.poll() is None, log.read_text()
         run.kill()
         run.wait()
-    said = trial.command("status")
-    assert "could not be undone" not in said
+    output = trial.command("status")
+    assert "could not be undone" not in output
     assert trial.settings() == made
     trial.has_nothing_of_a_run()
     assert LEFT not in trial.command("status"), "the second command still found something"
@@ -224,7 +224,7 @@ def _began(
 
 
 RESTARTED = f"""
-title    = "Programs of the mesh end and are started anew while it is days ahead"
+title    = "Programs of the mesh end and are restarted while it is days ahead"
 labs     = ["kind"]
 duration = "5d"
 {TWO_NODES}every = "30m"
@@ -236,14 +236,14 @@ lasts = "8h"
 [[expect]]
 check   = "no_expired_certificate_served"
 verdict = "holds"
-because = "eight hours are less than half a day, and whatever starts anew begins on moved clocks"
+because = "eight hours are less than half a day, and whatever restarts begins on moved clocks"
 [[expect]]
 check   = "ca_not_flooded"
 verdict = "holds"
 because = "a restart asks once for each identity"
 """
 # On which of the cluster's nodes a program is ended, and which, as `pkill` finds it there; kubelet
-# starts it anew. Of the gateway's node and of istiod's it is not known which they are.
+# restarts it. Of the gateway's node and of istiod's it is not known which they are.
 ENDED = ("ztunnel", "pilot-discovery", "envoy", "pilot-agent", "ztunnel")
 ENDED_EVERY_S = 12.0
 
@@ -252,7 +252,7 @@ def test_programs_that_end_in_the_middle_begin_on_moved_clocks(
     trial: Trial, tmp_path: Path
 ) -> None:
     """Each is ended by SIGKILL wherever it runs; the run goes on to its end, nothing that was
-    started anew has clocks of its own, and nothing is left."""
+    restarted has clocks of its own, and nothing is left."""
     before, scenario = trial.objects(), tmp_path / "programs_restart.toml"
     scenario.write_text(RESTARTED)
     earlier, log = trial.histories(scenario), tmp_path / "restarted.log"

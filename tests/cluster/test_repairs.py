@@ -1,4 +1,5 @@
-"""What somebody changed, and what a node's restart left, is told by `status` and mended by `up`."""
+"""What was changed by hand, and what a node's restart left, is shown by `status` and repaired by
+`up`."""
 
 from __future__ import annotations
 
@@ -40,15 +41,15 @@ CHANGES: Mapping[str, tuple[tuple[str, str], Mapping[str, Any], str]] = {
     ),
     "nowhere": (
         ("DaemonSet", "istio-cni-node"),
-        _node_selector("nobody"),
-        "node selector meshwake.dev/nobody is ",
+        _node_selector("no-node"),
+        "node selector meshwake.dev/no-node is ",
     ),
     "away": (("Deployment", "istiod"), {"spec": {"replicas": 0}}, "replicas is 0, was 1"),
 }
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_drift_is_told_and_put_back(trial: Trial, change: str) -> None:
+def test_drift_is_reported_and_restored(trial: Trial, change: str) -> None:
     (kind, name), patch, words = CHANGES[change]
     made = trial.settings()
     with trial.cluster.opened() as kubernetes:
@@ -61,7 +62,7 @@ def test_drift_is_told_and_put_back(trial: Trial, change: str) -> None:
 
 
 CNI_FILES, ASIDE = "/etc/cni/net.d", "/run/meshwake-aside"
-# Takes istio-cni out of the chain of the node while its agent stands still, ends the client's
+# Takes istio-cni out of the chain of the node while its agent is stopped, ends the client's
 # sandbox, and puts all of it back once kubelet has made another.
 GAP = f"""
 set -e
@@ -81,14 +82,14 @@ exit 1
 """
 
 
-def test_a_pod_that_ztunnel_does_not_see_is_found_and_made_anew(trial: Trial) -> None:
-    """Its sandbox is made anew while istio-cni is not in the chain, as in the first seconds after a
+def test_a_pod_that_ztunnel_does_not_see_is_found_and_recreated(trial: Trial) -> None:
+    """Its sandbox is recreated while istio-cni is not in the chain, as in the first seconds after a
     node's restart: the pod keeps its name, and the annotation that says it is redirected."""
     node = trial.cluster.nodes[0]
     if not _istio_has_a_file_of_its_own(trial, node):
         pytest.skip("needs Istio 1.27 or newer: before, without its file a node has no CNI at all")
-    code, said = trial.execute(node, "bash", "-c", GAP)
-    assert code == 0, said
+    code, output = trial.execute(node, "bash", "-c", GAP)
+    assert code == 0, output
     with trial.cluster.opened() as kubernetes:
         (client,) = [
             pod
@@ -106,10 +107,10 @@ def test_a_pod_that_ztunnel_does_not_see_is_found_and_made_anew(trial: Trial) ->
 
 
 def _istio_has_a_file_of_its_own(trial: Trial, node: str) -> bool:
-    _, said = trial.execute(
+    _, output = trial.execute(
         node, "sh", "-c", f"grep -L istio-cni {CNI_FILES}/*; ls {CNI_FILES} | wc -l"
     )
-    others, count = said.splitlines()[:-1], int(said.splitlines()[-1])
+    others, count = output.splitlines()[:-1], int(output.splitlines()[-1])
     return 0 < len(others) < count
 
 
@@ -127,35 +128,33 @@ WHICH: Mapping[str, Callable[[Trial], str]] = {
     "which",
     [
         "worker",
-        pytest.param(
-            "control-plane", marks=pytest.mark.slow(reason="the control plane starts anew")
-        ),
+        pytest.param("control-plane", marks=pytest.mark.slow(reason="the control plane restarts")),
     ],
 )
 def test_up_repairs_what_the_restart_of_a_node_leaves(trial: Trial, which: str) -> None:
     node = WHICH[which](trial)
     subprocess.run(["docker", "restart", node], check=True, capture_output=True, timeout=180)
     trial.up()
-    (told,) = json.loads(trial.meshwake("status", "--json").stdout)["clusters"]
-    assert told["health"] and {each["verdict"] for each in told["health"]} == {"HOLDS"}, told[
-        "health"
-    ]
-    assert told["drift"] == []
+    (cluster,) = json.loads(trial.meshwake("status", "--json").stdout)["clusters"]
+    assert cluster["health"] and {each["verdict"] for each in cluster["health"]} == {"HOLDS"}, (
+        cluster["health"]
+    )
+    assert cluster["drift"] == []
 
 
 @pytest.mark.parametrize("how", ["stop", "pause"])
-def test_up_starts_a_cluster_that_stands(trial: Trial, how: str) -> None:
+def test_up_starts_a_stopped_cluster(trial: Trial, how: str) -> None:
     """As after a restart of the engine, which starts none of kind's machines by itself, or a
     `docker pause`."""
     machines = [
         machine.name for machine in trial.engine.containers({KIND_CLUSTER_LABEL: trial.name})
     ]
     subprocess.run(["docker", how, *machines], check=True, capture_output=True, timeout=300)
-    (told,) = json.loads(trial.meshwake("status", "--json").stdout)["clusters"]
-    assert (told["state"], told["health"]) == ("stopped", [])
+    (cluster,) = json.loads(trial.meshwake("status", "--json").stdout)["clusters"]
+    assert (cluster["state"], cluster["health"]) == ("stopped", [])
     trial.up()
-    (told,) = json.loads(trial.meshwake("status", "--json").stdout)["clusters"]
-    assert told["state"] == "up"
-    assert told["health"] and {each["verdict"] for each in told["health"]} == {"HOLDS"}, told[
-        "health"
-    ]
+    (cluster,) = json.loads(trial.meshwake("status", "--json").stdout)["clusters"]
+    assert cluster["state"] == "up"
+    assert cluster["health"] and {each["verdict"] for each in cluster["health"]} == {"HOLDS"}, (
+        cluster["health"]
+    )

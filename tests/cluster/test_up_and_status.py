@@ -8,7 +8,7 @@ from typing import Any
 
 from tests.cluster.trial import Trial
 
-# By part; a question whose parts are not all there is not asked
+# By part; a check whose parts are not all there is not made
 # (harness/meshwake/cluster/health.py).
 QUESTIONS = {
     "chained_cni": {"cilium", "istio"},
@@ -22,26 +22,26 @@ QUESTIONS = {
 
 
 def test_status_holds_on_every_question(trial: Trial) -> None:
-    (told,) = json.loads(trial.meshwake("status", "--json").stdout)["clusters"]
-    assert (told["name"], told["state"], told["in_use"], told["drift"]) == (
+    (cluster,) = json.loads(trial.meshwake("status", "--json").stdout)["clusters"]
+    assert (cluster["name"], cluster["state"], cluster["in_use"], cluster["drift"]) == (
         trial.name,
         "up",
         None,
         [],
     )
-    asked = {name for name, parts in QUESTIONS.items() if parts <= trial.parts}
-    assert {each["check"]: each["verdict"] for each in told["health"]} == dict.fromkeys(
-        asked, "HOLDS"
-    ), told["health"]
+    expected = {name for name, parts in QUESTIONS.items() if parts <= trial.parts}
+    assert {each["check"]: each["verdict"] for each in cluster["health"]} == dict.fromkeys(
+        expected, "HOLDS"
+    ), cluster["health"]
 
 
-def test_the_versions_told_are_those_that_run(trial: Trial) -> None:
-    """Asked of the programs themselves, on the nodes, and of what containerd says that it runs
+def test_the_versions_reported_are_those_that_run(trial: Trial) -> None:
+    """Read from the programs themselves, on the nodes, and of what containerd says that it runs
     there."""
-    (told,) = json.loads(trial.meshwake("status", "--json").stdout)["clusters"]
+    (cluster,) = json.loads(trial.meshwake("status", "--json").stdout)["clusters"]
     for node in trial.cluster.nodes:
-        _, said = trial.execute(node, "kubelet", "--version")
-        assert told["runs"]["kubernetes"][node] == said.split()[-1]
+        _, output = trial.execute(node, "kubelet", "--version")
+        assert cluster["runs"]["kubernetes"][node] == output.split()[-1]
     # By containerd's word, which names an image by its configuration; Kubernetes by the digest of
     # its manifest.
     node = trial.cluster.nodes[0]
@@ -57,19 +57,19 @@ def test_the_versions_told_are_those_that_run(trial: Trial) -> None:
         if each["id"] in here
     ]
     assert len(here) == len(names) == 1
-    assert told["runs"]["image_ids"]["ztunnel"][0] in {*names[0], *here}
+    assert cluster["runs"]["image_ids"]["ztunnel"][0] in {*names[0], *here}
 
 
 def _of_containerd(trial: Trial, node: str, *command: str) -> dict[str, Any]:
-    _, said = trial.execute(node, "crictl", *command, "-o", "json")
-    return dict(json.loads(said[said.index("{") :]))  # after what it has to say of cgroups
+    _, output = trial.execute(node, "crictl", *command, "-o", "json")
+    return dict(json.loads(output[output.index("{") :]))  # after what it has to say of cgroups
 
 
 def test_a_second_up_has_nothing_to_do(trial: Trial) -> None:
     """Each step is looked at, and left alone; only what is never remembered is done again."""
     before = trial.objects()
-    said = trial.up()
-    steps = re.findall(r"^\[\d+/\d+\] ([a-z-]+): +nothing to do", said, re.MULTILINE)
-    every = set(re.findall(r"^\[\d+/\d+\] ([a-z-]+):", said, re.MULTILINE))
-    assert every - set(steps) == {"preflight", "leftovers", "health"}, said
+    output = trial.up()
+    steps = re.findall(r"^\[\d+/\d+\] ([a-z-]+): +nothing to do", output, re.MULTILINE)
+    every = set(re.findall(r"^\[\d+/\d+\] ([a-z-]+):", output, re.MULTILINE))
+    assert every - set(steps) == {"preflight", "leftovers", "health"}, output
     assert trial.objects() == before

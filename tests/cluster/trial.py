@@ -38,8 +38,8 @@ MESHWAKE = (sys.executable, "-c", "import sys; from meshwake.cli.app import main
 SCENARIOS = REPOSITORY / "scenarios" / "kind"
 OF_EVERY_LAB = REPOSITORY / "scenarios"
 ENDS_WITHIN_S = 900.0
-# Beside the time of the scenario itself: workloads, two restarts of every ztunnel, the helper's
-# image the first time.
+# In addition to the time of the scenario itself: workloads, two restarts of every ztunnel, the
+# helper's image the first time.
 AROUND_A_RUN_S = 1200.0
 LOOK_EVERY_S = 2.0
 # A client and a server, each on a node of its own; how often they connect follows.
@@ -71,7 +71,7 @@ verdict = "holds"
 because = "a second is nothing"
 """
 # What a run can change, or put in. The helper's namespace stays in a cluster of ours: what it does
-# is asked instead.
+# is checked instead.
 _KINDS = (
     *("Namespace", "Node", "ServiceAccount", "ConfigMap", "Secret", "Service"),
     *(f"{kind}.apps" for kind in WORKLOADS),
@@ -108,7 +108,7 @@ class Ended:
     stderr: str
 
     @property
-    def said(self) -> str:
+    def output(self) -> str:
         """All of it."""
         return self.stdout + self.stderr
 
@@ -161,8 +161,8 @@ class Trial:
     def command(self, *words: str, within_s: float = ENDS_WITHIN_S) -> str:
         """What a command says that succeeds."""
         ended = self.meshwake(*words, within_s=within_s)
-        assert ended.code == 0, ended.said
-        return ended.said
+        assert ended.code == 0, ended.output
+        return ended.output
 
     def up(self) -> str:
         """`meshwake up` with the words that the cluster was made by."""
@@ -251,7 +251,7 @@ class Trial:
         return self._ran[key]
 
     def run(self, scenario: Path, *, real_time: bool) -> Ran:
-        """As `ran`, anew each time."""
+        """As `ran`, again each time."""
         log = self.directory / f"{scenario.stem}{'-real-time' if real_time else ''}.log"
         before = self.objects()
         with self.running(scenario, log, real_time=real_time) as run:
@@ -287,7 +287,7 @@ class Trial:
         return pod_spec, annotations, int_at(istiod, "spec", "replicas")
 
     def has_nothing_of_a_run(self) -> None:
-        """Nothing left, nothing moved, nobody stopped, nobody at work."""
+        """Nothing left, nothing moved, nothing stopped, no command at work."""
         with self.cluster.opened() as kubernetes:
             left = [
                 (kind, *thing)
@@ -341,9 +341,9 @@ class Ran:
 
 
 def write_scenario(path: Path, text: str) -> Path:
-    """A scenario of `text`, whose numbers are those of real time; lab kind wants that said."""
-    said, faults = tomllib.loads(text), text[text.index("[[fault]]") : text.index("[[expect]]")]
-    numbers = (said["certificate"]["lifetime"], said["duration"], said["traffic"]["every"])
+    """A scenario of `text`, whose numbers are those of real time; lab kind requires that table."""
+    read, faults = tomllib.loads(text), text[text.index("[[fault]]") : text.index("[[expect]]")]
+    numbers = (read["certificate"]["lifetime"], read["duration"], read["traffic"]["every"])
     table = '[real_time]\nlifetime = "{}"\nduration = "{}"\nevery = "{}"\n'.format(*numbers)
     in_real_time = f"{table}{faults.replace('[[fault]]', '[[real_time.fault]]')}"
     path.write_text(text.replace(faults, f"{faults}{in_real_time}"))
@@ -415,8 +415,8 @@ def _is_renewed(thing: JsonObject) -> bool:
 
 
 def _is_not_moved(channel: PodChannel, node: str) -> None:
-    told = object_at(channel.send(node, {"version": PROTOCOL_VERSION, "do": "list"}), "result")
-    assert (told["owner"], told["processes"], told["asleep"], told["watch"]) == (
+    helper = object_at(channel.send(node, {"version": PROTOCOL_VERSION, "do": "list"}), "result")
+    assert (helper["owner"], helper["processes"], helper["asleep"], helper["watch"]) == (
         None,
         [],
         False,

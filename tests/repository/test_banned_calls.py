@@ -1,4 +1,4 @@
-"""Time and chance come in through the front door: below the model and the checks nobody reads a
+"""Time and chance come in through the front door: below the model and the checks no code reads a
 clock or rolls dice."""
 
 from __future__ import annotations

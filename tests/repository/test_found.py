@@ -1,5 +1,5 @@
-"""What the falsifier found and the repository keeps: each still breaks its fix, and its page tells
-of it."""
+"""What the falsifier found and the repository keeps: each still breaks its fix, and is on its
+page."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ ROWS = dict(
 
 @pytest.mark.parametrize("path", FOUND, ids=lambda path: path.stem)
 def test_it_still_breaks(path: Path) -> None:
-    """On the model of the newest release; who mends a fix removes its file and says so on the page."""
+    """On the model of the newest release; who mends a fix removes its file and says so on the
+    page."""
     options = Options(lab="model")
     scenario = read_scenario(path)
     saved = run_case(choose(scenario, options)[0], options)
@@ -38,7 +39,7 @@ def test_it_still_breaks(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", FOUND, ids=lambda path: path.stem)
-def test_the_page_tells_of_it(path: Path) -> None:
+def test_the_page_names_it(path: Path) -> None:
     """In the words of its title."""
     scenario = read_scenario(path)
     fix = scenario.fix.name if scenario.fix else "none"

@@ -30,8 +30,8 @@ def lint(*arguments: str, cwd: Path = REPOSITORY) -> subprocess.CompletedProcess
 
 def test_imports_go_downwards() -> None:
     """Every contract is kept."""
-    said = lint()
-    assert said.returncode == 0, said.stdout
+    completed = lint()
+    assert completed.returncode == 0, completed.stdout
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_imports_go_downwards() -> None:
     ],
 )
 def test_a_contract_is_broken_by(tmp_path: Path, module: str, line: str) -> None:
-    """A rule that never fails is no rule: a copy of the package with one import too many is
+    """A rule that never fails checks nothing: a copy of the package with one import too many is
     refused."""
     package = tmp_path / "meshwake"
     for file in PACKAGE.rglob("*.py"):
@@ -58,8 +58,8 @@ def test_a_contract_is_broken_by(tmp_path: Path, module: str, line: str) -> None
     rules = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
     assert "importlinter" in rules["tool"]
     (tmp_path / "pyproject.toml").write_bytes((REPOSITORY / "pyproject.toml").read_bytes())
-    said = lint("--no-cache", cwd=tmp_path)
-    assert said.returncode == 1, said.stdout
+    completed = lint("--no-cache", cwd=tmp_path)
+    assert completed.returncode == 1, completed.stdout
 
 
 def test_the_doors_import_nothing_that_only_linux_has() -> None:

@@ -126,7 +126,7 @@ def test_make_alone_lists_the_targets() -> None:
 
 
 @needs_make
-def test_no_python_is_said_clearly(tmp_path: Path) -> None:
+def test_a_missing_python_is_reported_clearly(tmp_path: Path) -> None:
     """What is needed, and how to get it."""
     ended = make("setup", "PYTHON=", f"VENV={tmp_path / 'venv'}")
     assert ended.returncode != 0
@@ -135,7 +135,7 @@ def test_no_python_is_said_clearly(tmp_path: Path) -> None:
 
 
 @needs_make
-def test_no_venv_is_said_clearly(tmp_path: Path) -> None:
+def test_a_missing_venv_is_reported_clearly(tmp_path: Path) -> None:
     """Debian ships Python without it."""
     python = tmp_path / "python3"
     python.write_text("#!/bin/sh\nexit 1\n")

@@ -33,7 +33,7 @@ def packed(rows):
 
 
 def test_the_limits_hold() -> None:
-    """The product is no less readable than its limits say."""
+    """The product is as readable as its limits require."""
     done = subprocess.run(
         [sys.executable, "tools/readability.py", "--check"],
         cwd=REPOSITORY,
@@ -45,7 +45,7 @@ def test_the_limits_hold() -> None:
 
 
 def test_the_targets_are_those_of_the_issue() -> None:
-    """A limit that nobody reaches is not cured by another target."""
+    """A limit that is never reached is not cured by another target."""
     assert LIMITS["target"] == TARGETS
 
 

@@ -1,4 +1,4 @@
-"""What the README shows is what the program prints; what it tells people to write works."""
+"""What the README shows is what the program prints; what it recommends to write works."""
 
 from __future__ import annotations
 
@@ -70,8 +70,8 @@ def test_scenarios_that_a_page_names_exist(page: Path) -> None:
 
 
 def test_the_table_of_the_corpus_is_what_the_corpus_gives(empty_cache: Path) -> None:
-    """Every scenario stands in it, with the outcome, the outage and the first failure that the
-    model finds too; what the falsifier found stands in docs/falsifier.md."""
+    """Every scenario is in it, with the outcome, the outage and the first failure that the model
+    finds too; what the falsifier found is in docs/falsifier.md."""
     corpus = tuple(
         path
         for path in sorted((REPOSITORY / "scenarios").rglob("*.toml"))
@@ -79,9 +79,9 @@ def test_the_table_of_the_corpus_is_what_the_corpus_gives(empty_cache: Path) -> 
     )
     text = (REPOSITORY / "docs" / "corpus.md").read_text()
     row = r"^ (\w+) +(?:process|model) +\S+ +(as expected|surprise|unknown) +(.*?) {2,}(.*?)$"
-    told = re.findall(row, text, re.MULTILINE)
+    listed = re.findall(row, text, re.MULTILINE)
     suite = run_suite(Suite(paths=corpus, options=Options(lab="model", istio=("1.31.0-rc.0",))))
     table = plain(summary_table([summary_of(ending) for ending in suite.endings]))
     found = re.findall(row, table, re.MULTILINE)
-    assert sorted(told) == sorted(found)
-    assert len(told) == len(corpus)
+    assert sorted(listed) == sorted(found)
+    assert len(listed) == len(corpus)

@@ -46,7 +46,7 @@ def test_checks() -> None:
 
 
 def test_json_fields() -> None:
-    """Every key of a result stands in the table."""
+    """Every key of a result is in the table."""
     options = Options(lab="model")
     saved = run_case(choose(parse_scenario(SMALL, "small.toml", "small"), options)[0], options)
     named = set(re.findall(r"`(\w+)(?:\[\])?`", section("JSON")))
@@ -58,7 +58,7 @@ def test_json_fields() -> None:
 
 
 def test_scenario_keys() -> None:
-    """Every key that the reader knows stands in the table."""
+    """Every key that the reader knows is in the table."""
     named = set(re.findall(r"`(\w+)`", section("Scenario keys")))
     tables = {
         "certificate",
@@ -78,7 +78,7 @@ def test_scenario_keys() -> None:
 
 
 def test_options(capsys: pytest.CaptureFixture[str]) -> None:
-    """Every option of `meshwake run --help` stands in the table."""
+    """Every option of `meshwake run --help` is in the table."""
     assert run_command(["run", "--help"]) == 0
     for option in set(re.findall(r"--[a-z][a-z-]+", capsys.readouterr().out)) - {
         "--help",

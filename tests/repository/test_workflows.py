@@ -79,7 +79,7 @@ def test_actionlint_has_nothing_to_say(path: Path) -> None:
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
 def test_a_workflow_is_yaml_that_says_when_and_what(path: Path) -> None:
-    """Also where there is no actionlint: every job has a bound and few rights, every action has a
+    """Also without actionlint: every job has a bound and few rights, every action has a
     version, and a job waits for jobs that exist."""
     workflow = read(path.stem)
     assert workflow["permissions"] == {"contents": "read"}
@@ -102,8 +102,8 @@ def test_a_script_that_a_workflow_runs_exists(path: Path) -> None:
 
 
 def test_a_release_is_published_only_after_everything_was_tried() -> None:
-    """Only a tag begins one; each job that publishes waits, in the end, for the trials of the wheel;
-    and only those jobs may write."""
+    """Only a tag begins one; each job that publishes waits, in the end, for the trials of the
+    wheel; and only those jobs may write."""
     workflow = read("release")
     # YAML 1.1 reads `on` as true.
     assert workflow[True] == {"push": {"tags": ["v*"]}}
@@ -124,7 +124,8 @@ def test_a_release_is_published_only_after_everything_was_tried() -> None:
 
 
 def test_a_release_is_attested_and_has_no_token() -> None:
-    """What is published has a record of where it was built; PyPI is reached by trusted publishing."""
+    """What is published has a record of where it was built; PyPI is reached by trusted
+    publishing."""
     jobs = read("release")["jobs"]
     for name in ("images", "pypi"):
         uses = [step.get("uses", "").partition("@")[0] for step in jobs[name]["steps"]]
@@ -232,14 +233,14 @@ def test_the_nightly_cluster_is_what_make_brings_up_and_tries() -> None:
     )
     job = workflow["jobs"]["cluster"]
     (line,) = [run for run in runs_of(job) if run.startswith("make cluster")]
-    said = subprocess.run(
+    completed = subprocess.run(
         [*shlex.split(line), "--dry-run", "-o", ".venv/.set-up-develop"],
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
         check=True,
     )
-    up, tried = (line for line in said.stdout.splitlines() if "/bin/" in line)
+    up, tried = (line for line in completed.stdout.splitlines() if "/bin/" in line)
     ended = CliRunner().invoke(app, [*shlex.split(up)[1:], "--dry-run"])
     assert ended.exit_code == 0 and ended.output.startswith("up meshwake-night"), ended.output
     settings = [word for word in shlex.split(tried) if word.startswith("MESHWAKE_")]
@@ -300,8 +301,8 @@ def test_the_issue_is_opened_updated_and_closed(
     first, *others = log.read_text().splitlines()
     assert first.startswith("issue list --label nightly --state open")
     assert len(others) == len(calls)
-    for said, wanted in zip(others, calls, strict=True):
-        assert said.startswith(wanted)
+    for call, wanted in zip(others, calls, strict=True):
+        assert call.startswith(wanted)
 
 
 def test_a_night_that_left_nothing_opens_nothing(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ TOKENS = [
 
 
 def many(without: int) -> int:
-    """How many mutations of one sample are tried; `without`: where nobody has said."""
+    """How many mutations of one sample are tried; `without`: where none is given."""
     return int(os.environ.get("MESHWAKE_MUTATIONS", str(without)))
 
 
@@ -88,7 +88,7 @@ def mutated(
     return bytes(text)
 
 
-# What may stand in the place of any value.
+# What may replace any value.
 VALUES: Sequence[Any] = (
     *(
         None,

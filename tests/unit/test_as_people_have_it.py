@@ -48,30 +48,30 @@ def run(text: str, folder: Path, capsys: Says, *more: str) -> tuple[int, dict[st
     capsys.readouterr()
     code = run_command(["run", str(folder / "world.toml"), "--lab", "model", "--json", *more])
     out = capsys.readouterr().out
-    told = json.loads(out)
-    return code, told[0] if isinstance(told, list) else told
+    result = json.loads(out)
+    return code, result[0] if isinstance(result, list) else result
 
 
-def verdicts(told: dict[str, Any]) -> dict[str, str]:
-    return {each["check"]: each["verdict"] for each in told["findings"]}
+def verdicts(result: dict[str, Any]) -> dict[str, str]:
+    return {each["check"]: each["verdict"] for each in result["findings"]}
 
 
-# --- A clock that is put back just after a renewal ------------------------------------------------
+# --- A clock that is set back just after a renewal ------------------------------------------------
 
 
 @pytest.mark.parametrize("every", ["1m", "7m", "1h", "12h"])
 @pytest.mark.parametrize(("minutes", "verdict"), [(5, "HOLDS"), (9, "BROKEN")])
-def test_how_often_somebody_connects_makes_no_outage_longer(
+def test_how_often_clients_connect_makes_no_outage_longer(
     every: str, minutes: int, verdict: str, tmp_path: Path, capsys: Says
 ) -> None:
     """Dated back by two minutes, the new certificate is not valid for the rest; five minutes of
     that are too long."""
     fault = f'[[fault]]\nkind = "step"\nat = "11h59m5s"\nby = "-{minutes}m"\n'
-    _, told = run(
+    _, result = run(
         WORLD.format(title="back", duration="15h", every=every, faults=fault), tmp_path, capsys
     )
-    assert verdicts(told)["recovers_within"] == verdict
-    lasted = [each["to_world_s"] - each["from_world_s"] for each in told["outages"]]
+    assert verdicts(result)["recovers_within"] == verdict
+    lasted = [each["to_world_s"] - each["from_world_s"] for each in result["outages"]]
     assert max(lasted) == pytest.approx((minutes - 2) * 60 - 5, abs=5)
 
 
@@ -79,7 +79,7 @@ def test_how_often_somebody_connects_makes_no_outage_longer(
 
 
 @pytest.mark.parametrize(
-    ("written", "said"),
+    ("written", "message"),
     [
         ("1.28", None),
         ("v1.28.0", None),
@@ -92,7 +92,7 @@ def test_how_often_somebody_connects_makes_no_outage_longer(
     ],
 )
 def test_a_version_as_a_tag_of_an_image_writes_it(
-    written: str, said: str | None, tmp_path: Path, capsys: Says
+    written: str, message: str | None, tmp_path: Path, capsys: Says
 ) -> None:
     """Is the release that it means, or refused with what was read."""
     text = WORLD.format(title="nights", duration="3d", every="1h", faults=NIGHTS.format(lasts="9h"))
@@ -102,9 +102,9 @@ def test_a_version_as_a_tag_of_an_image_writes_it(
     )
     out, err = capsys.readouterr()
     if code == ExitCode.BAD_INPUT:
-        assert said is not None and said in out + err
+        assert message is not None and message in out + err
     else:
-        assert verdicts(json.loads(out))["recovers_within"] == "BROKEN" and said not in (
+        assert verdicts(json.loads(out))["recovers_within"] == "BROKEN" and message not in (
             "latest",
             "sha256:0123",
             "''",
@@ -142,8 +142,8 @@ def test_new_pods_of_applications_help_for_a_day(
     (tmp_path / "job.yaml").write_text(job(f'command: [sh, -c, "{command}"]'), encoding="utf-8")
     text = WORLD.format(title="nights", duration="6d", every="1h", faults=NIGHTS.format(lasts="8h"))
     fix = '[fix]\nname = "restart-applications"\nmanifest = "job.yaml"\n[[expect]]'
-    code, told = run(text.replace("[[expect]]", fix, 1), tmp_path, capsys)
-    assert (None if code == ExitCode.BAD_INPUT else verdicts(told)["recovers_within"]) == verdict
+    code, result = run(text.replace("[[expect]]", fix, 1), tmp_path, capsys)
+    assert (None if code == ExitCode.BAD_INPUT else verdicts(result)["recovers_within"]) == verdict
 
 
 # --- What systems really write about sleep --------------------------------------------------------
@@ -160,9 +160,9 @@ def imported(
         )
         == 0
     )
-    _, told = run((folder / "month.toml").read_text(encoding="utf-8"), folder, capsys)
-    faults = [(each["kind"], each["asked_s"]) for each in told["clock_faults"]]
-    return [each for each in faults if each[0] in ("suspend", "pause")], told
+    _, result = run((folder / "month.toml").read_text(encoding="utf-8"), folder, capsys)
+    faults = [(each["kind"], each["asked_s"]) for each in result["clock_faults"]]
+    return [each for each in faults if each[0] in ("suspend", "pause")], result
 
 
 START_S = 1_795_420_800
@@ -252,11 +252,11 @@ SYSTEMD = {
 def test_how_long_a_machine_slept_whatever_the_words(
     form: str, tmp_path: Path, capsys: Says
 ) -> None:
-    """The two clocks tell it; less than half a day harms nobody."""
+    """The two clocks show it; less than half a day does no harm."""
     text, lengths_s = SYSTEMD[form]
-    sleeps, told = imported(text, tmp_path, capsys)
+    sleeps, result = imported(text, tmp_path, capsys)
     assert [length_s for _, length_s in sleeps] == pytest.approx(lengths_s, abs=15)
-    assert verdicts(told)["no_expired_certificate_served"] == "HOLDS"
+    assert verdicts(result)["no_expired_certificate_served"] == "HOLDS"
 
 
 def test_a_clock_that_was_set_ahead_is_as_late_as_a_sleep_and_none(
@@ -270,13 +270,13 @@ def test_a_clock_that_was_set_ahead_is_as_late_as_a_sleep_and_none(
             (510 + ahead_s, 510, "Initial clock synchronization to Mon.", ""),
             (150_000 + ahead_s, 150_000, "later", ""),
         )
-        sleeps, told = imported(text, tmp_path, capsys)
-        assert sleeps == [] and verdicts(told)["no_expired_certificate_served"] == verdict
+        sleeps, result = imported(text, tmp_path, capsys)
+        assert sleeps == [] and verdicts(result)["no_expired_certificate_served"] == verdict
 
 
 POWER, TROUBLE, GENERAL = "Kernel-Power", "Power-Troubleshooter", "Kernel-General"
 WINDOWS = {
-    "a hibernation that one event tells, in Czech": (
+    "a hibernation of one event, in Czech": (
         xml(("2026-11-24T07:18:30Z", 1, TROUBLE, "2026-11-24T07:00:00Z 2026-11-24T07:18:24Z")),
         [("pause", 1_104)],
     ),
@@ -298,25 +298,25 @@ WINDOWS = {
 def test_how_long_windows_slept(form: str, tmp_path: Path, capsys: Says) -> None:
     """A sleep within a sleep is one."""
     text, expected = WINDOWS[form]
-    sleeps, told = imported(text, tmp_path, capsys)
+    sleeps, result = imported(text, tmp_path, capsys)
     assert [kind for kind, _ in sleeps] == [kind for kind, _ in expected]
     assert [length_s for _, length_s in sleeps] == pytest.approx(
         [length_s for _, length_s in expected], abs=10
     )
-    assert verdicts(told)["no_expired_certificate_served"] == "HOLDS"
+    assert verdicts(result)["no_expired_certificate_served"] == "HOLDS"
 
 
 def test_a_power_cut_in_a_sleep_is_a_new_start(tmp_path: Path, capsys: Says) -> None:
-    """Twenty hours asleep, and the plug was pulled meanwhile: ztunnel begins anew, late by nothing."""
-    told_by = [("2026-11-23T20:00:00Z", 42, POWER, ""), ("2026-11-24T16:00:00Z", 41, POWER, "")]
+    """Twenty hours asleep, and the plug was pulled meanwhile: ztunnel restarts, late by nothing."""
+    begins = [("2026-11-23T20:00:00Z", 42, POWER, ""), ("2026-11-24T16:00:00Z", 41, POWER, "")]
     end = ("2026-11-26T16:00:00Z", 7036, "Service Control Manager", "")
-    _, told = imported(
-        xml(*told_by, ("2026-11-24T16:00:02Z", 12, GENERAL, ""), end), tmp_path, capsys
+    _, result = imported(
+        xml(*begins, ("2026-11-24T16:00:02Z", 12, GENERAL, ""), end), tmp_path, capsys
     )
-    assert verdicts(told)["no_expired_certificate_served"] == "HOLDS"
+    assert verdicts(result)["no_expired_certificate_served"] == "HOLDS"
     woke = ("2026-11-24T16:00:00Z", 107, POWER, "")
-    _, told = imported(xml(told_by[0], woke, end), tmp_path, capsys)
-    assert verdicts(told)["no_expired_certificate_served"] == "BROKEN"
+    _, result = imported(xml(begins[0], woke, end), tmp_path, capsys)
+    assert verdicts(result)["no_expired_certificate_served"] == "BROKEN"
 
 
 # --- What people save of a ztunnel's certificates -------------------------------------------------
@@ -391,13 +391,15 @@ def test_the_same_certificates_in_every_form(tmp_path: Path, capsys: Says) -> No
         ("", {3}, "config_dump.json", "Traceback"),
     ],
 )  # fmt: skip
-def test_odd_certificates_are_told_or_named(
+def test_odd_certificates_are_forecast_or_named(
     dump: str, codes: set[int], says: str, says_not: str, tmp_path: Path, capsys: Says
 ) -> None:
-    code, said = forecast(dump, tmp_path, capsys)
+    code, message = forecast(dump, tmp_path, capsys)
     assert (
-        code in codes and says in said and says_not not in said.replace('known_from": "journal', "")
-    ), said
+        code in codes
+        and says in message
+        and says_not not in message.replace('known_from": "journal', "")
+    ), message
 
 
 def test_a_journal_without_an_entry_at_the_start_bounds_what_may_be(

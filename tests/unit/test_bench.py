@@ -1,4 +1,4 @@
-"""The bench runs and hands over what it promises. How fast anything is, is no business of a test."""
+"""The bench runs and hands over what it promises. How fast anything is, is not judged by a test."""
 
 from __future__ import annotations
 

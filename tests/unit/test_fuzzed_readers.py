@@ -1,5 +1,5 @@
 # ruff: noqa: E501  scripts, rules and manifests in tables stay in one piece
-"""Whatever somebody gives as a fix, a hook, a setting or a file of rules, it is read or refused; it
+"""Whatever is given as a fix, a hook, a setting or a file of rules, it is read or refused; it
 never breaks down.
 
 Real samples, spoilt at random. MESHWAKE_FUZZ=10000 tries so many of each, MESHWAKE_FUZZ_SEED begins

@@ -20,7 +20,7 @@ def project(pytester: pytest.Pytester) -> pytest.Pytester:
     pytester.makeconftest(
         'pytest_plugins = ["meshwake.pytest_plugin", "meshwake.pytest_plugin.short_options"]'
     )
-    # hypothesis' plugin would be imported anew by every session within this one: seconds each, and
+    # hypothesis' plugin would be imported again by every session within this one: seconds each, and
     # state shared.
     pytester.makeini(
         "[pytest]\naddopts = --strict-markers -p no:hypothesispytest\nfilterwarnings = error\n"
@@ -57,7 +57,7 @@ def test_only_scenarios_are_collected(project: pytest.Pytester) -> None:
 
 
 def test_as_expected_passes_with_a_row(project: pytest.Pytester) -> None:
-    """The table has the case; the reason of the lab is told; nothing was kept."""
+    """The table has the case; the reason of the lab is printed; nothing was kept."""
     scenario(project)
     result = project.runpytest(*ON_MODEL)
     result.assert_outcomes(passed=1)
@@ -157,7 +157,8 @@ def test_a_canary_that_sings(project: pytest.Pytester) -> None:
 
 @pytest.mark.parametrize("text", [NOT_BROKEN, small()])
 def test_a_canary_that_does_not_come_out_broken(project: pytest.Pytester, text: str) -> None:
-    """Whatever its file expects: then the harness is broken, and no other result is worth anything."""
+    """Whatever its file expects: then the harness is broken, and no other result is worth
+    anything."""
     scenario(project, text, below="scenarios/canary")
     result = project.runpytest(*ON_MODEL)
     result.assert_outcomes(failed=1)
@@ -197,10 +198,10 @@ def test_a_fault_of_ours_shows_where_its_evidence_lies(
 ) -> None:
     """An error in the table, and no run lost."""
 
-    def fall_over(*_: object) -> None:
+    def fail(*_: object) -> None:
         raise ZeroDivisionError("by zero")
 
-    monkeypatch.setattr("meshwake.runner.execution.judge", fall_over)
+    monkeypatch.setattr("meshwake.runner.execution.judge", fail)
     scenario(project)
     result = project.runpytest(*ON_MODEL)
     result.assert_outcomes(failed=1)
@@ -228,7 +229,7 @@ def test_my_week(mesh):
 """
 
 
-def test_a_timeline_told_in_python(project: pytest.Pytester) -> None:
+def test_a_timeline_written_in_python(project: pytest.Pytester) -> None:
     """The numbers measured on a real ztunnel: the third day breaks, 55 h 58 min after the start.
     Nothing is kept."""
     project.makepyfile(MY_WEEK)
@@ -236,8 +237,9 @@ def test_a_timeline_told_in_python(project: pytest.Pytester) -> None:
     assert not runs_dir().exists()
 
 
-def test_every_fault_can_be_told(project: pytest.Pytester) -> None:
-    """A pause, a step, a freeze, a restart and an outage of the authority, in a world of one's own."""
+def test_every_fault_can_be_written(project: pytest.Pytester) -> None:
+    """A pause, a step, a freeze, a restart and an outage of the authority, in a world of one's
+    own."""
     project.makepyfile(
         """
         import pytest

@@ -1,6 +1,6 @@
 # ruff: noqa: E501  scripts, rules and manifests in tables stay in one piece
-"""Alerting rules as people keep them, against a run whose outage is known: who is told, who is not,
-who cannot be judged.
+"""Alerting rules as people keep them, against a run whose outage is known: which fire in time,
+which do not, who cannot be judged.
 
 Three nights of nine hours: nothing connects from day 2 08:58 on.
 """
@@ -57,8 +57,8 @@ def judge(text: str, folder: Path, body: str = NIGHTS) -> tuple[Finding, RuleRes
     path.write_text(text, encoding="utf-8")
     plan, history = nights(body)
     rules = read_rule_files([path])
-    said = evaluate_rules(plan, history, rules)
-    return judge_alerts(plan, history, rules, said), said
+    evaluated = evaluate_rules(plan, history, rules)
+    return judge_alerts(plan, history, rules, evaluated), evaluated
 
 
 PLAIN = group(alert(COUNTS))
@@ -88,16 +88,16 @@ KINDS = {
 def test_the_same_rule_is_the_same_wherever_it_is_kept(text: str, tmp_path: Path) -> None:
     """It counts failures, so it comes too late: within five minutes of the outage's begin, and not
     before."""
-    finding, said = judge(text, tmp_path)
+    finding, evaluated = judge(text, tmp_path)
     assert finding.verdict == "BROKEN"
-    assert OUTAGE_S < said.fired[0].world_ns / 1e9 <= OUTAGE_S + 300
+    assert OUTAGE_S < evaluated.fired[0].world_ns / 1e9 <= OUTAGE_S + 300
 
 
 @NEEDS
 def test_a_rule_that_warns_holds(tmp_path: Path) -> None:
     """The control: the wake guard's own series says it an hour before."""
-    finding, said = judge(group(alert(WARNS)), tmp_path)
-    assert finding.verdict == "HOLDS" and said.fired[0].world_ns / 1e9 < OUTAGE_S
+    finding, evaluated = judge(group(alert(WARNS)), tmp_path)
+    assert finding.verdict == "HOLDS" and evaluated.fired[0].world_ns / 1e9 < OUTAGE_S
 
 
 @NEEDS
@@ -120,9 +120,9 @@ def test_a_rule_that_warns_holds(tmp_path: Path) -> None:
 def test_a_rule_that_needs_what_is_not_replayed_is_unknown_and_says_what(
     expression: str, needs: str, tmp_path: Path
 ) -> None:
-    finding, said = judge(group(alert(expression)), tmp_path)
-    assert finding.verdict == "UNKNOWN" and said.fired == ()
-    assert needs in finding.because and needs in " ".join(said.unclear[0][1])
+    finding, evaluated = judge(group(alert(expression)), tmp_path)
+    assert finding.verdict == "UNKNOWN" and evaluated.fired == ()
+    assert needs in finding.because and needs in " ".join(evaluated.unclear[0][1])
 
 
 @NEEDS
@@ -145,9 +145,9 @@ def test_a_rule_that_can_be_judged_and_warns_outweighs_one_that_cannot(tmp_path:
         "meshwake_guard_certificate_not_after_timestamp_seconds - time() < 86400",
     ],
 )  # fmt: skip
-def test_a_rule_that_fires_whatever_happens_is_no_pass(expression: str, tmp_path: Path) -> None:
-    finding, said = judge(group(alert(expression)), tmp_path)
-    assert finding.verdict == "BROKEN" and said.fired == () and len(said.noisy) == 1
+def test_a_rule_that_fires_whatever_happens_does_not_pass(expression: str, tmp_path: Path) -> None:
+    finding, evaluated = judge(group(alert(expression)), tmp_path)
+    assert finding.verdict == "BROKEN" and evaluated.fired == () and len(evaluated.noisy) == 1
     assert "before anything happened" in finding.because
     assert (
         judge(
@@ -161,15 +161,18 @@ def test_a_rule_that_fires_whatever_happens_is_no_pass(expression: str, tmp_path
 
 @NEEDS
 def test_recorded_series_are_there_for_alerts_and_for_one_another(tmp_path: Path) -> None:
-    """Also when the one that is needed stands below; and what a record lacks is what its alerts
+    """Also when the one that is needed is below; and what a record lacks is what its alerts
     lack."""
     text = group(
         alert('mesh:failed:twice >= 6 and mesh:failed:twice{team="a"}'),
         "{record: mesh:failed:twice, expr: '2 * mesh:failed:increase10m', labels: {team: a}}",
         "{record: mesh:failed:increase10m, expr: 'sum(increase(istio_tcp_connections_failed_total[10m]))'}",
     )
-    finding, said = judge(text, tmp_path)
-    assert finding.verdict == "BROKEN" and OUTAGE_S < said.fired[0].world_ns / 1e9 <= OUTAGE_S + 300
+    finding, evaluated = judge(text, tmp_path)
+    assert (
+        finding.verdict == "BROKEN"
+        and OUTAGE_S < evaluated.fired[0].world_ns / 1e9 <= OUTAGE_S + 300
+    )
     text = group(alert("mesh:up == 0"), "{record: mesh:up, expr: 'min(up)'}")
     assert "needs up" in judge(text, tmp_path)[0].because
     text = group(alert("mesh:a > 0"), "{record: mesh:a, expr: 'mesh:a + 1'}")
@@ -241,7 +244,7 @@ def test_what_prometheus_would_not_load_is_refused(text: str, message: str, tmp_
         read_rules(path)
 
 
-def test_what_is_no_text_is_refused(tmp_path: Path) -> None:
+def test_what_is_not_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "r.yml").write_bytes(b"groups\x80\x81")
     with pytest.raises(BadInput, match="is not UTF-8 text"):
         read_rules(tmp_path / "r.yml")

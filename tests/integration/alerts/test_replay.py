@@ -92,8 +92,8 @@ def judge(plan: Plan, history: History) -> tuple[Verdict, list[FiredAlert]]:
     with alerting.prometheus_with(plan, history) as address:
         ours = alerting.firing_alerts(address, plan, history, OURS)
         original = alerting.firing_alerts(address, plan, history, AS_REPORTED)
-    told = alerting.with_alerts(history, OURS, ours)
-    return CHECKS["alert_before_outage"](plan, told).verdict, original
+    replayed = alerting.with_alerts(history, OURS, ours)
+    return CHECKS["alert_before_outage"](plan, replayed).verdict, original
 
 
 @NEEDS
@@ -118,7 +118,7 @@ def test_every_recorded_run_of_a_real_ztunnel(path: Path) -> None:
 
 @NEEDS
 def test_no_false_alarm_in_a_year_of_ordinary_days() -> None:
-    """Short naps, a paused VM, clocks put right by seconds, an authority away for minutes, a
+    """Short naps, a paused VM, clocks corrected by seconds, an authority away for minutes, a
     restart a month: silence."""
     plan = plans.plan(ORDINARY, duration="365d", every="6h")
     history = plans.run(plan)
@@ -131,12 +131,12 @@ def test_no_false_alarm_in_a_year_of_ordinary_days() -> None:
 def test_the_replay_can_find_an_untold_outage() -> None:
     """With a rule that never fires the check says so: it is not that nothing could fail here."""
     plan, history = of_scenario(ROOT / "scenarios" / "nightly_sleep.toml")
-    told = alerting.replay(plan, history, AS_REPORTED)
-    assert CHECKS["alert_before_outage"](plan, told).verdict is Verdict.BROKEN
+    replayed = alerting.replay(plan, history, AS_REPORTED)
+    assert CHECKS["alert_before_outage"](plan, replayed).verdict is Verdict.BROKEN
 
 
 def test_the_samples_have_a_gap_where_the_node_slept() -> None:
-    """Nobody is scraped while asleep, and what is scraped is what the guard would tell."""
+    """Nothing is scraped while asleep, and what is scraped is what the guard would export."""
     plan, history = of_scenario(ROOT / "scenarios" / "nightly_sleep.toml")
     lines = list(alerting.open_metrics(plan, history))
     assert lines[0] == "# TYPE meshwake_guard_drift_seconds gauge\n" and lines[-1] == "# EOF\n"
@@ -148,12 +148,12 @@ def test_the_samples_have_a_gap_where_the_node_slept() -> None:
     assert drifts == {28_800.0 * night for night in range(8)}
 
 
-def test_alerts_about_the_watchers_warn_nobody() -> None:
-    """GuardSilent fires while a node sleeps for days; that is no word of an outage."""
+def test_alerts_about_the_watchers_do_not_count() -> None:
+    """GuardSilent fires while a node sleeps for days; that does not announce an outage."""
     _, history = of_scenario(ROOT / "scenarios" / "one_long_suspend.toml")
-    told = alerting.with_alerts(
+    replayed = alerting.with_alerts(
         history, OURS, [FiredAlert("GuardSilent", 10), FiredAlert("ZtunnelRenewalsLate", 20)]
     )
-    assert [event["alert"] for event in told.of("alert_fired")] == ["ZtunnelRenewalsLate"]
-    assert [event.world_ns for event in told] == sorted(event.world_ns for event in told)
-    assert History.from_text(told.to_text()).to_text() == told.to_text()
+    assert [event["alert"] for event in replayed.of("alert_fired")] == ["ZtunnelRenewalsLate"]
+    assert [event.world_ns for event in replayed] == sorted(event.world_ns for event in replayed)
+    assert History.from_text(replayed.to_text()).to_text() == replayed.to_text()

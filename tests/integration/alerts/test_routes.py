@@ -1,4 +1,5 @@
-"""Who is told of what: Alertmanager's routes by amtool, and the inhibition in a real Alertmanager."""
+"""Which receiver gets what: Alertmanager's routes by amtool, and inhibition in a real
+Alertmanager."""
 
 from __future__ import annotations
 
@@ -11,19 +12,19 @@ from tests.integration.alerts.tools import (
     ALERTS,
     alertmanager,
     amtool_alerts,
+    output_of,
     post_alerts,
-    said,
     tool,
 )
 
 CONFIG = ALERTS / "alertmanager.yml"
-RECEIVER = {"critical": "someone-now", "warning": "someone-tomorrow", "info": "nobody-at-night"}
+RECEIVER = {"critical": "immediately", "warning": "next-day", "info": "record-only"}
 ZTUNNEL = {"node": "laptop", "process": "ztunnel-1"}
 
 
 def test_the_configuration_is_well_formed() -> None:
     """amtool check-config."""
-    assert "SUCCESS" in said(tool("amtool"), "check-config", str(CONFIG))
+    assert "SUCCESS" in output_of(tool("amtool"), "check-config", str(CONFIG))
 
 
 @pytest.mark.parametrize("severity", RECEIVER)
@@ -37,11 +38,11 @@ def test_each_severity_reaches_its_receiver(severity: str) -> None:
         f"--config.file={CONFIG}",
         f"severity={severity}",
     ]
-    assert said(*words).strip() == RECEIVER[severity]
+    assert output_of(*words).strip() == RECEIVER[severity]
 
 
 def test_no_rule_has_a_severity_without_a_route() -> None:
-    """Every alert goes to somebody on purpose."""
+    """Every alert goes to a receiver on purpose."""
     text = (ALERTS / "mesh.yml").read_text()
     used = {
         line.split("severity: ")[1].split("}")[0].split(",")[0]

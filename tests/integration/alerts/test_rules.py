@@ -12,7 +12,7 @@ import yaml
 from meshwake.analysis.alert_replay import read_rules
 from meshwake.core.errors import BadInput
 
-from tests.integration.alerts.tools import ALERTS, said, tool
+from tests.integration.alerts.tools import ALERTS, output_of, tool
 
 RULES = ALERTS / "mesh.yml"
 AS_REPORTED = ALERTS.parent / "as_reported.yml"
@@ -21,14 +21,14 @@ AS_REPORTED = ALERTS.parent / "as_reported.yml"
 @pytest.mark.parametrize("file", ["mesh.yml", "for_five_minutes.yml"])
 def test_rules_are_well_formed(file: str) -> None:
     """promtool check rules."""
-    assert "SUCCESS" in said(tool("promtool"), "check", "rules", str(ALERTS / file))
+    assert "SUCCESS" in output_of(tool("promtool"), "check", "rules", str(ALERTS / file))
 
 
 @pytest.mark.parametrize("file", ["mesh_test.yml", "days_test.yml"])
 def test_rules_fire_when_they_should_and_not_before(file: str) -> None:
     """promtool test rules: asleep half of the time, napping, with the authority away, with the
     clock set back."""
-    assert "SUCCESS" in said(tool("promtool"), "test", "rules", str(ALERTS / file))
+    assert "SUCCESS" in output_of(tool("promtool"), "test", "rules", str(ALERTS / file))
 
 
 def test_the_tests_of_the_rules_can_fail(tmp_path: Path) -> None:
@@ -115,7 +115,9 @@ def test_the_metrics_are_those_of_the_guard() -> None:
     ("text", "what"),
     [("groups: 3", "not a file"), ("a: [", "not a file"), (None, "cannot be read")],
 )
-def test_what_is_no_file_of_rules_is_refused(text: str | None, what: str, tmp_path: Path) -> None:
+def test_what_is_not_a_file_of_rules_is_refused(
+    text: str | None, what: str, tmp_path: Path
+) -> None:
     """With the file and what to try."""
     if text is not None:
         (tmp_path / "r.yml").write_text(text)

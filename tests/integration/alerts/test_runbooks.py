@@ -32,7 +32,7 @@ COMMANDS = sorted(
 )
 # Of the node's own time service, and plain HTTP: not this program's to test.
 OTHERS = ("curl", "timedatectl", "chronyc")
-NOBODY = "https://127.0.0.1:1"
+NO_SERVER = "https://127.0.0.1:1"
 
 
 def rules() -> list[dict[str, dict[str, str]]]:
@@ -71,8 +71,8 @@ def test_a_command_exists(command: str, tmp_path: Path, capsys: pytest.CaptureFi
         _kubectl(words, tmp_path)
     elif words[0] == "meshwake":
         assert run_command([words[1], "--help"]) == 0
-        told = capsys.readouterr().out
-        assert all(word in told for word in words[2:] if word.startswith("--"))
+        out = capsys.readouterr().out
+        assert all(word in out for word in words[2:] if word.startswith("--"))
     else:
         assert words[0] in OTHERS
 
@@ -85,20 +85,20 @@ def _kubectl(words: list[str], tmp_path: Path) -> None:
         assert words[words.index("-f") + 1].startswith("clusters/")
         return
     (tmp_path / "config").write_text(yaml.safe_dump(_config()))
-    asked = [kubectl, f"--kubeconfig={tmp_path / 'config'}", "--request-timeout=5s", *words[1:]]
-    done = subprocess.run(asked, capture_output=True, text=True, check=False, timeout=60)
+    command = [kubectl, f"--kubeconfig={tmp_path / 'config'}", "--request-timeout=5s", *words[1:]]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode != 0
     assert "unknown" not in done.stderr, done.stderr
     assert "127.0.0.1:1" in done.stderr, done.stderr
 
 
 def _config() -> dict[str, object]:
-    """A kubeconfig that leads to nobody."""
+    """A kubeconfig that leads to no server."""
     return {
         "apiVersion": "v1",
         "kind": "Config",
-        "clusters": [{"name": "nobody", "cluster": {"server": NOBODY}}],
+        "clusters": [{"name": "nowhere", "cluster": {"server": NO_SERVER}}],
         "users": [{"name": "me", "user": {"token": "none"}}],
-        "contexts": [{"name": "nobody", "context": {"cluster": "nobody", "user": "me"}}],
-        "current-context": "nobody",
+        "contexts": [{"name": "nowhere", "context": {"cluster": "nowhere", "user": "me"}}],
+        "current-context": "nowhere",
     }

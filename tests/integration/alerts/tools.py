@@ -32,7 +32,7 @@ def tool(*names: str) -> str:
     )
 
 
-def said(*command: str) -> str:
+def output_of(*command: str) -> str:
     """What a command prints; it must end well."""
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -84,8 +84,8 @@ def post_alerts(address: str, alerts: list[dict[str, str]]) -> None:
     """Sends alerts with these labels, as Prometheus does."""
     body = json.dumps([{"labels": labels} for labels in alerts]).encode()
     url, headers = f"{address}/api/v2/alerts", {"Content-Type": "application/json"}
-    asked = urllib.request.Request(url, body, headers)  # noqa: S310  loopback
-    with urllib.request.urlopen(asked, timeout=30):  # noqa: S310  loopback
+    request = urllib.request.Request(url, body, headers)  # noqa: S310  loopback
+    with urllib.request.urlopen(request, timeout=30):  # noqa: S310  loopback
         pass
 
 
@@ -93,7 +93,7 @@ def amtool_alerts(address: str, *options: str) -> list[dict[str, Any]]:
     """What `amtool alert query` shows."""
     return list(
         json.loads(
-            said(
+            output_of(
                 tool("amtool"),
                 f"--alertmanager.url={address}",
                 "alert",

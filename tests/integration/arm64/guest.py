@@ -1,4 +1,4 @@
-"""Moves clocks on an ARM64 machine that QEMU makes, and tells what held.
+"""Moves clocks on an ARM64 machine that QEMU makes, and reports what held.
 
     python -m tests.integration.arm64.guest fetch DIRECTORY
         a kernel and a Python of Debian for arm64, by apt's own tools
@@ -115,7 +115,7 @@ def files_of(directory: Path) -> dict[str, tuple[bytes, int, int]]:
 
 
 def _resolve(root: Path, path: Path) -> Path | None:
-    """The file behind a link whose target is told as seen in the guest; None: it is not there."""
+    """The file behind a link whose target is given as seen in the guest; None: it is not there."""
     for _ in range(5):
         if not path.is_symlink():
             return path if path.is_file() else None
@@ -125,7 +125,8 @@ def _resolve(root: Path, path: Path) -> Path | None:
 
 
 def lines_of(command: list[str]) -> Iterator[str]:
-    """What the guest's console says, until it is off. Raises SystemExit when that takes too long."""
+    """What the guest's console says, until it is off. Raises SystemExit when that takes too
+    long."""
     deadline = Deadline("the guest to be off", WITHIN_S)
     with subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
@@ -137,7 +138,7 @@ def lines_of(command: list[str]) -> Iterator[str]:
                 ready, _, _ = select.select([guest.stdout], [], [], deadline.remaining_s)
                 if not ready:
                     raise SystemExit(
-                        f"the guest was not done within {WITHIN_S:.0f} s; last said: "
+                        f"the guest was not done within {WITHIN_S:.0f} s; last output: "
                         f"{rest[-300:]!r}"
                     )
                 data = os.read(guest.stdout.fileno(), 65536)
@@ -191,15 +192,15 @@ def run(directory: Path, *, show: bool = False) -> list[dict[str, object]]:
 
 
 def main() -> int:
-    """Fetches, or runs and tells."""
+    """Fetches, or runs and prints the claims."""
     what, directory = sys.argv[1], Path(sys.argv[2]).resolve()
     if what == "fetch":
         fetch(directory)
         return 0
-    told = run(directory, show="-v" in sys.argv)
-    for claim in told:
+    claims = run(directory, show="-v" in sys.argv)
+    for claim in claims:
         sys.stdout.write(json.dumps(claim) + "\n")
-    held = [claim for claim in told if "claim" in claim]
+    held = [claim for claim in claims if "claim" in claim]
     return 0 if held and all(claim["held"] for claim in held) else 1
 
 

@@ -61,7 +61,7 @@ def running(
         os.waitpid(launched.pid, 0)
 
 
-def said(log: Path, lines: int = 1) -> list[str]:
+def printed(log: Path, lines: int = 1) -> list[str]:
     """What it has printed, when that many lines are there."""
     give_up = time.monotonic() + WITHIN_S
     while (text := log.read_text() if log.exists() else "").count("\n") < lines:
@@ -73,14 +73,14 @@ def said(log: Path, lines: int = 1) -> list[str]:
 
 def fixed_from_the_first_instruction() -> str:
     with running("fixed", PYTHON, "-S", "-c", SHOW) as (_, log):
-        shown = [int(word) for word in said(log)[0].split()]
+        shown = [int(word) for word in printed(log)[0].split()]
     assert shown == list(STARTS), shown
     return f"python shows {shown}"
 
 
 def a_static_program_is_reached() -> str:
     with running("fixed", "/bin/busybox", "date", "-u", "+%s") as (_, log):
-        shown = said(log)[0]
+        shown = printed(log)[0]
     assert shown == str(STARTS.wall_ns // 10**9), shown
     return f"busybox (static) shows {shown}"
 
@@ -90,7 +90,7 @@ def offsets_are_added_to_the_kernel_s_time() -> str:
     page.set(ClockReading(8 * HOUR_NS, 0, 8 * HOUR_NS))
     with running("offset", PYTHON, "-S", "-c", SHOW, page=page) as (_, log):
         before = (time.time_ns(), time.monotonic_ns(), time.clock_gettime_ns(time.CLOCK_BOOTTIME))
-        shown = [int(word) for word in said(log)[0].split()]
+        shown = [int(word) for word in printed(log)[0].split()]
     apart_s = [(one - two) / 1e9 for one, two in zip(shown, before, strict=True)]
     assert all(
         abs(one - two) < WITHIN_S for one, two in zip(apart_s, (28_800, 0, 28_800), strict=True)
@@ -129,7 +129,7 @@ def idle_time_is_skipped() -> str:
             ClockReading(STARTS.wall_ns + HOUR_NS, due_ns, STARTS.boottime_ns + HOUR_NS)
         )
         watched.wake(due_ns)
-        ended = said(log)[0]
+        ended = printed(log)[0]
         took_s = time.monotonic() - began_s
         watched.close()
     assert ended == f"ended at {STARTS.wall_ns + HOUR_NS}", ended
@@ -195,7 +195,7 @@ def main() -> None:
     for claim in CLAIMS:
         try:
             answer = {"claim": claim.__name__, "held": True, "seen": claim()}
-        except BaseException:  # noqa: BLE001  # whatever it was, the host must hear of it
+        except BaseException:  # noqa: BLE001  # whatever it was, the host must receive it
             answer = {"claim": claim.__name__, "held": False, "seen": traceback.format_exc()}
         sys.stdout.write(f"CLAIM {json.dumps(answer)}\n")
         sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""Clocks are moved on ARM64: run when asked for, with what `python -m tests.integration.arm64.guest
+"""Clocks are moved on ARM64: run on request, with what `python -m tests.integration.arm64.guest
 fetch DIRECTORY` brought."""
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ DIRECTORY = os.environ.get("MESHWAKE_ARM64", "")
 
 
 def test_links_of_packages_become_files(tmp_path: Path) -> None:
-    """A guest has no links: what stands behind one is copied, absolute ones as seen in the guest."""
+    """A guest has no links: what is behind one is copied, absolute ones as seen in the guest."""
     library = tmp_path / "root/lib/aarch64-linux-gnu"
     library.mkdir(parents=True)
     (library / "libx.so.1.2").write_bytes(b"x")

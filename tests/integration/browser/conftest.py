@@ -50,5 +50,5 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chro
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """Where a report goes: not beside the runs that tests make."""
+    """Where a report goes: not next to the runs that tests make."""
     return tmp_path / "report"

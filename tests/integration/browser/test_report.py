@@ -1,4 +1,5 @@
-"""The report as a person meets it: opened from a folder in a real browser that reaches no network."""
+"""The report as a person meets it: opened from a folder in a real browser that reaches no
+network."""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
-from tests.unit.report.told import ISSUE_1481, NIGHTS, recorded
+from tests.unit.report.runs import ISSUE_1481, NIGHTS, recorded
 
 WAITS_S = 60
 ON_KIND = "nightly_sleep-lapse-kind-1.31.0-rc.0"
@@ -39,7 +40,7 @@ DAY_NS = 86_400 * NS_PER_S
 
 
 def opened(browser: webdriver.Chrome, page: Path, query: str = "", done: str = "ready") -> None:
-    """Opens a page and waits until its script has run; what the console said of pages before is
+    """Opens a page and waits until its script has run; what the console printed of pages before is
     forgotten."""
     browser.get_log("browser")  # type: ignore[no-untyped-call]
     browser.get(f"{page.as_uri()}{query}")
@@ -49,7 +50,7 @@ def opened(browser: webdriver.Chrome, page: Path, query: str = "", done: str = "
 
 
 def complaints(browser: webdriver.Chrome) -> list[Any]:
-    """What the console said since the page was opened."""
+    """What the console printed since the page was opened."""
     return list(browser.get_log("browser"))  # type: ignore[no-untyped-call]
 
 
@@ -97,7 +98,8 @@ def drawn(browser: webdriver.Chrome, state: str) -> list[list[float]]:
 
 
 def test_every_page_opens_offline_without_a_complaint(browser: webdriver.Chrome, two: Path) -> None:
-    """The table, each run, and two beside one another; plotly drew something on each page of a run."""
+    """The table, each run, and two next to one another; plotly drew something on each page of a
+    run."""
     for page in sorted(two.glob("*.html")):
         opened(browser, page, done="compared" if page.name == "compare.html" else "ready")
         assert complaints(browser) == [], page.name
@@ -138,7 +140,7 @@ def test_evidence_jumps_to_its_place(browser: webdriver.Chrome, issue: Path) -> 
 
 
 def test_by_keyboard(browser: webdriver.Chrome, issue: Path) -> None:
-    """Arrows go from event to event and tell it aloud; plus and minus zoom; zero shows all."""
+    """Arrows go from event to event and announce it; plus and minus zoom; zero shows all."""
     opened(browser, issue)
     plot = browser.find_element(By.CSS_SELECTOR, ".plot")
     plot.send_keys(Keys.ARROW_RIGHT)
@@ -152,9 +154,7 @@ def test_by_keyboard(browser: webdriver.Chrome, issue: Path) -> None:
     assert ask(browser, "MESHWAKE.page.range") == [0, 10_800]
 
 
-def test_the_axis_of_the_node_stands_still_with_its_clock(
-    browser: webdriver.Chrome, issue: Path
-) -> None:
+def test_the_axis_of_the_node_stops_with_its_clock(browser: webdriver.Chrome, issue: Path) -> None:
     """By its own wall clock the node never noticed the pause; then it was stepped by 17 minutes."""
     opened(browser, issue)
     browser.find_element(By.CSS_SELECTOR, "[data-axis=wall]").click()
@@ -406,7 +406,7 @@ def test_a_year_of_fifty_nodes_stays_usable(browser: webdriver.Chrome, place: Pa
 
 
 def test_paper_is_wide_enough_for_every_table(browser: webdriver.Chrome, two: Path) -> None:
-    """Nobody can scroll on paper; A4 between usual margins is 718 CSS pixels wide."""
+    """Paper cannot be scrolled; A4 between usual margins is 718 CSS pixels wide."""
     size = browser.get_window_size()
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
     browser.execute_cdp_cmd(

@@ -1,5 +1,5 @@
-"""A real Kubernetes API on loopback: etcd and kube-apiserver with papers of their own, gone when
-the tests are.
+"""A real Kubernetes API on loopback: etcd and kube-apiserver with certificates of their own, gone
+when the tests are.
 
 What a cluster is made of is proved here against the program that will judge it on a user's machine:
 schemas, defaults, CEL rules, admission policies, server-side apply and field owners, label
@@ -22,7 +22,7 @@ from typing import Any
 
 import yaml
 
-from tests.integration.ground.papers import Papers, write_papers
+from tests.integration.ground.certificates import Certificates, write_certificates
 from tests.integration.ground.programs import ControlPlane, Deadline, Program
 from tests.support.ports import free_port
 
@@ -37,7 +37,7 @@ _FAKE_NODE = {"kwok.x-k8s.io/node": "fake"}
 
 
 class Refused(AssertionError):
-    """The API server said no; `status` is its HTTP status, the text its own message."""
+    """The API server refused; `status` is its HTTP status, the text its own message."""
 
     def __init__(self, what: str, status: int, message: str) -> None:
         super().__init__(f"{what}: {status}: {message}")
@@ -46,11 +46,11 @@ class Refused(AssertionError):
 
 @dataclass
 class RealApi:
-    """One running API server and what was started beside it."""
+    """One running API server and what was started with it."""
 
     plane: ControlPlane
     directory: Path
-    papers: Papers
+    certificates: Certificates
     port: int
     programs: dict[str, Program] = field(default_factory=dict)
     _kinds: dict[tuple[str, str], tuple[str, bool]] = field(default_factory=dict)
@@ -78,8 +78,8 @@ class RealApi:
     def request(
         self, method: str, path: str, body: object = None, content_type: str = "application/json"
     ) -> dict[str, Any]:
-        """One request as administrator; raises Refused with the server's own message, OSError when
-        nobody answers."""
+        """One request as administrator; raises Refused with the server's own message, OSError
+        without an answer."""
         status, content = self._exchange(
             method, path, None if body is None else json.dumps(body), content_type
         )
@@ -95,8 +95,10 @@ class RealApi:
         self, method: str, path: str, body: str | None, content_type: str
     ) -> tuple[int, str]:
         if self._trusts is None:
-            self._trusts = ssl.create_default_context(cafile=str(self.papers.authority))
-            self._trusts.load_cert_chain(self.papers.admin_certificate, self.papers.admin_key)
+            self._trusts = ssl.create_default_context(cafile=str(self.certificates.authority))
+            self._trusts.load_cert_chain(
+                self.certificates.admin_certificate, self.certificates.admin_key
+            )
         connection = http.client.HTTPSConnection(
             "127.0.0.1", self.port, timeout=_REQUEST_WITHIN_S, context=self._trusts
         )
@@ -242,8 +244,8 @@ class RealApi:
         self._start(
             "kube-controller-manager",
             *common,
-            f"--service-account-private-key-file={self.papers.account_key}",
-            f"--root-ca-file={self.papers.authority}",
+            f"--service-account-private-key-file={self.certificates.account_key}",
+            f"--root-ca-file={self.certificates.authority}",
             # A namespace is looked at again soon: tests wait for its deletion.
             "--concurrent-namespace-syncs=10",
         )
@@ -305,12 +307,12 @@ class RealApi:
 def start_api(plane: ControlPlane, directory: Path) -> RealApi:
     """An API server that answers /readyz with yes; AssertionError with the last lines of its log
     when it does not."""
-    papers = write_papers(directory / "papers")
+    certificates = write_certificates(directory / "certificates")
     failed: AssertionError | None = None
     for attempt in range(TRIES):  # a port that was free may be taken meanwhile
         here = directory / f"attempt-{attempt}"
         here.mkdir()
-        api = RealApi(plane, here, papers, free_port())
+        api = RealApi(plane, here, certificates, free_port())
         try:
             _bring_up(api)
         except AssertionError as error:
@@ -337,7 +339,7 @@ def _bring_up(api: RealApi) -> None:
         f"--initial-cluster=default={peer}",
         "--unsafe-no-fsync",  # it need not survive a power cut
     )
-    papers = api.papers
+    certificates = api.certificates
     api._start(
         "kube-apiserver",
         f"--etcd-servers={client}",
@@ -345,13 +347,13 @@ def _bring_up(api: RealApi) -> None:
         "--advertise-address=127.0.0.1",
         "--endpoint-reconciler-type=none",  # Endpoints of a loopback address are not valid
         f"--secure-port={api.port}",
-        f"--tls-cert-file={papers.server_certificate}",
-        f"--tls-private-key-file={papers.server_key}",
-        f"--client-ca-file={papers.authority}",
+        f"--tls-cert-file={certificates.server_certificate}",
+        f"--tls-private-key-file={certificates.server_key}",
+        f"--client-ca-file={certificates.authority}",
         f"--service-cluster-ip-range={SERVICE_RANGE}",
         "--service-account-issuer=https://kubernetes.default.svc",
-        f"--service-account-key-file={papers.account_public_key}",
-        f"--service-account-signing-key-file={papers.account_key}",
+        f"--service-account-key-file={certificates.account_public_key}",
+        f"--service-account-signing-key-file={certificates.account_key}",
         "--authorization-mode=RBAC",
         "--allow-privileged=true",
         "--profiling=false",
@@ -375,10 +377,10 @@ def _write_kubeconfig(api: RealApi) -> None:
     def inline(path: Path) -> str:
         return base64.b64encode(path.read_bytes()).decode()
 
-    cluster = {"server": api.url, "certificate-authority-data": inline(api.papers.authority)}
+    cluster = {"server": api.url, "certificate-authority-data": inline(api.certificates.authority)}
     admin = {
-        "client-certificate-data": inline(api.papers.admin_certificate),
-        "client-key-data": inline(api.papers.admin_key),
+        "client-certificate-data": inline(api.certificates.admin_certificate),
+        "client-key-data": inline(api.certificates.admin_key),
     }
     content = {
         "apiVersion": "v1",

@@ -36,7 +36,8 @@ _TIED_TO_PARENT = (
 
 @dataclass(frozen=True)
 class ControlPlane:
-    """Programs of one Kubernetes version by name; `version` is the directory's name, or "envtest"."""
+    """Programs of one Kubernetes version by name; `version` is the directory's name, or
+    "envtest"."""
 
     version: str
     programs: Mapping[str, Path]
@@ -126,7 +127,7 @@ class Program:
         return self.process.poll() if self.process else None
 
     def end(self) -> None:
-        """Ends it: asked first, killed when it does not end within ENDS_WITHIN_S."""
+        """Ends it: SIGTERM first, killed when it does not end within ENDS_WITHIN_S."""
         if self.process is None or self.process.poll() is not None:
             return
         self.process.terminate()

@@ -103,13 +103,13 @@ class TestBringingUp:
 
     def test_what_others_set_stays(self, kubernetes: ThroughKr8s, real_api: RealApi) -> None:
         kubernetes.apply([config_map("shared", mine="1")])
-        real_api.apply(config_map("shared", theirs="2"), manager="somebody-else")
+        real_api.apply(config_map("shared", theirs="2"), manager="another-client")
         kubernetes.apply([config_map("shared", mine="3")])
         found = kubernetes.read("ConfigMap", "default", "shared")
         assert found is not None and found["data"] == {"mine": "3", "theirs": "2"}
 
     def test_what_is_not_there_is_none(self, kubernetes: ThroughKr8s) -> None:
-        assert kubernetes.read("ConfigMap", "default", "nobody") is None
+        assert kubernetes.read("ConfigMap", "default", "missing") is None
         assert kubernetes.read("ClusterIssuer.cert-manager.io", None, "no-such-kind-yet") is None
         assert kubernetes.all("Certificate.cert-manager.io") == []
 
@@ -163,7 +163,7 @@ class TestARun:
         with pytest.raises(Unreachable, match="no-such-context"):
             connect(real_api.kubeconfig, "no-such-context")
 
-    def test_a_server_that_is_not_there_is_said(self, real_api: RealApi, tmp_path: Path) -> None:
+    def test_a_missing_server_is_reported(self, real_api: RealApi, tmp_path: Path) -> None:
         with pytest.raises(Unreachable, match="does not answer"):
             connect(unreachable_kubeconfig(real_api, tmp_path / "kubeconfig"))
 
@@ -171,9 +171,9 @@ class TestARun:
         kubernetes.apply([config_map("run", answer="42")])
         found = kubernetes.read("ConfigMap", "default", "run")
         assert found is not None and found["data"] == {"answer": "42"}
-        assert kubernetes.read("ConfigMap", "default", "nobody") is None
+        assert kubernetes.read("ConfigMap", "default", "missing") is None
 
-    def test_a_kind_nobody_defined_is_not_there(self, kubernetes: ThroughKr8s) -> None:
+    def test_an_undefined_kind_is_not_there(self, kubernetes: ThroughKr8s) -> None:
         assert kubernetes.read("Certificate.cert-manager.io", "default", "demo") is None
         assert kubernetes.ours("Certificate.cert-manager.io", {}) == []
 
@@ -220,7 +220,7 @@ class TestARun:
         real_api.apply(config_map("somebodys", ours=False))
         assert kubernetes.delete_ours("ConfigMap", "default", "our-own")
         assert not kubernetes.delete_ours("ConfigMap", "default", "somebodys")
-        assert not kubernetes.delete_ours("ConfigMap", "default", "nobody")
+        assert not kubernetes.delete_ours("ConfigMap", "default", "missing")
         assert not real_api.exists("/api/v1/namespaces/default/configmaps/our-own")
         assert real_api.exists("/api/v1/namespaces/default/configmaps/somebodys")
 
@@ -250,7 +250,7 @@ class TestARun:
         assert not real_api.exists("/api/v1/namespaces/default/configmaps/unmarked")
 
     def test_pods_and_their_nodes(self, real_cluster: RealApi) -> None:
-        """Simulated nodes have no kubelet: whatever needs one says Unreachable, which is no
+        """Simulated nodes have no kubelet: whatever needs one raises Unreachable, which is not
         statement about the pod."""
         real_cluster.apply(
             {

@@ -24,7 +24,7 @@ from tests.integration.ground.programs import control_plane_or_skip
 from tests.integration.stack.charts import FACTS, chart_in_cache
 from tests.integration.stack.charts import rendered as made_by_helm
 
-# Their webhooks' pods never run here, so what they would be asked about would be refused: they are
+# Their webhooks' pods never run here, so what they would decide about would be refused: they are
 # only dry-run.
 NOT_IN_FORCE = ("ValidatingWebhookConfiguration", "MutatingWebhookConfiguration")
 # An old minor, the default, and the newest: each has a Gateway API of its own.
@@ -33,7 +33,7 @@ CHOICES = [("core", "1.28"), ("full", "1.30"), ("full", "1.31")]
 
 @pytest.fixture
 def empty_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealApi]:
-    """An API server of this test's own: definitions of different releases cannot stand side by
+    """An API server of this test's own: definitions of different releases cannot be side by
     side."""
     api = start_api(control_plane_or_skip(), tmp_path_factory.mktemp("empty-api"))
     yield api

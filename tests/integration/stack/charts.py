@@ -67,16 +67,17 @@ def rendered(
     piece: Chart, kubernetes: str, values: Mapping[str, Any] | None = None
 ) -> list[dict[str, Any]]:
     """What helm makes of the chart with `values`, ours if there are none. Helm checks them against
-    the chart's own schema, where it has one; AssertionError with what helm said when it refuses."""
-    said, made = helm_template(piece, kubernetes, piece.values if values is None else values)
-    assert made is not None, said
+    the chart's own schema, where it has one; AssertionError with what helm printed when it
+    refuses."""
+    printed, made = helm_template(piece, kubernetes, piece.values if values is None else values)
+    assert made is not None, printed
     return made
 
 
 def helm_template(
     piece: Chart, kubernetes: str, values: Mapping[str, Any]
 ) -> tuple[str, list[dict[str, Any]] | None]:
-    """What helm said, and what it made; None when it refused."""
+    """What helm printed, and what it made; None when it refused."""
     text = _template(
         str(chart_or_skip(piece)), piece.release, piece.namespace, kubernetes, json.dumps(values)
     )

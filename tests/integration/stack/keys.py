@@ -1,7 +1,7 @@
 """Every key of every chart that we set: `python -m tests.integration.stack.keys >
-tests/integration/stack/keys.txt` writes the list anew.
+tests/integration/stack/keys.txt` writes the list again.
 
-A change of that file is a change of what is installed on somebody's machine, so it is to be seen in
+A change of that file is a change of what is installed on a user's machine, so it is to be seen in
 a review.
 """
 

@@ -34,7 +34,7 @@ def program(name: str, how: str) -> str:
 def run(
     *command: str, within_s: float = 60, says: str | None = None, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """Runs to the end, is told `says`; what it said itself (both streams) is in `stdout`."""
+    """Runs to the end, with `says` as its stdin; its output (both streams) is in `stdout`."""
     return subprocess.run(
         command,
         check=False,
@@ -100,6 +100,6 @@ def replaced(text: str, by: Mapping[str, str]) -> str:
     """`text` with each of these taken for another, which must be in it exactly once: nothing else
     may differ."""
     for old, new in by.items():
-        assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times"
+        assert text.count(old) == 1, f"{old!r} is in it {text.count(old)} times"
         text = text.replace(old, new)
     return text

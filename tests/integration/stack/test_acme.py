@@ -151,7 +151,7 @@ def update(names: NameServer, change: str, *, signed: bool) -> str:
     return run(nsupdate, *key, str(script)).stdout
 
 
-def asked(names: NameServer, name: str, kind: str) -> str:
+def answer_of(names: NameServer, name: str, kind: str) -> str:
     """dig's short answer."""
     dig = program("dig", "Debian, Ubuntu: apt install bind9-dnsutils")
     return run(
@@ -173,7 +173,7 @@ def test_a_real_client_gets_a_certificate_by_dns01(authority: Authority, tmp_pat
     credentials.chmod(0o600)
     trust.write_text(authority.names.keys.authority)
     folders = [f"--{name}-dir={tmp_path / name}" for name in ("config", "work", "logs")]
-    said = run(
+    completed = run(
         certbot,
         "certonly",
         "--non-interactive",
@@ -190,7 +190,7 @@ def test_a_real_client_gets_a_certificate_by_dns01(authority: Authority, tmp_pat
         within_s=120,
         REQUESTS_CA_BUNDLE=str(trust),
     )
-    assert said.returncode == 0, said.stdout + authority.log.read_text()[-3000:]
+    assert completed.returncode == 0, completed.stdout + authority.log.read_text()[-3000:]
     chain = x509.load_pem_x509_certificates(
         (tmp_path / "config/live" / GATEWAY_HOST / "fullchain.pem").read_bytes()
     )
@@ -206,7 +206,7 @@ def test_a_real_client_gets_a_certificate_by_dns01(authority: Authority, tmp_pat
     leaf.verify_directly_issued_by(issuer)
     issuer.verify_directly_issued_by(root)
     assert isinstance(leaf.public_key(), ec.EllipticCurvePublicKey)
-    assert asked(authority.names, f"_acme-challenge.{GATEWAY_HOST}", "TXT") == "", (
+    assert answer_of(authority.names, f"_acme-challenge.{GATEWAY_HOST}", "TXT") == "", (
         "the client took its proof away"
     )
 
@@ -222,26 +222,26 @@ def test_only_txt_records_and_only_with_the_key(name_server: NameServer) -> None
     """The zone is written to by those who prove that they may, and only what DNS-01 needs."""
     name = "_acme-challenge.other.meshwake.test."
     assert update(name_server, f"add {name} 5 TXT hello", signed=True) == ""
-    assert asked(name_server, name, "TXT") == '"hello"'
+    assert answer_of(name_server, name, "TXT") == '"hello"'
     assert "REFUSED" in update(name_server, "add demo.meshwake.test. 5 A 192.0.2.1", signed=True)
     assert "REFUSED" in update(name_server, f"add {name} 5 TXT stranger", signed=False)
-    assert asked(name_server, "demo.meshwake.test", "A") == ""
+    assert answer_of(name_server, "demo.meshwake.test", "A") == ""
 
 
 def test_the_zone_is_found_from_below(name_server: NameServer) -> None:
     """cert-manager walks up from the challenge's name until a SOA record answers (its
     FindZoneByFqdn)."""
-    assert asked(name_server, "meshwake.test", "SOA").startswith(
+    assert answer_of(name_server, "meshwake.test", "SOA").startswith(
         "ns.meshwake.test. hostmaster.meshwake.test. "
     )
 
 
 def test_named_takes_the_files_without_complaint(name_server: NameServer) -> None:
-    """Also by BIND's own checkers; with the key file beside it, as in the pod."""
+    """Also by BIND's own checkers; with the key file next to it, as in the pod."""
     checkconf = program("named-checkconf", "Debian, Ubuntu: apt install bind9-utils")
-    said = run(
+    completed = run(
         "sh",
         "-c",
         f"cd {name_server.folder / 'zones'} && {checkconf} -z {name_server.folder / 'named.conf'}",
     )
-    assert said.returncode == 0, said.stdout
+    assert completed.returncode == 0, completed.stdout

@@ -28,8 +28,8 @@ def our_objects() -> list[dict[str, Any]]:
 
 def test_a_key_that_the_chart_does_not_know_is_refused() -> None:
     """Of this chart by its own schema; `config` is handed on, and checked in the next test."""
-    said, made = helm_template(our_chart(), KUBERNETES, {"crds": {"enabledd": True}})
-    assert made is None and "enabledd" in said
+    printed, made = helm_template(our_chart(), KUBERNETES, {"crds": {"enabledd": True}})
+    assert made is None and "enabledd" in printed
 
 
 def test_what_it_makes_does_what_we_want() -> None:

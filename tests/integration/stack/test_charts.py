@@ -39,11 +39,11 @@ MINORS = list(PINS.istio.minor)
 # in `test_every_key_of_ours_has_an_effect`.
 KNOWN_OTHERWISE = {
     "profile": "names a file of the chart, files/profile-NAME.yaml",
-    "pilot": "what stood below `pilot` up to 1.23 is laid over the top level since "
+    "pilot": "what was below `pilot` up to 1.23 is laid over the top level since "
     "(templates/zzz_profile.yaml)",
     "meshConfig.defaultConfig": "handed on to istiod as it is (istio/api mesh/v1alpha1 "
     "ProxyConfig)",
-    "socketLB.hostNamespaceOnly": "stands in values.yaml of the chart as a comment: no "
+    "socketLB.hostNamespaceOnly": "is in values.yaml of the chart as a comment: no "
     "default, three states",
 }
 
@@ -60,7 +60,7 @@ def default_rendered(chart: str) -> dict[tuple[str, str], dict[str, Any]]:
 
 
 def test_the_list_of_keys_is_what_is_set() -> None:
-    """Written anew by `python -m tests.integration.stack.keys > tests/integration/stack/keys.txt`."""
+    """Rewritten by `python -m tests.integration.stack.keys > tests/integration/stack/keys.txt`."""
     assert KEYS_FILE.read_text(encoding="utf-8").splitlines() == lines()
 
 
@@ -87,7 +87,9 @@ def check_all(things: list[dict[str, Any]], version: str) -> None:
     """All are of Kubernetes' own kinds, and valid."""
     assert things
     for thing in things:
-        assert check_known(thing, version), f"{identity_of(thing)} is of a kind that nobody checked"
+        assert check_known(thing, version), (
+            f"{identity_of(thing)} is of a kind that was not checked"
+        )
 
 
 @pytest.mark.parametrize("minor", MINORS)
@@ -123,7 +125,7 @@ def test_every_key_of_ours_has_an_effect(chart: str, key: str) -> None:
 
 
 def comparable(things: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """All but Secrets, whose keys some charts draw anew each time, and but istiod's copies of what
+    """All but Secrets, whose keys some charts draw again each time, and but istiod's copies of what
     it was given."""
     return [
         {**thing, "data": {key: text for key, text in thing["data"].items() if key != "values"}}
@@ -148,7 +150,9 @@ def test_what_the_report_sets_under_istiod_changes_nothing(
 
 
 @pytest.mark.parametrize("minor", MINORS)
-def test_what_the_report_sets_makes_the_cni_wait_for_a_file_that_nobody_writes(minor: str) -> None:
+def test_what_the_report_sets_makes_the_cni_wait_for_a_file_that_is_never_written(
+    minor: str,
+) -> None:
     """Given to the chart that knows it, cniConfFileName becomes the name that the installer waits
     for before it does anything (cni/pkg/install, "CNI config file %s does not exist. Waiting").
     Ours leaves the name to be found; where istio-cni can keep a file of its own, it names the one
@@ -174,8 +178,8 @@ def test_what_the_report_sets_makes_the_cni_wait_for_a_file_that_nobody_writes(m
 
 @pytest.mark.parametrize("minor", MINORS)
 def test_certificates_live_as_long_as_was_chosen(minor: str) -> None:
-    """ztunnel asks for it by its environment; waypoints and gateways by what istiod tells their
-    pilot-agent."""
+    """ztunnel gets it by its environment; waypoints and gateways by what istiod configures for
+    their pilot-agent."""
     charts, kubernetes = our_charts(minor), PINS.istio.minor[minor].kubernetes
     ztunnel = things_by_name(rendered(charts["ztunnel"], kubernetes))["DaemonSet", "ztunnel"]
     (container,) = ztunnel["spec"]["template"]["spec"]["containers"]
@@ -202,7 +206,7 @@ def test_cilium_leaves_room_for_istio(version: str) -> None:
 
 
 def test_metallb_announces_from_every_node_and_by_layer_2_alone() -> None:
-    """No router's container beside the speaker, and the label of a control plane is overlooked."""
+    """No router's container next to the speaker, and the label of a control plane is overlooked."""
     things = things_by_name(rendered(our_charts(DEFAULT)["metallb"], VERSIONS[-1]))
     speaker = things["DaemonSet", "metallb-speaker"]["spec"]["template"]["spec"]
     assert [container["name"] for container in speaker["containers"]] == ["speaker"]
@@ -213,7 +217,7 @@ def test_metallb_announces_from_every_node_and_by_layer_2_alone() -> None:
 
 
 @pytest.mark.parametrize("minor", MINORS)
-def test_prometheus_finds_the_pods_that_charts_make_and_the_port_that_they_tell_on(
+def test_prometheus_finds_the_pods_that_charts_make_and_the_port_that_they_export_on(
     minor: str,
 ) -> None:
     """Namespace, label and port of each job are those of a pod. Waypoints and gateways are istiod's
@@ -260,7 +264,7 @@ def port_of(job: dict[str, Any]) -> str:
 
 
 def ports_of(pod: dict[str, Any]) -> set[str]:
-    """Those that it declares, and the one that it tells by annotation."""
+    """Those that it declares, and the one of its annotation."""
     declared = {
         str(port["containerPort"])
         for one in pod["spec"]["containers"]

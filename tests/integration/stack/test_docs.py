@@ -32,7 +32,7 @@ def test_every_value_is_explained() -> None:
 
 
 def test_every_part_is_there_with_its_profiles() -> None:
-    told = {part.strip("`"): profiles for part, profiles, *_ in rows("")}
-    assert told == {
+    listed = {part.strip("`"): profiles for part, profiles, *_ in rows("")}
+    assert listed == {
         part: ", ".join(name for name, parts in PROFILES.items() if part in parts) for part in PARTS
     }

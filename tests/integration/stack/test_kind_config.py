@@ -2,7 +2,7 @@
 asks the engine for.
 
 kind reads a configuration before it looks for an engine, but judges it only when one has answered.
-So an engine answers here that has every image, writes down what it is asked, and runs nothing.
+So an engine answers here that has every image, writes down the requests, and runs nothing.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tests.integration.stack.programs import program, run
 
 KIND = "go install sigs.k8s.io/kind@v0.33.0"
 ENGINE = """#!/bin/sh
-echo "$@" >> "$ASKED"
+echo "$@" >> "$REQUESTS"
 case "$1" in
     -v) echo Docker version 29.0.0 ;;
     info) echo '{"CgroupVersion":"2","SecurityOptions":[],"MemoryLimit":true,"PidsLimit":true,"CPUShares":true}' ;;
@@ -43,14 +43,18 @@ CHOICES: list[dict[str, Any]] = [
 def create(
     config: dict[str, Any], folder: Path
 ) -> tuple[subprocess.CompletedProcess[str], list[list[str]]]:
-    """What kind said to this configuration, and what it asked of the engine."""
-    kind, engine, asked = program("kind", KIND), folder / "engine" / "docker", folder / "asked"
+    """What kind printed for this configuration, and what it requested of the engine."""
+    kind, engine, requests = (
+        program("kind", KIND),
+        folder / "engine" / "docker",
+        folder / "requests",
+    )
     engine.parent.mkdir()
     engine.write_text(ENGINE)
     engine.chmod(0o755)
-    asked.touch()
+    requests.touch()
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    said = run(
+    completed = run(
         *(
             kind,
             "create",
@@ -59,10 +63,10 @@ def create(
             f"--kubeconfig={folder / 'kubeconfig'}",
         ),
         PATH=f"{engine.parent}{os.pathsep}{os.environ['PATH']}",
-        ASKED=str(asked),
+        REQUESTS=str(requests),
         KIND_EXPERIMENTAL_PROVIDER="docker",
     )
-    return said, [shlex.split(line) for line in asked.read_text().splitlines()]
+    return completed, [shlex.split(line) for line in requests.read_text().splitlines()]
 
 
 @pytest.mark.parametrize(
@@ -72,9 +76,9 @@ def test_kind_takes_the_configuration_and_asks_for_these_nodes(
     words: dict[str, Any], tmp_path: Path
 ) -> None:
     choice = choose_stack(read_pins(), **words)
-    said, asked = create(kind_config(choice, read_pins()), tmp_path)
-    assert "nothing runs here" in said.stdout, said.stdout
-    nodes = [line for line in asked if line[0] == "run"]
+    completed, requests = create(kind_config(choice, read_pins()), tmp_path)
+    assert "nothing runs here" in completed.stdout, completed.stdout
+    nodes = [line for line in requests if line[0] == "run"]
     assert {line[-1] for line in nodes} == {node_image(choice, read_pins())}
     names = {line[line.index("--name") + 1] for line in nodes}
     workers = [
@@ -87,7 +91,7 @@ def test_kind_takes_the_configuration_and_asks_for_these_nodes(
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "message"),
     [
         ({"nodez": []}, "field nodez not found"),
         ({"name": "No_Name"}, "'No_Name' is not a valid cluster name"),
@@ -98,11 +102,11 @@ def test_kind_takes_the_configuration_and_asks_for_these_nodes(
         ),
     ],
 )
-def test_what_is_wrong_is_refused(wrong: dict[str, Any], said: str, tmp_path: Path) -> None:
-    """So the test above can fail; nothing is asked to run then."""
-    answer, asked = create(
+def test_what_is_wrong_is_refused(wrong: dict[str, Any], message: str, tmp_path: Path) -> None:
+    """So the test above can fail; nothing is run then."""
+    answer, requests = create(
         {**kind_config(choose_stack(read_pins()), read_pins()), **wrong}, tmp_path
     )
     assert answer.returncode != 0
-    assert said in answer.stdout
-    assert not [line for line in asked if line[0] == "run"]
+    assert message in answer.stdout
+    assert not [line for line in requests if line[0] == "run"]

@@ -49,8 +49,10 @@ def refused_label(key: str, value: str) -> str | None:
     ):
         return f"{key}: unknown 'kubernetes.io' or 'k8s.io' label"
     if not _NAME.match(name) or (slash and (len(domain) > 253 or not _DOMAIN.match(domain))):
-        return f"{key}: is no qualified name"
-    return None if value == "" or _NAME.match(value) else f"{key}: {value!r} is no value of a label"
+        return f"{key}: is not a qualified name"
+    return (
+        None if value == "" or _NAME.match(value) else f"{key}: {value!r} is not a value of a label"
+    )
 
 
 def _below(domain: str, domains: Any) -> bool:
@@ -60,7 +62,7 @@ def _below(domain: str, domains: Any) -> bool:
 def refused_taint(key: str, value: str, effect: str) -> str | None:
     """Why kubelet does not start with this taint."""
     if effect not in _EFFECTS:
-        return f"{key}: {effect!r} is no effect of a taint"
+        return f"{key}: {effect!r} is not an effect of a taint"
     named = refused_label(key, value)
     return None if named is None or "unknown 'kubernetes.io'" in named else named
 
@@ -101,22 +103,24 @@ def patches(config: Mapping[str, Any]) -> list[dict[str, Any]]:
 def refusals(config: Mapping[str, Any]) -> list[str]:
     """What kubelet would refuse of this configuration."""
     return [
-        said for flag, value in handed_to_kubelet(config) for said in _refused_flag(flag, value)
+        message
+        for flag, value in handed_to_kubelet(config)
+        for message in _refused_flag(flag, value)
     ]
 
 
 def _refused_flag(flag: str, value: str) -> Iterator[str]:
     for entry in [entry for entry in value.split(",") if entry]:
-        said: str | None = None
+        message: str | None = None
         if flag == "node-labels":
             key, _, text = entry.partition("=")
-            said = refused_label(key, text)
+            message = refused_label(key, text)
         elif flag == "register-with-taints":
             taint, _, effect = entry.rpartition(":")
             key, _, text = taint.partition("=")
-            said = refused_taint(key, text, effect)
-        if said is not None:
-            yield said
+            message = refused_taint(key, text, effect)
+        if message is not None:
+            yield message
 
 
 def config_of(words: dict[str, Any]) -> dict[str, Any]:
@@ -148,15 +152,15 @@ def test_every_patch_is_of_a_kind_that_is_looked_at_here(words: dict[str, Any]) 
 
 
 @pytest.mark.parametrize(
-    ("config", "said"),
+    ("config", "message"),
     [
         (with_label("app.kubernetes.io/managed-by"), "unknown 'kubernetes.io' or 'k8s.io' label"),
         (with_label("kubernetes.io/role"), "unknown"),
         (with_label("node-role.kubernetes.io/worker", ""), "unknown"),
         (with_label("x.k8s.io/a"), "unknown"),
-        (with_label("meshwake.dev/a b"), "is no qualified name"),
-        (with_label("Mesh.dev/a"), "is no qualified name"),
-        (with_label("meshwake.dev/a", "two words"), "is no value of a label"),
+        (with_label("meshwake.dev/a b"), "is not a qualified name"),
+        (with_label("Mesh.dev/a"), "is not a qualified name"),
+        (with_label("meshwake.dev/a", "two words"), "is not a value of a label"),
         (
             with_patch(kubeletExtraArgs={"node-labels": "a=b,node.k8s.io/c=d"}),
             "node.k8s.io/c: unknown",
@@ -165,16 +169,16 @@ def test_every_patch_is_of_a_kind_that_is_looked_at_here(words: dict[str, Any]) 
             with_patch(kubeletExtraArgs=[{"name": "node-labels", "value": "k8s.io/c=d"}]),
             "k8s.io/c: unknown",
         ),
-        (with_patch(taints=[{"key": "a", "effect": "NoStart"}]), "is no effect"),
+        (with_patch(taints=[{"key": "a", "effect": "NoStart"}]), "is not an effect"),
         (
             with_patch(kubeletExtraArgs={"register-with-taints": "a b=c:NoSchedule"}),
-            "is no qualified name",
+            "is not a qualified name",
         ),
     ],
 )
-def test_what_kubelet_refuses_is_found(config: dict[str, Any], said: str) -> None:
+def test_what_kubelet_refuses_is_found(config: dict[str, Any], message: str) -> None:
     """So the test above can fail."""
-    assert any(said in each for each in refusals(config))
+    assert any(message in each for each in refusals(config))
 
 
 @pytest.mark.parametrize(
@@ -208,16 +212,16 @@ def kubelet_says(config: Mapping[str, Any], folder: Path) -> str:
             {
                 "apiVersion": "kubelet.config.k8s.io/v1beta1",
                 "kind": "KubeletConfiguration",
-                "containerRuntimeEndpoint": f"unix://{folder}/nobody.sock",
+                "containerRuntimeEndpoint": f"unix://{folder}/missing.sock",
                 "authentication": {"x509": {"clientCAFile": str(missing)}},
             }
         )
     )
     flags = [f"--{flag}={value}" for flag, value in handed_to_kubelet(config)]
     own = [f"--config={file}", f"--root-dir={folder / 'root'}", f"--cert-dir={folder / 'pki'}"]
-    said = run(kubelet, *own, *flags, within_s=60)
-    assert said.returncode != 0
-    return said.stdout
+    completed = run(kubelet, *own, *flags, within_s=60)
+    assert completed.returncode != 0
+    return completed.stdout
 
 
 @pytest.mark.parametrize("words", CHOICES, ids=str)
@@ -227,7 +231,7 @@ def test_a_real_kubelet_takes_the_configuration(words: dict[str, Any], tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("config", "said"),
+    ("config", "message"),
     [
         (with_label("app.kubernetes.io/managed-by"), "unknown 'kubernetes.io' or 'k8s.io' labels"),
         (with_label("meshwake.dev/a", "two words"), "invalid node labels"),
@@ -235,8 +239,8 @@ def test_a_real_kubelet_takes_the_configuration(words: dict[str, Any], tmp_path:
     ],
 )
 def test_a_real_kubelet_refuses_what_the_rule_refuses(
-    config: dict[str, Any], said: str, tmp_path: Path
+    config: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     """So the test above can fail."""
     answer = kubelet_says(deepcopy(config), tmp_path)
-    assert said in answer and "no-such-authority" not in answer
+    assert message in answer and "no-such-authority" not in answer

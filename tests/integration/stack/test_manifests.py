@@ -55,7 +55,7 @@ def test_our_objects_are_valid_for_every_pinned_kubernetes(version: str) -> None
     assert groups == set(PROJECTS) | set(OTHERS_CHECK)
 
 
-def test_a_field_that_is_no_field_is_found() -> None:
+def test_an_unknown_field_is_found() -> None:
     """So the test above can fail."""
     (_, deployment, _) = read_objects("workloads", "identity.yaml")
     deployment["spec"]["replicaz"] = 2

@@ -79,15 +79,15 @@ def test_promtool_takes_configuration_and_rules(choice: Choice, tmp_path: Path) 
     """A Prometheus that was built without Kubernetes, as Debian's is, reads the configuration
     without those lines."""
     promtool, folder = program("promtool", PROMETHEUS), written(choice, tmp_path)
-    said = run(promtool, "check", "config", str(folder / "prometheus.yml"))
-    if "kubernetes_sd_configs not found" in said.stdout:
+    completed = run(promtool, "check", "config", str(folder / "prometheus.yml"))
+    if "kubernetes_sd_configs not found" in completed.stdout:
         config = yaml.safe_load(files(choice)["prometheus.yml"])
         for job in config["scrape_configs"]:
             job.pop("kubernetes_sd_configs", None)
         (folder / "prometheus.yml").write_text(yaml.safe_dump(config), encoding="utf-8")
-        said = run(promtool, "check", "config", str(folder / "prometheus.yml"))
-    assert said.returncode == 0, said.stdout
-    assert said.stdout.count("rules found") == 2
+        completed = run(promtool, "check", "config", str(folder / "prometheus.yml"))
+    assert completed.returncode == 0, completed.stdout
+    assert completed.stdout.count("rules found") == 2
 
 
 # What
@@ -97,7 +97,8 @@ _FOUND_BY = {"role": str, "namespaces": {"names": list}, "selectors": [{"role": 
 
 
 def test_pods_are_found_by_what_prometheus_knows() -> None:
-    """Each job finds pods by labels that pods of the stack have; keys as documented, nothing else."""
+    """Each job finds pods by labels that pods of the stack have; keys as documented, nothing
+    else."""
     for job in read("prometheus.yml")["scrape_configs"]:
         for found_by in job.get("kubernetes_sd_configs", ()):
             check_shape(found_by, _FOUND_BY, job["job_name"])
@@ -120,8 +121,8 @@ def check_shape(thing: Any, shape: Any, place: str) -> None:
 
 def test_amtool_takes_the_configuration(tmp_path: Path) -> None:
     amtool, folder = program("amtool", ALERTMANAGER), written(everything(), tmp_path)
-    said = run(amtool, "check-config", str(folder / "alertmanager.yml"))
-    assert said.returncode == 0, said.stdout
+    completed = run(amtool, "check-config", str(folder / "alertmanager.yml"))
+    assert completed.returncode == 0, completed.stdout
 
 
 def test_what_a_choice_may_leave_out_is_there_in_full() -> None:
@@ -143,7 +144,7 @@ def dashboard(name: str) -> dict[str, Any]:
 
 
 def queries() -> Iterator[tuple[str, str, str]]:
-    """Where an expression stands, the expression, and the text that is filled in from its result."""
+    """Where an expression is, the expression, and the text that is filled in from its result."""
     for name in DASHBOARDS:
         for panel in dashboard(name)["panels"]:
             for target in panel["targets"]:
@@ -155,8 +156,8 @@ def queries() -> Iterator[tuple[str, str, str]]:
 
 
 def test_every_series_that_is_shown_or_watched_exists() -> None:
-    """Each stands in series.toml with its source, or is the guard's; and nothing is listed that
-    nobody uses."""
+    """Each is in series.toml with its source, or is the guard's; and nothing is listed that is not
+    used."""
     used = {series for _, expression, _ in queries() for series in series_of(expression)}
     assert used - set(HELP) == set(SERIES)
     assert all(entry["source"] for entry in SERIES.values())
@@ -266,20 +267,20 @@ _PROVIDER_KEYS = {
 }
 
 
-def test_grafana_is_told_where_everything_is() -> None:
+def test_grafana_is_configured_with_every_source() -> None:
     """Keys as documented; the data source that panels name; the folder that is mounted; the Service
     that there is."""
     (source,) = read("datasources.yml")["datasources"]
     (provider,) = read("dashboards.yml")["providers"]
     assert read("datasources.yml")["apiVersion"] == read("dashboards.yml")["apiVersion"] == 1
     assert set(source) <= _SOURCE_KEYS and set(provider) <= _PROVIDER_KEYS
-    asked = {
+    sources = {
         target["datasource"]["uid"]
         for name in DASHBOARDS
         for panel in dashboard(name)["panels"]
         for target in panel["targets"]
     }
-    assert asked == {source["uid"]}
+    assert sources == {source["uid"]}
     things = {
         (thing["kind"], thing["metadata"]["name"]): thing for thing in read_all("objects.yaml")
     }
@@ -297,7 +298,7 @@ def read_all(name: str) -> list[dict[str, Any]]:
 
 
 def test_an_expired_certificate_is_an_alert_that_alertmanager_keeps(tmp_path: Path) -> None:
-    """The whole way, with the programs of the cluster and its very files: what ztunnel said, the
+    """The whole way, with the programs of the cluster and its very files: what ztunnel printed, the
     guard's metrics, Prometheus, its rules, Alertmanager. Only addresses are others, and targets are
     named instead of found."""
     prometheus = program("prometheus", PROMETHEUS)
@@ -371,5 +372,5 @@ def kept_alerts(port: int, name: str) -> set[tuple[str, str]]:
 
 
 def answer(url: str) -> Any:
-    with urllib.request.urlopen(url, timeout=10) as said:  # noqa: S310 - a loopback address
-        return json.load(said)
+    with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310 - a loopback address
+        return json.load(answer)

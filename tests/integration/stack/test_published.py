@@ -42,7 +42,7 @@ def test_the_file_is_of_the_shape_that_its_program_decodes(section: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("section", "wrong", "said"),
+    ("section", "wrong", "message"),
     [
         (
             "cert-manager",
@@ -76,10 +76,10 @@ def test_the_file_is_of_the_shape_that_its_program_decodes(section: str) -> None
     ],
 )
 def test_what_a_program_would_refuse_is_found(
-    section: str, wrong: dict[str, Any], said: str
+    section: str, wrong: dict[str, Any], message: str
 ) -> None:
     """So the test above can fail."""
-    assert any(said in each for each in misfits(section, {**OURS[section], **wrong}))
+    assert any(message in each for each in misfits(section, {**OURS[section], **wrong}))
 
 
 def test_every_list_is_of_the_release_that_is_pinned() -> None:
@@ -92,7 +92,7 @@ def test_every_list_is_of_the_release_that_is_pinned() -> None:
 
 
 def test_words_that_the_cilium_agent_looks_up_are_words_that_it_has() -> None:
-    """The chart writes both into cilium-config as they stand."""
+    """The chart writes both into cilium-config unchanged."""
     values = cilium_values(choose_stack(PINS, profile="full"), PINS)
     assert values["ipam"]["mode"] in published("cilium")["ipam"]
     metrics = [entry.partition(":")[0] for entry in values["hubble"]["metrics"]["enabled"]]
@@ -107,7 +107,8 @@ def test_ztunnel_reads_every_variable_that_it_is_given(environment: dict[str, st
 
 
 def test_nothing_else_is_handed_on_unlooked() -> None:
-    """Tables of free keys in the values of charts: who adds one says here what it is held against."""
+    """Tables of free keys in the values of charts: who adds one says here what it is held
+    against."""
     free = {
         ("cert-manager", "config"),
         ("istiod", "meshConfig"),

@@ -27,7 +27,7 @@ def base(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installed:
 
 @pytest.fixture(scope="session")
 def project(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installed:
-    """`pip install 'meshwake[pytest]'` in somebody's project."""
+    """`pip install 'meshwake[pytest]'` in a user's project."""
     return install(wheel, tmp_path_factory.mktemp("project"), extras=["pytest"])
 
 

@@ -147,7 +147,7 @@ def _write_scripts(installed: Installed) -> None:
     python = installed.root / "bin" / "python"
     for name, module in (("meshwake", "meshwake.cli.app"), ("pytest", "pytest")):
         script = installed.root / "bin" / name
-        # The guard matters: a spawned worker imports the script anew.
+        # The guard matters: a spawned worker imports the script again.
         script.write_text(
             f"#!{python}\nimport sys\nfrom {module} import main\n"
             'if __name__ == "__main__":\n    sys.exit(main())\n'

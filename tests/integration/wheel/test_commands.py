@@ -145,8 +145,12 @@ def test_clock_exec(plain: Installed) -> None:
 
 def test_completion(plain: Installed) -> None:
     """bash asks with variables; the script comes from --show-completion."""
-    asked = {"_MESHWAKE_COMPLETE": "complete_bash", "COMP_WORDS": "meshwake fo", "COMP_CWORD": "1"}
-    assert plain.run("meshwake", **asked).stdout.split() == ["forecast"]
+    completion = {
+        "_MESHWAKE_COMPLETE": "complete_bash",
+        "COMP_WORDS": "meshwake fo",
+        "COMP_CWORD": "1",
+    }
+    assert plain.run("meshwake", **completion).stdout.split() == ["forecast"]
     assert (
         "_MESHWAKE_COMPLETE" in plain.run("meshwake", "--show-completion", SHELL="/bin/bash").stdout
     )

@@ -1,4 +1,5 @@
-"""The plugin from the wheel, in somebody's project: found by its entry point, in nobody's way."""
+"""The plugin from the wheel, in a user's project: found by its entry point, without side
+effects."""
 
 from __future__ import annotations
 
@@ -45,7 +46,7 @@ def test_scenarios_are_collected(own: Installed) -> None:
 
 
 def test_other_projects_keep_their_options_and_files(own: Installed) -> None:
-    """No option without a prefix, no pytest-kubernetes, no TOML that is no scenario."""
+    """No option without a prefix, no pytest-kubernetes, no TOML that is not a scenario."""
     (own.work / "scenarios").mkdir()
     (own.work / "scenarios" / "theirs.toml").write_text("title = 'a game'\n")
     (own.work / "conftest.py").write_text(

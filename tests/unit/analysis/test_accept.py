@@ -68,7 +68,7 @@ BUILD = 'version.BuildInfo{{GitRevision:"{}", BuildStatus:"{}", IstioVersion:"un
 
 
 @pytest.mark.parametrize(
-    ("built_from", "status", "said"),
+    ("built_from", "status", "message"),
     [
         ("1.28.0", "Clean", None),
         ("1.27.9", "Clean", "is a build of .*1.27.9"),
@@ -77,9 +77,9 @@ BUILD = 'version.BuildInfo{{GitRevision:"{}", BuildStatus:"{}", IstioVersion:"un
     ],
 )
 def test_the_truth_of_a_release_is_written_from_its_own_binary_only(
-    built_from: str | None, status: str, said: str | None, tmp_path: Path
+    built_from: str | None, status: str, message: str | None, tmp_path: Path
 ) -> None:
-    """Somebody's build of 1.28.0 may have any change in it."""
+    """A local build of 1.28.0 may have any change in it."""
     path = write(tmp_path, SURPRISING)
     history = surprising_run(path).kept_at / "history.jsonl"
     first, *rest = history.read_text().splitlines(keepends=True)
@@ -91,10 +91,10 @@ def test_the_truth_of_a_release_is_written_from_its_own_binary_only(
         "build": BUILD.format(commit, status),
     }
     history.write_text("".join([json.dumps(started) + "\n", *rest]))
-    if said is None:
+    if message is None:
         assert acceptance(history.parent, path, "2026-11-25").sentences
     else:
-        with pytest.raises(BadInput, match=said):
+        with pytest.raises(BadInput, match=message):
             acceptance(history.parent, path, "2026-11-25")
 
 

@@ -49,7 +49,7 @@ def since(first: str) -> Says:
 @settings(deadline=None)
 @given(first=st.sampled_from(ROWS[1:]), jobs=st.integers(1, 5))
 def test_the_first_good_version_is_found_wherever_it_is(first: str, jobs: int) -> None:
-    """A change that stays: whatever the number of versions that are asked at a time."""
+    """A change that stays: whatever the number of versions that are run at a time."""
     found = search(since(first), jobs=jobs)
     assert found.first == first
     assert found.exit_code is ExitCode.AS_EXPECTED
@@ -91,21 +91,21 @@ def test_what_was_brought_back_to_old_minors_is_found_in_each(
     assert found.exact
 
 
-def test_few_are_asked() -> None:
+def test_few_are_run() -> None:
     """Two ends, four of the line of minors and of one minor's patches, and the last of each older
     minor: not all."""
     assert len(search(since("1.21.0")).tested) <= 10
 
 
 def test_unknown_is_never_taken_for_good_or_bad() -> None:
-    """Where it hides the boundary there is no first version, but those between which it lies."""
+    """Where it hides the boundary no first version is named, but those between which it lies."""
     hidden = ("1.20.3", "1.20.4", "1.21.0")
     found = search(lambda v, s: UNKNOWN if v in hidden else since("1.21.1")(v, s))
     assert found.first is None
     assert found.exit_code is ExitCode.UNKNOWN
-    told = found.to_json()
-    assert told["first_good"] is None
-    assert told["candidates"] == [*hidden, "1.21.1"]
+    result = found.to_json()
+    assert result["first_good"] is None
+    assert result["candidates"] == [*hidden, "1.21.1"]
     assert "one of 1.20.3, 1.20.4, 1.21.0, 1.21.1" in found.why
 
 
@@ -119,10 +119,10 @@ def test_unknown_elsewhere_does_no_harm() -> None:
 
 def test_versions_that_cannot_run_are_not_run() -> None:
     """What is known beforehand costs no run, and hides the boundary only where it lies there."""
-    asked = []
+    ran = []
 
     def says(version: str, seed: int) -> Verdict:
-        asked.append(version)
+        ran.append(version)
         return since("1.20.0")(version, seed)
 
     found = search(
@@ -132,11 +132,11 @@ def test_versions_that_cannot_run_are_not_run() -> None:
         ),
     )
     assert found.first == "1.20.0"
-    assert set(asked) == {"1.18.0", "1.19.4", "1.20.0", "1.23.4"}
+    assert set(ran) == {"1.18.0", "1.19.4", "1.20.0", "1.23.4"}
 
 
-def test_an_end_that_says_nothing_is_told() -> None:
-    """Nothing can be narrowed down; but if no version is good, that can be said."""
+def test_an_end_without_a_verdict_is_reported() -> None:
+    """Nothing can be narrowed down; but if no version is good, that is reported."""
     found = search(lambda v, s: UNKNOWN if v == "1.18.0" else BROKEN)
     assert found.exit_code is ExitCode.UNKNOWN
     assert "no version is good, as far as they could be run; 1.18.0 is UNKNOWN" in found.why
@@ -145,7 +145,7 @@ def test_an_end_that_says_nothing_is_told() -> None:
 
 
 def test_no_version_is_good() -> None:
-    """Every version is asked before that is said; a person who named a good one was wrong."""
+    """Every version is run before that is reported; a good one that was named was wrong."""
     found = search(lambda v, s: BROKEN)
     assert found.why.startswith(
         "no version is good: all 30 that could be run from 1.18.0 to 1.23.4 are BROKEN"
@@ -158,29 +158,29 @@ def test_no_version_is_good() -> None:
     )
 
 
-def test_a_change_that_was_taken_back_is_told() -> None:
+def test_a_change_that_was_taken_back_is_reported() -> None:
     """Both ends alike, and something else between them: not `no version is good`."""
     found = search(lambda v, s: HOLDS if v == "1.20.2" else BROKEN)
     assert "between them 1.20.2 is not" in found.why
     assert found.exit_code is ExitCode.SURPRISE
 
 
-def test_swapped_ends_are_told() -> None:
+def test_swapped_ends_are_reported() -> None:
     """With what to say instead."""
     with pytest.raises(BadInput, match=r"are they swapped\? try --good 1\.23\.4 --bad 1\.18\.0"):
         search(since("1.20.0"), good="1.18.0", bad="1.23.4")
 
 
 def test_without_a_claim_the_direction_is_what_was_found() -> None:
-    """Nobody said which end is good: good below and bad above is a first bad version."""
+    """No option says which end is good: good below and bad above is a first bad version."""
     says = since("1.20.0")
     found = search(lambda v, s: BROKEN if says(v, s) is HOLDS else HOLDS, claimed=False)
     assert (found.to_json()["first_bad"], found.to_json()["first_good"]) == ("1.20.0", None)
     assert found.why == "the first bad version is 1.20.0; the last good one before it is 1.19.4"
 
 
-def test_a_flaky_version_is_repeated_and_told() -> None:
-    """It says now so, now so: neither good nor bad, and the answer goes on without it."""
+def test_a_flaky_version_is_repeated_and_reported() -> None:
+    """Its verdict varies between runs: neither good nor bad, and the bisect goes on without it."""
 
     def says(version: str, seed: int) -> Verdict:
         if version == "1.21.0":
@@ -201,7 +201,7 @@ def test_a_flaky_version_is_repeated_and_told() -> None:
     assert found.to_json()["candidates"] == ["1.21.0", "1.21.1"]
 
 
-def test_a_flaky_end_is_no_end() -> None:
+def test_a_flaky_end_does_not_count_as_an_end() -> None:
     """Then there is nothing to search between."""
     found = search(
         lambda v, s: (HOLDS, BROKEN)[s % 2] if v == "1.19.0" else BROKEN,
@@ -275,7 +275,7 @@ def test_answer_keys(scenario: str, check: str, first: dict[str, str]) -> None:
     assert found.exit_code is ExitCode.AS_EXPECTED
 
 
-def test_the_lifetime_that_is_asked_for() -> None:
+def test_the_lifetime_that_is_requested() -> None:
     """The other direction: SECRET_TTL has an effect from 1.21 on, and a short one breaks."""
     found = on_the_model(
         "lifetime_asked_for", "no_expired_certificate_served", good="1.18.0", bad="1.31.0-rc.0"

@@ -29,17 +29,18 @@ def printed(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
 def test_json(capsys: pytest.CaptureFixture[str]) -> None:
     """The keys that are promised, null where there is none, and the evidence of each version."""
     assert run_command([*ON_MODEL, "--json"]) == ExitCode.AS_EXPECTED
-    told = printed(capsys)
-    assert told.keys() >= KEYS
-    assert (told["first_good"], told["first_bad"], told["lab"]) == ("1.28.0", None, "model")
-    by_version = {row["version"]: row for row in told["tested"]}
+    result = printed(capsys)
+    assert result.keys() >= KEYS
+    assert (result["first_good"], result["first_bad"], result["lab"]) == ("1.28.0", None, "model")
+    by_version = {row["version"]: row for row in result["tested"]}
     assert by_version["1.27.9"]["verdict"] == "BROKEN"
     assert "dropped a certificate" in by_version["1.27.9"]["evidence"]["because"]
     assert [row["seed"] for row in by_version["1.28.0"]["runs"]] == [0, 1, 2]
 
 
 def test_as_a_person_sees_it(capsys: pytest.CaptureFixture[str]) -> None:
-    """The first version, both sides with evidence that is there, how sure; and only that is kept."""
+    """The first version, both sides with evidence that is there, how sure; and only that is
+    kept."""
     assert run_command(ON_MODEL) == ExitCode.AS_EXPECTED
     out = capsys.readouterr().out
     assert "the first good version is 1.28.0; the last bad one before it is 1.27.9" in out
@@ -87,18 +88,18 @@ def test_a_damaged_log_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[
     write(tmp_path, small(("8h", "9h")))
     assert run_command(["bisect", "--resume", str(log)]) == ExitCode.BAD_INPUT
     assert "is about another" in capsys.readouterr().err
-    for text, said in (
+    for text, message in (
         ("", "has no whole line"),
         ("{}\n", "is not the first line of a log"),
         ('{"format": 9}\n', "format 9"),
     ):
         log.write_text(text)
         assert run_command(["bisect", "--replay", str(log)]) == ExitCode.BAD_INPUT
-        assert said in capsys.readouterr().err
+        assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "said"),
+    ("words", "code", "message"),
     [
         (
             [*ASK, "--good", "1.99.0", "--bad", "1.27.9"],
@@ -138,31 +139,32 @@ def test_a_damaged_log_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[
         (["bisect", "--replay", "nowhere.jsonl"], ExitCode.BAD_INPUT, "cannot be read as a log"),
     ],
 )
-def test_bad_input_is_said_plainly(
+def test_bad_input_is_reported_plainly(
     words: list[str],
     code: ExitCode,
-    said: str,
+    message: str,
     empty_cache: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """What was found, what is allowed, what to do; never a traceback."""
     assert run_command(words) == code
     err = capsys.readouterr().err
-    assert said in err
+    assert message in err
     assert "Traceback" not in err
 
 
 def test_a_bisect_that_is_broken_off_can_be_gone_on_with(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """^C, or a machine that is gone in the middle: the answers so far are in the log that is named."""
+    """^C, or a machine that is gone in the middle: the answers so far are in the log that is
+    named."""
     from meshwake.analysis.attempt import ScenarioExperiment
 
-    real, asked = ScenarioExperiment.__call__, list[str]()
+    real, ran = ScenarioExperiment.__call__, list[str]()
 
     def until_the_third(self: ScenarioExperiment, version: str, seed: int) -> Any:
-        asked.append(version)
-        if len(asked) == 3:
+        ran.append(version)
+        if len(ran) == 3:
             raise KeyboardInterrupt
         return real(self, version, seed)
 
@@ -196,13 +198,13 @@ def test_on_real_binaries(capsys: pytest.CaptureFixture[str]) -> None:
         "--json",
     ]
     assert run_command(words) == ExitCode.AS_EXPECTED
-    told = printed(capsys)
-    assert (told["first_good"], told["exact"], told["lab"]) == ("1.28.0", True, "process")
+    result = printed(capsys)
+    assert (result["first_good"], result["exact"], result["lab"]) == ("1.28.0", True, "process")
 
 
 @pytest.mark.slow(reason="runs every release")
-def test_a_damaged_cache_is_told(empty_cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """What is no program any more says nothing about a release: UNKNOWN, with the reason, and
+def test_a_damaged_cache_is_reported(empty_cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is not a program any more shows nothing about a release: UNKNOWN, with the reason, and
     nothing is concluded."""
     for version in ("1.27.9", "1.28.0"):
         place = binaries.place_of(version)

@@ -18,13 +18,13 @@ HOLDS, BROKEN, UNKNOWN = Verdict.HOLDS, Verdict.BROKEN, Verdict.UNKNOWN
 
 def answering(behaviour_class: str, **other: Verdict) -> RunScenario:
     """A subject like a class, except in `other`."""
-    said = signatures_of_classes()[behaviour_class] | other
-    return lambda name, check, seed: Attempt("1.99.0", seed, said[name], "as a test says")
+    verdicts = signatures_of_classes()[behaviour_class] | other
+    return lambda name, check, seed: Attempt("1.99.0", seed, verdicts[name], "as a test says")
 
 
 @pytest.mark.slow(reason="runs the classifying scenarios on every class")
 @pytest.mark.parametrize("behaviour_class", BEHAVIOUR_CLASSES)
-def test_each_class_is_told_from_the_others(behaviour_class: str) -> None:
+def test_each_class_is_distinguished_from_the_others(behaviour_class: str) -> None:
     """Every class answers in its own way, so what answers like it is of it."""
     signature = observe_signature(answering(behaviour_class))
     assert signature.classes == (behaviour_class,)
@@ -50,8 +50,8 @@ def test_releases_of_the_table_answer_like_their_class() -> None:
         assert signature.classes == (behaviour_class,)
 
 
-def test_what_told_nothing_leaves_several_classes() -> None:
-    """UNKNOWN is no answer: it takes no class away."""
+def test_a_scenario_without_a_verdict_leaves_several_classes() -> None:
+    """UNKNOWN decides nothing: it takes no class away."""
     signature = observe_signature(answering("E", new_authority_root=UNKNOWN))
     assert signature.classes == ("D", "E")
     assert signature.words == "behaviour class D or E: new_authority_root UNKNOWN"
@@ -71,24 +71,24 @@ def test_a_cured_fault_makes_a_new_class() -> None:
     assert signature.exit_code is ExitCode.SURPRISE
 
 
-def test_an_answer_that_no_class_has_is_asked_again() -> None:
-    """What is said only once is flaky, and takes no class away."""
-    asked = []
+def test_a_verdict_that_no_class_has_is_run_again() -> None:
+    """What comes out only once is flaky, and takes no class away."""
+    ran = []
 
     def ask(name: str, check: str, seed: int) -> Attempt:
-        asked.append((name, seed))
-        said = signatures_of_classes()["C"][name]
+        ran.append((name, seed))
+        verdict = signatures_of_classes()["C"][name]
         return Attempt(
-            "1.99.0", seed, HOLDS if name == "lifetime_asked_for" and seed == 0 else said, ""
+            "1.99.0", seed, HOLDS if name == "lifetime_asked_for" and seed == 0 else verdict, ""
         )
 
     signature = observe_signature(ask)
     assert signature.classes == ("C",)
-    assert [name for name, seed in asked if seed == 1] == ["lifetime_asked_for"]
+    assert [name for name, seed in ran if seed == 1] == ["lifetime_asked_for"]
 
 
-def test_every_telling_scenario_tells() -> None:
-    """None stands there for nothing: each divides the classes."""
+def test_every_scenario_of_that_folder_divides_the_classes() -> None:
+    """None is there for nothing."""
     for name in CLASSIFYING:
         assert {signature[name] for signature in signatures_of_classes().values()} == {
             HOLDS,

@@ -99,7 +99,7 @@ def test_what_was_found_is_the_least(found: search.FalsifyResult) -> None:
 
 @pytest.mark.slow(reason="two searches")
 def test_the_same_seed_finds_the_same(found: search.FalsifyResult) -> None:
-    """How long it took is nobody's business."""
+    """How long it took does not matter."""
     again = falsify(make_target("none", CHECK, newest(), seed=3), budget_s=60)
     assert (again.timeline, again.tried) == (found.timeline, found.tried)
 
@@ -126,7 +126,7 @@ def clock_that_jumps() -> Iterator[float]:
 
 
 @pytest.mark.slow(reason="a search to its end")
-def test_nothing_found_is_said_as_such() -> None:
+def test_nothing_found_is_reported_as_such() -> None:
     """After the budget, with how much was tried."""
     ticks = clock_that_jumps()
     ended = falsify(
@@ -197,8 +197,8 @@ def test_words_for_a_person() -> None:
 
 
 def test_what_was_found_in_our_guard_is_mended() -> None:
-    """A sleep and a step back that cancel out in J: a certificate that is not valid yet is noticed
-    all the same."""
+    """A sleep and a step back that cancel out in the clock drift: a certificate that is not valid
+    yet is noticed all the same."""
     question = make_target("wake-guard", CHECK, newest())
     assert not breaks(
         question, (Move("suspend", 1, lasts=12), Move("step", 719, by=12, backward=True))

@@ -53,7 +53,7 @@ def node(drift_ns: int, at_ns: int = 0, validity: tuple[int, int] = DAY) -> Obse
     )
 
 
-# --- J, from what is shown ------------------------------------------------------------------------
+# --- Clock drift, from what is shown --------------------------------------------------------------
 
 
 def shown(suspended_s: int, paused_s: int, slept_before_s: int = 0, **about: Any) -> ObservedClocks:
@@ -85,8 +85,8 @@ def test_a_suspend_shows_as_a_bound() -> None:
     assert drift.best_ns == drift.most_ns
 
 
-def test_without_a_monotonic_clock_there_is_no_upper_bound() -> None:
-    """And that is told, not hidden."""
+def test_without_a_monotonic_clock_no_upper_bound_is_given() -> None:
+    """And that is reported, not hidden."""
     drift = drift_of(shown(9_000, 100, knows_monotonic=False))
     assert drift is not None and drift.most_ns is None
     unsure = ObservedNode("laptop", "z", shown(9_000, 100, knows_monotonic=False), node(0).held)
@@ -116,8 +116,8 @@ def test_elapsed_knows_both_kinds_of_sleep() -> None:
 
 
 def test_a_journal_and_proc_agree_on_this_very_kernel(tmp_path: Path) -> None:
-    """What a real kernel shows of a process that has just started: its J is nothing, by /proc and
-    to the second."""
+    """What a real kernel shows of a process that has just started: its clock drift is nothing, by
+    /proc and to the second."""
     proc = Path("/proc/self/stat")
     if not proc.exists():
         pytest.skip("no /proc here")
@@ -141,21 +141,21 @@ def test_a_journal_and_proc_agree_on_this_very_kernel(tmp_path: Path) -> None:
 
 def test_taskstats_knows_the_monotonic_age_of_a_process() -> None:
     """The command of docs/forecast.md, on this very kernel: a process's age by CLOCK_MONOTONIC, and
-    so its J."""
+    so its clock drift."""
     page = (DOCS / "forecast.md").read_text(encoding="utf-8")
     code = page.split("python3 -c 'import sys; from pyroute2")[1].split("' $(pgrep")[0]
     command = [sys.executable, "-c", f"import sys; from pyroute2{code}"]
     begun_wall_ns, begun_ns = time.time_ns(), time.monotonic_ns()
     with subprocess.Popen(["sleep", "60"]) as process:
         try:
-            said = subprocess.run(
+            completed = subprocess.run(
                 [*command, str(process.pid)], capture_output=True, text=True, check=False
             )
         finally:
             process.kill()
-    if said.returncode:
-        pytest.skip(f"no taskstats here: {said.stderr.strip().splitlines()[-1]}")
-    elapsed_ns = clocks_in(f"wall 0\n{said.stdout}").elapsed_monotonic_ns
+    if completed.returncode:
+        pytest.skip(f"no taskstats here: {completed.stderr.strip().splitlines()[-1]}")
+    elapsed_ns = clocks_in(f"wall 0\n{completed.stdout}").elapsed_monotonic_ns
     lived_ns = time.monotonic_ns() - begun_ns
     assert elapsed_ns is not None and 0 < elapsed_ns <= lived_ns
     started = ProcessStart(begun_wall_ns, begun_wall_ns + lived_ns - elapsed_ns)
@@ -177,7 +177,7 @@ def test_a_night_that_is_too_much() -> None:
     assert only.room_ns == -(4 * H + 59 * 60 * NS_PER_S)
 
 
-def test_one_night_is_no_harm() -> None:
+def test_one_night_does_no_harm() -> None:
     """J of nothing and nine hours: renewed within its life; three hours and a minute of room are
     left."""
     seen = forecast_node(node(0), sleep_ns=9 * H)
@@ -186,7 +186,7 @@ def test_one_night_is_no_harm() -> None:
 
 
 def test_an_outage_begins_at_the_wake_at_the_earliest() -> None:
-    """What runs out in the sleep is missed by nobody until then."""
+    """What runs out in the sleep is not missed until then."""
     seen = forecast_node(node(4 * H, at_ns=15 * H), sleep_ns=12 * H)
     assert seen.identities[0].outage_from_wall_ns == NOW + 27 * H
 
@@ -205,7 +205,7 @@ def test_a_clock_set_back_is_seen() -> None:
 
 
 def test_nothing_held_is_unknown() -> None:
-    """An identity without a certificate has no future that could be told."""
+    """An identity without a certificate has no future that could be forecast."""
     empty = ObservedNode(
         "laptop",
         "z",
@@ -220,7 +220,7 @@ def test_nothing_held_is_unknown() -> None:
 
 
 def save(folder: Path, drift_s: int = 0, now_s: int = 3_600) -> Path:
-    """A node whose ztunnel started at NOW, saved later; all its J is a pause."""
+    """A node whose ztunnel started at NOW, saved later; all its clock drift is a pause."""
     place = folder / "laptop"
     place.mkdir(parents=True)
     starts = "2027-01-15T08:00:00Z"
@@ -250,8 +250,8 @@ def save(folder: Path, drift_s: int = 0, now_s: int = 3_600) -> Path:
 
 def forecast(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
     code = run_command(["forecast", *arguments])
-    told = capsys.readouterr()
-    return code, told.out, told.err
+    printed = capsys.readouterr()
+    return code, printed.out, printed.err
 
 
 def test_files_are_read_and_judged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -259,9 +259,9 @@ def test_files_are_read_and_judged(tmp_path: Path, capsys: pytest.CaptureFixture
     scripts."""
     save(tmp_path, drift_s=8 * 3_600)
     code, out, _ = forecast(["--from", str(tmp_path), "--sleep", "9h", "--json"], capsys)
-    told = json.loads(out)
-    assert code == told["exit_code"] == 1
-    (only,) = told["nodes"]
+    result = json.loads(out)
+    assert code == result["exit_code"] == 1
+    (only,) = result["nodes"]
     assert (
         only["node"] == "laptop"
         and only["process"] == "ztunnel-x"
@@ -292,7 +292,7 @@ def test_words_for_people(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     )
 
 
-def test_a_guard_tells_it_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_guard_has_it_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Its number is believed before any that is reckoned."""
     save(tmp_path)
     page = 'meshwake_guard_drift_seconds{node="laptop",process="istio-system/ztunnel-x"} 50000.25\n'
@@ -328,14 +328,14 @@ BREAK: dict[str, tuple[str, str, str]] = {
 
 
 @pytest.mark.parametrize("name", BREAK)
-def test_what_is_wrong_with_a_file_is_said(
+def test_what_is_wrong_with_a_file_is_reported(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Exit code 3, the file, what was expected."""
-    file, text, said = BREAK[name]
+    file, text, message = BREAK[name]
     (save(tmp_path) / "laptop" / file).write_text(text)
     code, out, err = forecast(["--from", str(tmp_path)], capsys)
-    assert code == ExitCode.BAD_INPUT and said in err and file in err and out == ""
+    assert code == ExitCode.BAD_INPUT and message in err and file in err and out == ""
 
 
 def test_nothing_saved(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -376,7 +376,7 @@ def test_a_boot_since_the_start_is_found(tmp_path: Path) -> None:
         (((60, 0), (32_760, 32_400), (60, 0)), 32_400 - 61, 32_400),
     ],
 )
-def test_a_journal_tells_as_much_as_it_can(
+def test_a_journal_shows_as_much_as_it_can(
     gaps_s: tuple[tuple[int, int], ...], least_s: int, most_s: int, tmp_path: Path
 ) -> None:
     """Entries far from ztunnel's start bound how much of a sleep lies after it; close ones are
@@ -415,7 +415,7 @@ def test_the_true_drift_lies_between_the_bounds(
     for number, (asleep, awake) in enumerate(zip(slept_s, awake_s, strict=False)):
         if (
             number == begins_in
-        ):  # after the sleep of this gap, some of its waking time before the next entry
+        ):  # after the sleep of this gap, some of its awake time before the next entry
             started_s, apart_at_start = wall_s + asleep + awake // 2, wall_s + asleep - monotonic_s
         wall_s, monotonic_s = wall_s + asleep + awake, monotonic_s + awake
         entries.append(entry_of(wall_s, monotonic_s))
@@ -494,7 +494,7 @@ def test_a_live_cluster(tmp_path: Path) -> None:
 
 
 def test_a_distroless_ztunnel_has_no_shell(tmp_path: Path) -> None:
-    """Then J is unknown, unless a wake guard tells it."""
+    """Then the clock drift is unknown, unless a wake guard exports it."""
     away = lambda what: what == "execute"  # noqa: E731
     (only,) = observe_ztunnels(Cluster(save(tmp_path), away), NOW)  # type: ignore[arg-type]
     assert forecast_node(only).prospect == "unknown"
@@ -514,8 +514,10 @@ def test_the_look_works_in_a_real_shell() -> None:
     """The command that is sent into the container prints what the reader takes."""
     if not Path("/proc/1/stat").exists():
         pytest.skip("no /proc here")
-    said = subprocess.run(["sh", "-c", LOOK], capture_output=True, text=True, check=True).stdout
-    clocks = clocks_in(said)
+    completed = subprocess.run(
+        ["sh", "-c", LOOK], capture_output=True, text=True, check=True
+    ).stdout
+    clocks = clocks_in(completed)
     assert abs(clocks.wall_ns - time.time_ns()) < 60 * NS_PER_S
     assert clocks.started_boottime_ns is not None and clocks.boottime_ns is not None
     assert 0 <= clocks.started_boottime_ns <= clocks.boottime_ns

@@ -1,5 +1,5 @@
 """The live way through kr8s itself, against an API that is simulated over HTTP: what it says when a
-cluster shows too little. There is no kubelet behind it, so port forwards and execs are refused.
+cluster shows too little. It has no kubelet behind it, so port forwards and execs are refused.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ZTUNNELS = "/api/v1/namespaces/istio-system/pods"
 
 
 @pytest.mark.parametrize(
-    ("answers", "said"),
+    ("answers", "message"),
     [
         (VERSION | {ZTUNNELS: (200, {"items": []})}, "no ztunnel in istio-system and ztunnel"),
         (VERSION | {EVERYWHERE: (200, {"items": []})}, "no ztunnel in any namespace"),
@@ -43,7 +43,7 @@ ZTUNNELS = "/api/v1/namespaces/istio-system/pods"
 )
 def test_what_a_cluster_does_not_show_is_named(
     answers: dict[str, tuple[int, dict[str, Any]]],
-    said: str,
+    message: str,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -54,6 +54,6 @@ def test_what_a_cluster_does_not_show_is_named(
         assert (
             run_command(["forecast", "--kubeconfig", str(kubeconfig)]) == ExitCode.LAB_UNAVAILABLE
         )
-    told = capsys.readouterr()
-    assert said in told.err
-    assert "Traceback" not in told.err and told.out == ""
+    printed = capsys.readouterr()
+    assert message in printed.err
+    assert "Traceback" not in printed.err and printed.out == ""

@@ -12,7 +12,7 @@ from tests.support import forecasts, plans
 
 
 @pytest.mark.parametrize("seed", range(50))
-def test_what_is_foretold_happens(seed: int, tmp_path: Path) -> None:
+def test_what_is_forecast_happens(seed: int, tmp_path: Path) -> None:
     """The next renewal and the next break, within two seconds of world time."""
     case = forecasts.case(seed)
     history = plans.run(case.plan)

@@ -30,17 +30,17 @@ def test_same_seed_same_months() -> None:
     assert random_months(5, DAYS) != random_months(6, DAYS)
 
 
-def test_somebody_who_knows_the_future_restarts_too() -> None:
-    """The least possible is no trivial number: without any restart these weeks are broken."""
+def test_perfect_foresight_restarts_too() -> None:
+    """The least possible is not zero: without any restart these weeks are broken."""
     bare = plan_for(FIXES["none"], random_months(11, DAYS), newest(), seed=11)
     assert fewest_restarts(bare)
 
 
 def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(["guard-trial", "--days", "6", "--seed", "3"]) == 0
-    said = capsys.readouterr().out
-    assert "recovers_within  HOLDS" in said
-    assert "the least possible" in said
+    out = capsys.readouterr().out
+    assert "recovers_within  HOLDS" in out
+    assert "the least possible" in out
 
 
 def test_the_command_refuses_a_lab_that_there_is_none_of(

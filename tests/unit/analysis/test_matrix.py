@@ -67,7 +67,7 @@ def test_the_placebo_is_as_bad_as_nothing(whole_matrix: Matrix) -> None:
         )
 
 
-def test_chrony_is_no_help_against_a_pause(whole_matrix: Matrix) -> None:
+def test_chrony_does_not_help_against_a_pause(whole_matrix: Matrix) -> None:
     nothing, chrony = whole_matrix["none", "pause"], whole_matrix["chrony-makestep", "pause"]
     assert (chrony.verdict, chrony.outage_s_per_week) == (
         nothing.verdict,
@@ -215,7 +215,7 @@ def test_the_command_on_a_scenario_of_ones_own(capsys: pytest.CaptureFixture[str
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["--fix", "boot-time"], "did you mean 'boottime'"),
         (["--fault", "sleep"], "invalid value 'sleep' for --fault: expected one of suspend"),
@@ -224,7 +224,7 @@ def test_the_command_on_a_scenario_of_ones_own(capsys: pytest.CaptureFixture[str
     ],
 )
 def test_a_wrong_word_is_answered(
-    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run_command(["matrix", *words]) == 3
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err

@@ -39,31 +39,31 @@ def night(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_cache: Path) ->
                 *more,
             ]
         )
-        told = json.loads((out / "summary.json").read_text())
+        summary = json.loads((out / "summary.json").read_text())
         assert (out / "exit_code").read_text() == f"{code}\n"
-        return code, told, (out / "summary.md").read_text()
+        return code, summary, (out / "summary.md").read_text()
 
     return run
 
 
 def test_a_night_as_expected(night: Night, tmp_path: Path) -> None:
     """Exit 0, a page that says so in its third line, and an issue to be closed."""
-    code, told, page = night(small())
+    code, summary, page = night(small())
     assert code == ExitCode.AS_EXPECTED
     assert page.splitlines()[2] == "**As expected** (exit 0): all 2 runs came out as expected."
-    assert told["surprises"] == []
+    assert summary["surprises"] == []
     assert (tmp_path / "night" / "issue" / "action").read_text() == "close\n"
 
 
 def test_a_surprise(night: Night, tmp_path: Path) -> None:
     """Exit 1, one line for all releases that say the same, the evidence kept, and an issue to be
     opened."""
-    code, told, page = night(SURPRISING)
+    code, summary, page = night(SURPRISING)
     assert code == ExitCode.SURPRISE
     assert "2 of 2 runs are not as expected" in page
     assert page.count("newly broken") == 1
     assert "| small | model | 1.27.9, 1.28.0 | surprise: traffic_flows newly broken: " in page
-    assert told["surprises"] == [
+    assert summary["surprises"] == [
         "small model 1.27.9 traffic_flows BROKEN",
         "small model 1.28.0 traffic_flows BROKEN",
     ]
@@ -77,64 +77,64 @@ def test_a_surprise(night: Night, tmp_path: Path) -> None:
     ).read_text() == "Nightly: 2 findings differ from what is known\n"
 
 
-def test_what_is_no_longer_broken_is_called_so(night: Night) -> None:
+def test_what_is_not_broken_any_more_is_called_so(night: Night) -> None:
     """What upstream has mended."""
     text = small(('verdict = "holds"', 'verdict = "broken"'))
     assert "traffic_flows no longer broken: " in night(text)[2]
 
 
 def test_an_unknown(night: Night, tmp_path: Path) -> None:
-    """Exit 2; the issue is left alone, for nobody saw that it is gone."""
+    """Exit 2; the issue is left alone, for it was not seen to be gone."""
     assert night(UNKNOWN)[0] == ExitCode.UNKNOWN
     assert (tmp_path / "night" / "issue" / "action").read_text() == "leave\n"
 
 
 def test_a_lab_that_is_missing(night: Night) -> None:
-    """Exit 4, and what ran is told all the same; a night that could not look has not seen that all
-    is well."""
-    code, told, page = night(small(('["model"]', '["model", "process"]')), labs="model,process")
+    """Exit 4, and what ran is reported all the same; a night that could not look has not seen that
+    all is well."""
+    code, summary, page = night(small(('["model"]', '["model", "process"]')), labs="model,process")
     assert code == ExitCode.LAB_UNAVAILABLE
     assert "**A lab is missing** (exit 4): all 2 runs came out as expected." in page
     assert "- **process** did not run: no ztunnel binary of a known release in the cache" in page
-    assert told["issue"] == {"action": "leave", "title": "Nightly"}
+    assert summary["issue"] == {"action": "leave", "title": "Nightly"}
 
 
 def test_what_a_lab_never_does_is_left_out_and_named(
     night: Night, empty_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A fix that is another ztunnel: not run on a released one, which is no fault of the night; on
-    the model it is."""
+    """A fix that is another ztunnel: not run on a released one, which is not a fault of the night;
+    on the model it is."""
     for version in ("1.27.9", "1.28.0"):
         place = binaries.place_of(version)
         place.parent.mkdir(parents=True)
         place.write_bytes(b"as released")
     monkeypatch.setattr(LAB, "missing", lambda ztunnel: [])
     patched = small(('["model"]', '["model", "process"]')) + '\n[fix]\nname = "boottime"\n'
-    code, told, page = night(patched, labs="model,process")
+    code, summary, page = night(patched, labs="model,process")
     assert code == ExitCode.AS_EXPECTED
     assert "**As expected** (exit 0): all 2 runs came out as expected." in page
     assert "- process leaves out what it cannot do: small (summary.json says why)" in page
-    assert "ztunnel with that patch" in told["left_out"]["process"]["small"]  # type: ignore[index]
-    assert told["issue"]["action"] == "close"  # type: ignore[index]
+    assert "ztunnel with that patch" in summary["left_out"]["process"]["small"]  # type: ignore[index]
+    assert summary["issue"]["action"] == "close"  # type: ignore[index]
 
 
-def test_a_surprise_counts_beside_a_missing_lab(night: Night) -> None:
+def test_a_surprise_counts_next_to_a_missing_lab(night: Night) -> None:
     """The most serious code, and the issue is opened all the same."""
-    code, told, _ = night(SURPRISING, labs="model,process")
+    code, summary, _ = night(SURPRISING, labs="model,process")
     assert code == ExitCode.LAB_UNAVAILABLE
-    assert told["issue"]["action"] == "open"  # type: ignore[index]
+    assert summary["issue"]["action"] == "open"  # type: ignore[index]
 
 
-def test_the_night_before_tells_what_is_new_and_what_is_gone(night: Night, tmp_path: Path) -> None:
-    """A finding that was there yesterday is no news; one that is gone is named once."""
+def test_the_night_before_shows_what_is_new_and_what_is_gone(night: Night, tmp_path: Path) -> None:
+    """A finding that was there yesterday is not news; one that is gone is named once."""
     before = tmp_path / "before.json"
     before.write_text(
         json.dumps(
             {"surprises": ["small model 1.27.9 traffic_flows BROKEN", "other kind 1.28.0 x HOLDS"]}
         )
     )
-    _, told, page = night(SURPRISING, "--previous", str(before))
-    assert told["new"] == ["small model 1.28.0 traffic_flows BROKEN"]
+    _, summary, page = night(SURPRISING, "--previous", str(before))
+    assert summary["new"] == ["small model 1.28.0 traffic_flows BROKEN"]
     assert "Gone since the night before: other kind 1.28.0 x HOLDS" in page
 
 
@@ -187,7 +187,7 @@ def test_which_versions_run_where(empty_cache: Path) -> None:
     assert "1.27.9" in nightly.versions_on("kind", (), date(2026, 4, 1))
 
 
-def test_runs_lie_with_the_night_unless_told_otherwise(
+def test_runs_are_kept_with_the_night_unless_configured_otherwise(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One directory is one night: what an artefact is made of."""

@@ -60,7 +60,7 @@ REMEMBERED = (
 
 
 def test_the_first_of_the_imported_is_each_machine_as_it_was() -> None:
-    """From its beginning, and no more days than were asked for."""
+    """From its beginning, and no more days than were requested."""
     first, second = (faults_of("imported", machine, 0, 7, REMEMBERED) for machine in (0, 1))
     assert [(fault.kind, fault.at_world_ns) for fault in first] == [("suspend", HOUR_NS)]
     assert [fault.at_world_ns for fault in second] == [day * DAY_NS + HOUR_NS for day in range(7)]
@@ -69,7 +69,8 @@ def test_the_first_of_the_imported_is_each_machine_as_it_was() -> None:
 
 @given(machine=st.integers(2, 10_000), seed=st.integers(0, 100))
 def test_the_others_begin_at_another_hour_of_it(machine: int, seed: int) -> None:
-    """A window of the machine's own days: its faults keep their distances, and come from its seed."""
+    """A window of the machine's own days: its faults keep their distances, and come from its
+    seed."""
     faults = faults_of("imported", machine, seed, 7, REMEMBERED)
     assert faults == faults_of("imported", machine, seed, 7, REMEMBERED)
     at_ns = [fault.at_world_ns for fault in faults]

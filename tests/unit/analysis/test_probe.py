@@ -111,11 +111,13 @@ def test_git_bisect_finds_the_commit_and_skips_what_cannot_say(
             "sys.exit(answer.verdict)", "sys.exit({0: 1, 1: 0}.get(answer.verdict, 125))"
         )
     )
-    said = bisect(repository, commits[0], commits[-1], sys.executable, str(prober))
-    assert f"{commits[5]} is the first mended commit" in said
+    output = bisect(repository, commits[0], commits[-1], sys.executable, str(prober))
+    assert f"{commits[5]} is the first mended commit" in output
     # Which commits git asks is its own affair; those that cannot say are skipped whenever it does.
-    assert f"{commits[3][:8]} CANNOT_SAY it does not build" in said or commits[3][:8] not in said
-    assert f"{commits[6][:8]} CANNOT_SAY flaky: BROKEN with seed 0, HOLDS with seed 1" in said
+    assert (
+        f"{commits[3][:8]} CANNOT_SAY it does not build" in output or commits[3][:8] not in output
+    )
+    assert f"{commits[6][:8]} CANNOT_SAY flaky: BROKEN with seed 0, HOLDS with seed 1" in output
     kept = list((tmp_path / "cache" / "probe").glob("*.json"))
     assert kept
     assert {json.loads(path.read_text())["verdict"] for path in kept} <= {0, 1}
@@ -133,7 +135,7 @@ def say(verdict: Verdict, other: Verdict | None = None) -> list[Verdict]:
 
 
 @pytest.mark.parametrize(
-    ("said", "verdict", "words"),
+    ("verdicts", "verdict", "words"),
     [
         (say(Verdict.HOLDS), GitVerdict.GOOD, "as a test says"),
         (say(Verdict.BROKEN), GitVerdict.BAD, "as a test says"),
@@ -151,12 +153,12 @@ def say(verdict: Verdict, other: Verdict | None = None) -> list[Verdict]:
     ],
 )
 def test_each_answer_has_its_word(
-    said: list[Verdict], verdict: GitVerdict, words: str, repository: Path, empty_cache: Path
+    verdicts: list[Verdict], verdict: GitVerdict, words: str, repository: Path, empty_cache: Path
 ) -> None:
     """0, 1, 125; UNKNOWN is neither good nor bad, and neither is what differs from run to run."""
     repository_of(repository, [FAULTY])
     answer = probe_commit(
-        question(repository), lambda path, seed: Attempt("", seed, said[seed], "as a test says")
+        question(repository), lambda path, seed: Attempt("", seed, verdicts[seed], "as a test says")
     )
     assert (answer.verdict, answer.because) == (verdict, words)
 
@@ -176,10 +178,10 @@ def test_what_does_not_build_cannot_say(repository: Path, empty_cache: Path) -> 
 
 
 def test_answers_are_kept_by_what_was_built(repository: Path, empty_cache: Path) -> None:
-    """Asked twice, run once, whatever command or commit built it; a kept answer that is damaged is
-    asked anew."""
+    """Requested twice, run once, whatever command or commit built it; a kept answer that is damaged
+    is measured again."""
     repository_of(repository, [MENDED])
-    runs, told = [], list[str]()
+    runs, messages = [], list[str]()
 
     def ask(path: Path, seed: int) -> Attempt:
         runs.append(seed)
@@ -191,23 +193,23 @@ def test_answers_are_kept_by_what_was_built(repository: Path, empty_cache: Path)
     assert runs == [0, 1]
     for path in (empty_cache / "probe").iterdir():
         path.write_text('{"verdict": 0, "bec')
-    assert not probe_commit(question(repository), ask, told.append).from_cache
-    assert "cannot be read" in told[0]
+    assert not probe_commit(question(repository), ask, messages.append).from_cache
+    assert "cannot be read" in messages[0]
     (repository / "build.sh").write_text(MENDED)
     assert clean_commit(repository) == ""
     assert probe_commit(question(repository), ask).commit == ""
 
 
-def test_another_binary_at_the_same_path_and_commit_is_asked_anew(
+def test_another_binary_at_the_same_path_and_commit_is_run_again(
     repository: Path, empty_cache: Path
 ) -> None:
     """Yesterday's verdict was given to today's build: the commit was the same, what was built was
     not."""
     repository_of(repository, [MENDED])
-    asked = []
+    ran = []
 
     def ask(path: Path, seed: int) -> Attempt:
-        asked.append(path.read_text())
+        ran.append(path.read_text())
         return Attempt("", seed, Verdict.HOLDS if path.read_text() == "one" else Verdict.BROKEN, "")
 
     verdicts = []
@@ -215,11 +217,12 @@ def test_another_binary_at_the_same_path_and_commit_is_asked_anew(
         (repository / "built").write_text(content)
         verdicts.append(probe_commit(question(repository, command=None, repeat=1), ask).verdict)
     assert verdicts == [GitVerdict.GOOD, GitVerdict.BAD, GitVerdict.GOOD]
-    assert asked == ["one", "another"]
+    assert ran == ["one", "another"]
 
 
-def test_what_is_no_ztunnel_cannot_say(repository: Path, empty_cache: Path) -> None:
-    """A build that is something else is one commit's mistake; another wrong input is everybody's."""
+def test_what_is_not_a_ztunnel_cannot_say(repository: Path, empty_cache: Path) -> None:
+    """A build that is something else is one commit's mistake; another wrong input is
+    everybody's."""
     repository_of(repository, ["echo hello >built"])
 
     def identify(path: Path, seed: int) -> Attempt:
@@ -270,6 +273,6 @@ def test_git_bisect_over_real_ztunnels(
         "--repeat 1"
     )
     script = f'{meshwake} --command "sh build.sh" --binary built --first-good'
-    said = bisect(repository, commits[0], commits[-1], "sh", "-c", script)
-    assert f"{commits[2]} is the first mended commit" in said
-    assert f"{commits[3][:12]}: cannot say: it does not build" in said
+    output = bisect(repository, commits[0], commits[-1], "sh", "-c", script)
+    assert f"{commits[2]} is the first mended commit" in output
+    assert f"{commits[3][:12]}: cannot say: it does not build" in output

@@ -32,9 +32,9 @@ from meshwake.analysis.promql import absent_in, evaluated_at_each_step, parse_qu
     ],
 )  # fmt: skip
 def test_series_and_labels_are_found(expression: str, series: list[str], labels: set[str]) -> None:
-    asked = parse_query(expression)
-    assert [str(each) for each in asked.selectors] == series
-    assert asked.labels == labels
+    query = parse_query(expression)
+    assert [str(each) for each in query.selectors] == series
+    assert query.labels == labels
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_series_and_labels_are_found(expression: str, series: list[str], labels:
         ("absent(", set()),
     ],
 )
-def test_whose_absence_is_asked_for(expression: str, series: set[str]) -> None:
+def test_whose_absence_is_queried(expression: str, series: set[str]) -> None:
     assert absent_in(expression) == series
 
 

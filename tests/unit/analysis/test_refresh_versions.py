@@ -14,7 +14,7 @@ from meshwake.core.versions import VERSIONS_FILE, parse_releases
 from tests.support.http_server import Request, serving
 
 TABLE = """\
-# What stands here stays.
+# What is written here stays.
 image = "docker.io/istio/ztunnel"
 
 [minor."1.30"]
@@ -42,11 +42,12 @@ def released(*names: str) -> list[dict[str, Any]]:
 
 
 class Public:
-    """What a public source is for a test: pages by path, on loopback; what is not there breaks off."""
+    """What a public source is for a test: pages by path, on loopback; what is not there breaks
+    off."""
 
     def __init__(self, base: str) -> None:
         self.base = base
-        self.asked: list[str] = []
+        self.requests: list[str] = []
         self.pages: dict[str, Any] = {
             "/tags": {
                 "results": [tag("1.30.0", "a"), tag("latest"), tag("1.30.1")],
@@ -73,7 +74,7 @@ class Public:
 @pytest.fixture
 def public() -> Iterator[Public]:
     def answer(request: Request) -> None:
-        source.asked.append(request.path)
+        source.requests.append(request.path)
         if request.path not in source.pages:
             request.connection.close()
             return
@@ -106,8 +107,8 @@ def test_renewing_twice_changes_nothing(public: Public) -> None:
     assert refresh(once.new, "t.toml", fetch, public.sources).diff == ""
 
 
-def test_a_tag_that_moved_is_told_and_left(public: Public) -> None:
-    """Somebody must look: what was tested is no longer what is fetched."""
+def test_a_tag_that_moved_is_reported_and_left(public: Public) -> None:
+    """A person must look: what was tested is not what is fetched now."""
     public.pages["/tags"]["results"][0] = tag("1.30.0", "d")
     renewed = refresh(TABLE, "t.toml", fetch, public.sources)
     assert f"sha256:{'a' * 64}" in renewed.new
@@ -115,9 +116,10 @@ def test_a_tag_that_moved_is_told_and_left(public: Public) -> None:
 
 
 def test_a_network_that_is_gone_in_the_middle(public: Public, tmp_path: Path) -> None:
-    """Nothing is changed, it is said plainly, and the next time goes on where this one ended."""
-    told = list[str]()
-    get = CachedFetch(fetch, tmp_path, lambda: 1000.0, told.append)
+    """Nothing is changed, it is reported plainly, and the next time goes on where this one
+    ended."""
+    messages = list[str]()
+    get = CachedFetch(fetch, tmp_path, lambda: 1000.0, messages.append)
     page = public.pages.pop("/releases?page=2")
     with pytest.raises(
         LabUnavailable,
@@ -125,13 +127,13 @@ def test_a_network_that_is_gone_in_the_middle(public: Public, tmp_path: Path) ->
     ):
         refresh(TABLE, "t.toml", get, public.sources)
     public.pages["/releases?page=2"] = page
-    public.asked.clear()
+    public.requests.clear()
     refresh(TABLE, "t.toml", get, public.sources)
-    assert not {"/tags", "/tags2", "/releases?page=1"} & set(public.asked)
+    assert not {"/tags", "/tags2", "/releases?page=1"} & set(public.requests)
     for path in tmp_path.iterdir():
         path.write_text(path.read_text()[:-9])
     assert refresh(TABLE, "t.toml", get, public.sources).new
-    assert "is damaged" in told[0]
+    assert "is damaged" in messages[0]
 
 
 def test_a_source_that_says_something_else(public: Public) -> None:
@@ -143,8 +145,8 @@ def test_a_source_that_says_something_else(public: Public) -> None:
         refresh(TABLE, "t.toml", lambda url: b"<html>", public.sources)
 
 
-def test_a_commit_that_is_not_told_is_left_out(public: Public) -> None:
-    """The row comes in without it, and it is said."""
+def test_a_commit_that_is_not_published_is_left_out(public: Public) -> None:
+    """The row comes in without it, and it is reported."""
     public.pages["/deps/1.31.0"] = [{"name": "PROXY_REPO_SHA", "lastStableSHA": COMMIT}]
     renewed = refresh(TABLE, "t.toml", fetch, public.sources)
     assert (
@@ -174,7 +176,8 @@ def test_the_command(
 
 
 def test_the_table_of_the_repository_can_be_renewed(public: Public) -> None:
-    """Its rows are read as a refresh reads them: each gets its digest, and no other line changes."""
+    """Its rows are read as a refresh reads them: each gets its digest, and no other line
+    changes."""
     text = VERSIONS_FILE.read_text(encoding="utf-8")
     rows = parse_releases(text, "")
     public.pages["/tags"] = {"results": [tag(row.version) for row in rows], "next": None}

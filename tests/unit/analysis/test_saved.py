@@ -53,8 +53,8 @@ def test_advice_names_the_namespace_of_the_pod(
         f"the clock was set back: restart ztunnel: {restart}"
         in forecast(["--from", str(tmp_path)], capsys)[1]
     )
-    told = json.loads(forecast(["--from", str(tmp_path), "--json"], capsys)[1])
-    assert told["nodes"][0]["namespace"] == namespace
+    result = json.loads(forecast(["--from", str(tmp_path), "--json"], capsys)[1])
+    assert result["nodes"][0]["namespace"] == namespace
 
 
 class Pods:
@@ -95,7 +95,7 @@ def test_ztunnels_are_found_by_their_label(pods: Pods, namespace: str | None, fo
 
 
 @pytest.mark.parametrize(
-    ("pods", "namespace", "error", "said"),
+    ("pods", "namespace", "error", "message"),
     [
         (
             Pods(True, a=1, b=2),
@@ -110,10 +110,10 @@ def test_ztunnels_are_found_by_their_label(pods: Pods, namespace: str | None, fo
     ],
 )
 def test_where_ztunnel_is_not_to_be_found(
-    pods: Pods, namespace: str | None, error: type[Exception], said: str
+    pods: Pods, namespace: str | None, error: type[Exception], message: str
 ) -> None:
     """Each says what was looked for, and what to do."""
-    with pytest.raises(error, match=said):
+    with pytest.raises(error, match=message):
         find_ztunnels(pods, namespace)  # type: ignore[arg-type]
 
 
@@ -220,8 +220,8 @@ def test_the_end_of_time(tmp_path: Path, capsys: Says) -> None:
     (place / "metrics.txt").write_text('meshwake_guard_drift_seconds{process="ztunnel-x"} 60000\n')
     code, out, _ = forecast(["--from", str(tmp_path)], capsys)
     assert code == ExitCode.SURPRISE and "from after the year 9999 on" in out
-    told = json.loads(forecast(["--from", str(tmp_path), "--json"], capsys)[1])
-    assert told["nodes"][0]["identities"][0]["renews_at"] == "9999-12-31T23:59:59.999Z"
+    result = json.loads(forecast(["--from", str(tmp_path), "--json"], capsys)[1])
+    assert result["nodes"][0]["identities"][0]["renews_at"] == "9999-12-31T23:59:59.999Z"
     assert forecast(["--from", str(tmp_path), "--sleep", "36500d"], capsys)[0] == ExitCode.SURPRISE
     (place / "clocks.txt").write_text("wall 253402300799")
     assert (
@@ -236,7 +236,7 @@ def test_the_end_of_time(tmp_path: Path, capsys: Says) -> None:
 
 
 @pytest.mark.parametrize("sleep", ["36501d", "9" * 40 + "h", "9" * 5_000 + "h", "1e9h", "", "h"])
-def test_sleeps_that_nobody_sleeps(sleep: str, tmp_path: Path, capsys: Says) -> None:
+def test_impossible_sleeps(sleep: str, tmp_path: Path, capsys: Says) -> None:
     """Refused by the option's name."""
     code, _, err = forecast(["--from", str(save(tmp_path)), "--sleep", sleep], capsys)
     assert code == ExitCode.BAD_INPUT and "--sleep" in err
@@ -251,7 +251,7 @@ def test_a_folder_that_is_none(folder: str, tmp_path: Path, capsys: Says) -> Non
 
 
 def test_names_that_cannot_be_written(tmp_path: Path, capsys: Says) -> None:
-    """Half of a character in JSON is no reason to fall over."""
+    """Half of a character in JSON is not a reason to fail."""
     place = save(tmp_path) / "laptop"
     change(place / "pod.json", lambda pod: pod["spec"].update(nodeName="\ud800"))
     code, out, _ = forecast(["--from", str(tmp_path)], capsys)
@@ -277,7 +277,7 @@ def forms_of_journals() -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("form", forms_of_journals())
-def test_a_journal_in_any_form_tells_the_same(form: str, tmp_path: Path, capsys: Says) -> None:
+def test_a_journal_in_any_form_is_read_the_same(form: str, tmp_path: Path, capsys: Says) -> None:
     """The readers are those of import-sleep."""
     shutil.copytree(DATA / "saved" / "laptop", tmp_path / "laptop")
     before = forecast(["--from", str(tmp_path), "--sleep", "9h"], capsys)
@@ -322,10 +322,8 @@ def test_clocks_of_other_locales_and_of_a_date_without_nanoseconds(
     assert "at 2026-11-25 21:03:12 UTC" in forecast(["--from", str(tmp_path)], capsys)[1]
 
 
-def test_certificates_of_which_nothing_tells_how_late_they_are_are_there(
-    tmp_path: Path, capsys: Says
-) -> None:
-    """A drift that is not known is no node without workloads."""
+def test_certificates_with_an_unknown_delay_are_there(tmp_path: Path, capsys: Says) -> None:
+    """A drift that is not known does not hide the workloads of its node."""
     place = save(tmp_path) / "laptop"
     (place / "clocks.txt").write_text("wall 1795640592\n")
     code, out, _ = forecast(["--from", str(tmp_path)], capsys)
@@ -348,8 +346,8 @@ def test_certificates_of_which_nothing_tells_how_late_they_are_are_there(
 def test_a_renewal_that_should_have_been_and_was_not(
     ended_ago_s: int, code: ExitCode, says: str, tmp_path: Path, capsys: Says
 ) -> None:
-    """The certificate is still held hours after its renewal was due: with J known, something else
-    is wrong."""
+    """The certificate is still held hours after its renewal was due: with the clock drift known,
+    something else is wrong."""
     place = save(tmp_path, drift_s=0) / "laptop"
     now_s = 1_795_640_592
     (place / "clocks.txt").write_text(f"wall {now_s}\n")
@@ -366,15 +364,15 @@ def test_a_renewal_that_should_have_been_and_was_not(
     found, out, err = forecast(["--from", str(tmp_path)], capsys)
     assert found == code and "should have been renewed" in out and says in out, err
     assert "look whether istiod answers" in out
-    told = json.loads(forecast(["--from", str(tmp_path), "--json"], capsys)[1])["nodes"][0][
+    result = json.loads(forecast(["--from", str(tmp_path), "--json"], capsys)[1])["nodes"][0][
         "identities"
     ][0]
     assert (
-        told["overdue_since"]
-        and told["outage_to"] is None
-        and (told["outage_from"] is None) == (ended_ago_s < 0)
+        result["overdue_since"]
+        and result["outage_to"] is None
+        and (result["outage_from"] is None) == (ended_ago_s < 0)
     )
-    # An outage is one whatever is asked; and what was due a minute ago may be on its way.
+    # An outage is one whatever the options; and what was due a minute ago may be on its way.
     assert forecast(["--from", str(tmp_path), "--sleep", "9h"], capsys)[0] == code
     (place / "metrics.txt").write_text(
         f'meshwake_guard_drift_seconds{{process="ztunnel-x"}} {43_200 + ended_ago_s - 60}\n'

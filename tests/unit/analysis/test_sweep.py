@@ -39,7 +39,7 @@ WITHOUT_FAULT = ('[[fault]]\nkind  = "suspend"\nat    = "15h"\nlasts = "8h"\n', 
 pytest.importorskip("pyarrow", reason="a sweep needs pyarrow: pip install 'meshwake[sweep]'")
 
 
-def test_what_could_not_be_judged_is_no_recovery() -> None:
+def test_what_could_not_be_judged_is_not_a_recovery() -> None:
     """Of sixty runners that wake and are stopped at once some runs end too early to show anything:
     that was counted as recovered, with nothing deployed."""
     spec = spec_of(
@@ -64,7 +64,7 @@ def test_unknown_is_a_share_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def small(**changes: Any) -> SweepSpec:
-    asked: dict[str, Any] = {
+    options: dict[str, Any] = {
         "populations": ["office-laptop", "wsl"],
         "fixes": ["none", "secret-ttl-720h", "wall-polling"],
         "lifetimes_s": [86_400],
@@ -73,7 +73,7 @@ def small(**changes: Any) -> SweepSpec:
         "days": 7,
         "seed": 1,
     }
-    return replace(spec_of(**asked | changes), machines_a_part=2)
+    return replace(spec_of(**options | changes), machines_a_part=2)
 
 
 IN_THIS_PROCESS = workers.on_this_machine(1)
@@ -113,7 +113,7 @@ def test_another_seed_finds_something_else(alone: dict[str, Any], tmp_path: Path
 
 @pytest.mark.slow(reason="starts and kills a sweep")
 def test_a_killed_sweep_goes_on_where_it_ended(alone: dict[str, Any], tmp_path: Path) -> None:
-    """What was answered is not asked again."""
+    """What was judged is not run again."""
 
     def killed(todo: list[SweepPart]) -> Iterator[tuple[SweepPart, list[MachineResult]]]:
         yield todo[1], simulate_part(todo[1])
@@ -121,14 +121,14 @@ def test_a_killed_sweep_goes_on_where_it_ended(alone: dict[str, Any], tmp_path: 
 
     with pytest.raises(KeyboardInterrupt):
         swept(small(), tmp_path, killed)
-    asked: list[int] = []
+    ran: list[int] = []
 
     def watched(todo: list[SweepPart]) -> Iterator[tuple[SweepPart, list[MachineResult]]]:
-        asked.extend(part.number for part in todo)
+        ran.extend(part.number for part in todo)
         yield from ((part, simulate_part(part)) for part in todo)
 
     assert swept(small(), tmp_path, watched)["sha256"] == alone["sha256"]
-    assert asked == [0, 2, 3]
+    assert ran == [0, 2, 3]
 
 
 def test_another_question_is_not_mixed_in(tmp_path: Path) -> None:
@@ -143,8 +143,8 @@ def test_another_question_is_not_mixed_in(tmp_path: Path) -> None:
 
 
 def test_real_machines_are_a_population(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A journal imported, its scenario swept over: told as `imported`, gone on with, and not mixed
-    with another."""
+    """A journal imported, its scenario swept over: reported as `imported`, gone on with, and not
+    mixed with another."""
     journal, month, out = (
         JOURNALS / "systemd_laptop.json",
         tmp_path / "month.toml",
@@ -168,11 +168,11 @@ def test_real_machines_are_a_population(tmp_path: Path, capsys: pytest.CaptureFi
     capsys.readouterr()
     for _ in range(2):
         assert run_command(command) == ExitCode.AS_EXPECTED
-        told = json.loads(capsys.readouterr().out)
-        assert [(group["population"], group["machines"]) for group in told["groups"]] == [
+        result = json.loads(capsys.readouterr().out)
+        assert [(group["population"], group["machines"]) for group in result["groups"]] == [
             ("imported", 3)
         ]
-        assert told["spec"]["remembered"][0]["name"] == "month"
+        assert result["spec"]["remembered"][0]["name"] == "month"
     (tmp_path / "month.toml").write_text(month.read_text().replace("8h17s", "7h17s"))
     assert run_command(command) == ExitCode.BAD_INPUT
     assert "another spec (remembered)" in capsys.readouterr().err
@@ -181,7 +181,7 @@ def test_real_machines_are_a_population(tmp_path: Path, capsys: pytest.CaptureFi
 def test_a_machine_to_which_nothing_happens_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Whoever gives the wrong file is told which is meant."""
+    """A wrong file is refused with the one that is meant."""
     path = scenarios.write(tmp_path, scenarios.small(WITHOUT_FAULT))
     assert (
         run_command(["sweep", "--imported", str(path), "--output", str(tmp_path / "out")])
@@ -232,7 +232,7 @@ def test_a_worker_that_dies_takes_nothing_with_it(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """It is said, and the same command goes on."""
+    """It is reported, and the same command goes on."""
     pool: Any = ProcessPoolExecutor
 
     class Deadly(pool):  # type: ignore[misc]
@@ -288,7 +288,7 @@ def test_a_dask_cluster_finds_the_same_though_a_worker_dies(
         assert swept(small(), tmp_path, deadly)["sha256"] == alone["sha256"]
 
 
-def test_no_scheduler_is_said(
+def test_a_missing_scheduler_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """With what to start, and that this machine would do."""

@@ -28,7 +28,7 @@ def test_restarting_all_asks_for_all_at_once(by_fix: dict[str, HerdResult]) -> N
     assert by_fix["sleep-hook"].good_in_5_min == 1
 
 
-def test_the_fault_asks_for_little_and_nobody_is_well(by_fix: dict[str, HerdResult]) -> None:
+def test_the_fault_sends_few_requests_and_no_node_is_well(by_fix: dict[str, HerdResult]) -> None:
     """Renewals come as late as the machine slept."""
     assert by_fix["none"].most_in_1_s <= 2
     assert by_fix["none"].good_in_1_h < 0.3
@@ -69,9 +69,9 @@ def test_the_table_of_the_docs_says_what_the_program_says() -> None:
     assert len(small) == 9
     found = [simulate_herd(nodes, fix, 0) for nodes in (10, 100) for fix in FIXES_SHOWN]
     found.append(simulate_herd(100, "wake-guard", 0, turns=5))
-    said = markdown(found).splitlines()
-    assert said[:2] == listed[:2]
-    assert sorted(said[2:]) == sorted(small)
+    lines = markdown(found).splitlines()
+    assert lines[:2] == listed[:2]
+    assert sorted(lines[2:]) == sorted(small)
 
 
 def test_counting_in_a_window() -> None:

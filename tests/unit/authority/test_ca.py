@@ -37,7 +37,8 @@ def request_for_uri(uri: str) -> str:
 
 
 def test_dates_are_istiods() -> None:
-    """notBefore lies the backdate before now, notAfter the asked lifetime after it, to the second."""
+    """notBefore lies the backdate before now, notAfter the requested lifetime after it, to the
+    second."""
     signed = AUTHORITY.sign(request_for("default/client"), 86_400, STARTS_WALL_S, serial=7)
     leaf = x509.load_pem_x509_certificate(signed.chain[0].encode())
     assert leaf.not_valid_before_utc == datetime.fromtimestamp(STARTS_WALL_S - 120, UTC)
@@ -72,7 +73,7 @@ def test_the_identity_of_a_request() -> None:
     "uri", ["", "https://a/ns/b/sa/c", "spiffe://cluster.local/ns/default", "spiffe://x/sa/y"]
 )
 def test_another_uri_is_refused(uri: str) -> None:
-    """What is no workload's SPIFFE id is a ValueError that shows it."""
+    """An id that is not a workload's SPIFFE id is a ValueError that shows it."""
     with pytest.raises(ValueError, match="is not spiffe://"):
         requested_identity(request_for_uri(uri))
 

@@ -1,4 +1,4 @@
-"""Discovery of workloads over TLS and HTTP/2, asked as ztunnel asks."""
+"""Discovery of workloads over TLS and HTTP/2, with the requests of ztunnel."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ def workload(name: str, uid: str = "") -> dict[str, str]:
     return named | {"node": "laptop", "address": "10.77.0.11"}
 
 
-def test_it_answers_both_questions_and_tells_what_changes(authority: Running) -> None:
+def test_it_answers_both_requests_and_sends_what_changes(authority: Running) -> None:
     """Every workload first; policies: none; then what has come and what has gone, each once."""
     authority.process.set_workloads([workload("client"), workload("server")])
     first, policies, later = asyncio.run(asyncio.wait_for(converse(authority), WITHIN_S))
     assert sorted(resource.name for resource in first.resources) == ["uid/client", "uid/server"]
-    told = Address.FromString(first.resources[0].resource.value).workload
-    assert (told.namespace, told.tunnel_protocol, told.trust_domain) == (
+    client = Address.FromString(first.resources[0].resource.value).workload
+    assert (client.namespace, client.tunnel_protocol, client.trust_domain) == (
         "default",
         1,
         "cluster.local",
     )
-    assert (told.node, told.addresses[0]) == ("laptop", bytes([10, 77, 0, 11]))
+    assert (client.node, client.addresses[0]) == ("laptop", bytes([10, 77, 0, 11]))
     assert (policies.type_url, len(policies.resources)) == (POLICY_TYPE, 0)
     assert policies.nonce and first.nonce
     assert [resource.name for resource in later.resources] == ["uid/client/1"]
@@ -73,8 +73,8 @@ async def converse(authority: Running) -> tuple[Any, Any, Any]:
     return first, policies, later
 
 
-def test_somebody_who_comes_back_hears_what_has_gone() -> None:
-    """What it says that it knew, and is there no more, is told as removed; what is there, anew."""
+def test_a_client_that_reconnects_receives_what_has_gone() -> None:
+    """What it had and is gone is sent as removed; what is there, again."""
     service = DiscoveryService()
     service.set_workloads([workload("client")])
     known = {"uid/client": "", "uid/gone": ""}

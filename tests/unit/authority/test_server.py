@@ -1,4 +1,4 @@
-"""The authority as a process: asked over TLS and HTTP/2 as ztunnel asks, with every fault."""
+"""The authority as a process: over TLS and HTTP/2, with the requests of ztunnel and every fault."""
 
 from __future__ import annotations
 
@@ -129,8 +129,8 @@ def test_serial_numbers_do_not_depend_on_the_order_of_requests(authority: Runnin
         ("token_expired", "UNAUTHENTICATED", "unauthenticated"),
     ],
 )
-def test_it_refuses_when_told(authority: Running, mode: Any, status: str, outcome: str) -> None:
-    """A refusal has the status that ztunnel would see, is told of, and ends when the mode does."""
+def test_it_refuses_on_command(authority: Running, mode: Any, status: str, outcome: str) -> None:
+    """A refusal has the status that ztunnel would see, is reported, and ends when the mode does."""
     authority.process.set_mode(mode)
     with pytest.raises(GRPCError) as refused:
         authority.ask()
@@ -141,7 +141,7 @@ def test_it_refuses_when_told(authority: Running, mode: Any, status: str, outcom
 
 
 def test_a_hung_request_is_never_answered(authority: Running) -> None:
-    """In mode ca_hang a request is taken, told of, and left; others are answered once the mode is
+    """In mode ca_hang a request is taken, reported, and left; others are answered once the mode is
     over."""
     authority.process.set_mode("ca_hang")
     with pytest.raises(TimeoutError):
@@ -151,8 +151,8 @@ def test_a_hung_request_is_never_answered(authority: Running) -> None:
     assert [request["outcome"] for request in authority.process.requests()] == ["hung", "issued"]
 
 
-def test_a_slow_answer_is_dated_and_given_when_told(authority: Running) -> None:
-    """In mode ca_slow a request is taken and told of; it is answered when that is said, in any
+def test_a_slow_answer_is_dated_and_given_on_command(authority: Running) -> None:
+    """In mode ca_slow a request is taken and reported; it is answered on command, in any
     mode."""
     authority.process.set_mode("ca_slow")
     with ThreadPoolExecutor(1) as pool:
@@ -169,7 +169,7 @@ def test_a_slow_answer_is_dated_and_given_when_told(authority: Running) -> None:
     assert issued["outcome"] == "issued" and issued["not_before_wall_s"] == STARTS_WALL_S + 40 - 120
 
 
-def test_it_dates_and_signs_as_told(authority: Running) -> None:
+def test_it_dates_and_signs_as_configured(authority: Running) -> None:
     """A clock that is behind, a lifetime of its own, another root; and back."""
     first = authority.ask().cert_chain
     authority.process.set_state(AuthorityState(ahead_wall_ns=-3600 * 10**9, lifetime_s=90, root=1))
@@ -178,10 +178,10 @@ def test_it_dates_and_signs_as_told(authority: Running) -> None:
     third = authority.ask().cert_chain
     authority.process.set_state(AuthorityState())
     fourth = authority.ask().cert_chain
-    told = authority.process.requests()
-    assert told[1]["not_before_wall_s"] == STARTS_WALL_S - 3600 - 120
-    assert told[1]["not_after_wall_s"] == STARTS_WALL_S - 3600 + 90
-    assert told[0]["not_after_wall_s"] == told[3]["not_after_wall_s"] == STARTS_WALL_S + 600
+    requests = authority.process.requests()
+    assert requests[1]["not_before_wall_s"] == STARTS_WALL_S - 3600 - 120
+    assert requests[1]["not_after_wall_s"] == STARTS_WALL_S - 3600 + 90
+    assert requests[0]["not_after_wall_s"] == requests[3]["not_after_wall_s"] == STARTS_WALL_S + 600
     assert first[1] == fourth[1] != second[1] == third[1]
     leaf, root = (x509.load_pem_x509_certificate(pem.encode()) for pem in second)
     leaf.verify_directly_issued_by(root)

@@ -1,4 +1,4 @@
-"""Every check has a history that it breaks on, one on which it holds, and one that cannot tell,
+"""Every check has a history that it breaks on, one on which it holds, and one that it cannot judge,
 where there is such."""
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ def test_a_drift_with_other_faults_in_it() -> None:
 
 
 def test_a_fault_that_never_ended_did_not_happen() -> None:
-    """Its end was due, and nobody saw it."""
+    """Its end was due, and was not seen."""
     world = World(plan([SUSPEND], duration="2d"), faults_happen=False).start()
     world.add(ns("15h"), "fault_began", LAPTOP, fault=0, fault_kind="suspend")
     assert "never ended" in found("clock_fault_happened", world).because
@@ -179,7 +179,7 @@ def test_every_identity_needs_a_certificate() -> None:
     assert found("certificates_were_issued", world).verdict is HOLDS
 
 
-def test_a_refusal_is_no_certificate() -> None:
+def test_a_refusal_is_not_a_certificate() -> None:
     """An authority that answered everybody with no issued nothing."""
     world = World(plan(duration="1d")).start()
     for identity in (CLIENT, SERVER):
@@ -202,7 +202,8 @@ EXPIRED = "no_expired_certificate_served"
 
 
 def test_an_expired_certificate_is_seen() -> None:
-    """From the moment of its notAfter until the next one, with J where the machine slept."""
+    """From the moment of its notAfter until the next one, with the clock drift where the machine
+    slept."""
     world = a_day([SUSPEND], duration="2d")
     for identity in (CLIENT, SERVER):
         world.issue(identity, "28h")
@@ -233,7 +234,7 @@ def test_strictly_not_for_a_second(after: str, verdict: Verdict) -> None:
     assert found(EXPIRED, world).verdict is verdict
 
 
-def test_expired_in_its_sleep_harms_nobody() -> None:
+def test_expired_in_its_sleep_does_no_harm() -> None:
     """A certificate that ran out in the night and was replaced at the wake was never served."""
     world = a_day([fault("suspend", "20h", lasts="8h")], duration="2d")
     for identity in (CLIENT, SERVER):
@@ -242,8 +243,8 @@ def test_expired_in_its_sleep_harms_nobody() -> None:
 
 
 @pytest.mark.parametrize("how", ["dropped", "stopped"])
-def test_a_certificate_let_go_is_not_served(how: str) -> None:
-    """Whoever holds no certificate serves no expired one, and a ztunnel that does not run serves
+def test_a_dropped_certificate_is_not_served(how: str) -> None:
+    """A ztunnel without a certificate serves no expired one, and a ztunnel that does not run serves
     none either."""
     world = a_day(duration="2d")
     for identity in (CLIENT, SERVER):
@@ -276,7 +277,7 @@ def test_what_ztunnel_itself_shows_is_believed() -> None:
     assert (place.data["serial"], place.data["from_world_s"]) == ("ffff", 7200.0)
 
 
-def test_where_nobody_held_one_nothing_is_known() -> None:
+def test_where_none_was_held_nothing_is_known() -> None:
     """No certificate, no verdict."""
     assert found(EXPIRED, World(plan()).start()).verdict is UNKNOWN
 
@@ -315,7 +316,7 @@ def test_what_fell_due_in_the_night_is_due_at_the_wake() -> None:
 
 
 def test_a_late_renewal_says_how_late_and_why() -> None:
-    """The sentence has the identity, the waking time, the moment and J."""
+    """The sentence has the identity, the awake time, the moment and the clock drift."""
     world = a_day([fault("suspend", "1h", lasts="8h")])
     for identity in (CLIENT, SERVER):
         world.issue(identity, "19h59m")
@@ -344,7 +345,8 @@ def test_a_restart_ends_the_wait() -> None:
 
 
 def test_a_renewal_by_the_wrong_clock_is_early() -> None:
-    """After a step back the timer of the monotonic clock fires long before the wall clock says so."""
+    """After a step back the timer of the monotonic clock fires long before the wall clock says
+    so."""
     world = a_day([fault("step", "1h", by="-13h")])
     for identity in (CLIENT, SERVER):
         world.issue(identity, "11h59m")
@@ -381,7 +383,7 @@ def test_all_attempts_good() -> None:
 
 
 def test_without_attempts_traffic_is_unknown() -> None:
-    """Nobody called."""
+    """No connection was attempted."""
     assert found(FLOWS, a_day()).verdict is UNKNOWN
 
 
@@ -414,12 +416,13 @@ CA_AWAY = fault("ca_outage", "10h", node=None, lasts="1h")
     ],
 )
 def test_recovery(faults: list[dict[str, Any]], bad: tuple[str, ...], verdict: Verdict) -> None:
-    """A failure is forgiven within a fault and for five minutes after it, a nap being a fault too."""
+    """A failure is forgiven within a fault and for five minutes after it, a nap being a fault
+    too."""
     world = World(plan(faults, duration="1d")).start().attempts(good=("23h30m",), bad=bad)
     assert found(RECOVERS, world).verdict is verdict
 
 
-def test_a_fault_elsewhere_is_no_excuse() -> None:
+def test_a_fault_elsewhere_does_not_excuse() -> None:
     """That another machine slept does not explain why these two could not talk."""
     houses = {LAPTOP: (CLIENT, SERVER), "other": ("default/other",)}
     for node, verdict in (("other", BROKEN), (LAPTOP, HOLDS)):
@@ -440,8 +443,8 @@ def test_a_fault_of_the_authority_is_an_excuse() -> None:
     assert found(RECOVERS, world.attempts(good=("5h",), bad=("2h1m",))).verdict is HOLDS
 
 
-def test_a_restart_elsewhere_is_no_excuse() -> None:
-    """Only a ztunnel of the pair's own nodes explains it by starting anew."""
+def test_a_restart_elsewhere_does_not_excuse() -> None:
+    """Only a restart of a ztunnel of the pair's own nodes explains it."""
     houses = {LAPTOP: (CLIENT, SERVER), "other": ("default/other",)}
     world = World(plan(duration="1d", nodes=houses)).start().attempts(good=("5h",), bad=("2h1m",))
     world.add(
@@ -456,7 +459,7 @@ def test_a_restart_elsewhere_is_no_excuse() -> None:
 
 
 def test_a_restart_is_an_excuse_and_the_start_is_none() -> None:
-    """A ztunnel started anew may take its five minutes; at the start of a run nothing was broken
+    """A restarted ztunnel may take its five minutes; at the start of a run nothing was broken
     yet."""
     for at, verdict in (("1m", BROKEN), ("4h1m", HOLDS), ("4h6m", BROKEN)):
         world = World(plan(duration="1d")).start().start("4h", cause="weekly-restart")
@@ -475,7 +478,8 @@ def test_a_restart_is_an_excuse_and_the_start_is_none() -> None:
 def test_a_run_that_ends_too_early_shows_no_recovery(
     faults: list[dict[str, Any]], good: tuple[str, ...], bad: tuple[str, ...]
 ) -> None:
-    """Failing within a fault that lasts to the end, or so shortly after it, may or may not recover."""
+    """Failing within a fault that lasts to the end, or so shortly after it, may or may not
+    recover."""
     world = World(plan(faults, duration="1d")).start().attempts(good=good, bad=bad)
     assert found(RECOVERS, world).verdict is UNKNOWN
 
@@ -497,7 +501,8 @@ FLOODED = "ca_not_flooded"
     ],
 )
 def test_more_than_twenty_a_minute(seconds: list[int], verdict: Verdict) -> None:
-    """Twenty requests within a minute are a bad day; twenty-one are a flood, whatever the answers."""
+    """Twenty requests within a minute are a bad day; twenty-one are a flood, whatever the
+    answers."""
     world = World(plan(duration="1d")).start()
     for second in seconds:
         world.answer(SERVER, f"{second}s")
@@ -519,7 +524,7 @@ def test_a_run_stopped_for_its_flood_is_broken() -> None:
 
 
 def test_without_requests_a_flood_is_unknown() -> None:
-    """Where nobody recorded requests none can be counted."""
+    """Where no requests were recorded none can be counted."""
     assert found(FLOODED, World(plan()).start()).verdict is UNKNOWN
 
 
@@ -554,7 +559,8 @@ def test_a_valid_certificate_thrown_away(outcome: str) -> None:
     ("dropped", "verdict"), [("23h59m50s", BROKEN), ("24h500ms", HOLDS), ("30h", HOLDS)]
 )
 def test_kept_until_it_expired(dropped: str, verdict: Verdict) -> None:
-    """From 1.28: kept while valid; dropping it once it has expired is right, before that it is not."""
+    """From 1.28: kept while valid; dropping it once it has expired is right, before that it is
+    not."""
     world, _ = refused_at_noon()
     world.state(SERVER, dropped, "Unavailable: signing gRPC error")
     assert found(KEPT, world).verdict is verdict
@@ -567,7 +573,7 @@ def test_kept_and_replaced() -> None:
     assert found(KEPT, world).verdict is HOLDS
 
 
-def test_a_refusal_of_the_expired_is_no_matter() -> None:
+def test_a_refusal_of_the_expired_does_not_matter() -> None:
     """Unknown: no renewal was refused while a valid certificate was held."""
     world = a_day(duration="2d")
     world.answer(SERVER, "25h")
@@ -575,8 +581,8 @@ def test_a_refusal_of_the_expired_is_no_matter() -> None:
     assert found(KEPT, a_day()).verdict is UNKNOWN
 
 
-def test_a_refusal_of_the_first_certificate_is_no_matter() -> None:
-    """A ztunnel started anew holds nothing yet; what its predecessor held is gone with it."""
+def test_a_refusal_of_the_first_certificate_does_not_matter() -> None:
+    """A restarted ztunnel holds nothing yet; what its predecessor held is gone with it."""
     world = a_day().start("6h", cause="restart")
     world.state(SERVER, "1m", "Available", of=world.issue(SERVER, "1s"))
     world.answer(SERVER, "7h")
@@ -616,7 +622,7 @@ def alerting(bad: tuple[str, ...], fired: str | None) -> World:
         (("11h54m",), "11h55m", BROKEN),
     ],
 )
-def test_told_before_a_long_outage(
+def test_an_alert_before_a_long_outage(
     bad: tuple[str, ...], fired: str | None, verdict: Verdict
 ) -> None:
     """An outage of more than five minutes needs an alert before it; a shorter one needs none."""
@@ -627,10 +633,10 @@ def test_told_before_a_long_outage(
     ("fired", "verdict"),
     [("47h59m", HOLDS), ("48h", HOLDS), ("48h4m", HOLDS), ("48h6m", BROKEN), (None, BROKEN)],
 )
-def test_an_outage_that_begins_with_the_wake_may_be_told_then(
+def test_an_outage_that_begins_with_the_wake_may_be_announced_then(
     fired: str | None, verdict: Verdict
 ) -> None:
-    """Nobody can be told of it before: within five waking minutes, before it has lasted so long
+    """No alert can come before it: within five awake minutes, before it has lasted so long
     that it counts."""
     world = a_day([fault("suspend", at="12h", lasts="36h")], duration="3d")
     world.attempts(good=("1m", "56h"), bad=("48h", "50h"))
@@ -641,7 +647,8 @@ def test_an_outage_that_begins_with_the_wake_may_be_told_then(
 
 
 def test_without_alerting_nothing_is_known() -> None:
-    """Nothing that could alert was deployed: that is not a pass, and no failure of an alert either."""
+    """Nothing that could alert was deployed: that is not a pass, and no failure of an alert
+    either."""
     assert found(ALERT, a_day().attempts(bad=("1h",))).verdict is UNKNOWN
 
 
@@ -712,7 +719,7 @@ def test_a_check_that_raises_is_unknown(name: str, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_killed_run_shows_what_broke_and_nothing_that_held() -> None:
-    """Until it broke off all was well; that is no promise for the rest."""
+    """Until it broke off all was well; that promises nothing for the rest."""
     world = a_day().attempts(good=("1h",), bad=("2h",))
     findings = judged(world, killed_at="3h")
     assert findings[FLOWS].verdict is BROKEN

@@ -105,7 +105,8 @@ def test_the_model_renews_when_the_binary_did(name: str) -> None:
 
 
 def test_the_report_of_1481() -> None:
-    """A pause of 17 min with certificates of 10 min: 1020 s late for ever, 11 min of every 21 out."""
+    """A pause of 17 min with certificates of 10 min: 1020 s late for ever, 11 min of every 21
+    out."""
     plan, history = recorded("ztunnel_1481-1.31.0-rc.0")
     late_s = {
         row.late_s
@@ -122,7 +123,8 @@ def test_the_report_of_1481() -> None:
 
 
 def test_the_nights_of_a_week() -> None:
-    """24 h certificates, 8 h nights: the first outage begins on the third day, when J is 16 h."""
+    """24 h certificates, 8 h nights: the first outage begins on the third day, when the clock drift
+    is 16 h."""
     plan, history = recorded("nightly_sleep-1.28.0")
     done_s = [
         row.done_world_s for row in renewals(plan, history) if row.identity == "default/server"
@@ -138,7 +140,8 @@ def test_the_authority_away_at_renewal() -> None:
 
 
 def test_the_storm_of_requests() -> None:
-    """Stepped back by 13 h, 1.31.0-rc.0 asked without end; it was stopped after a bounded number."""
+    """Stepped back by 13 h, 1.31.0-rc.0 sent requests without end; it was stopped after a bounded
+    number."""
     plan, history = recorded("backward_step-1.31.0-rc.0")
     assert verdicts("backward_step-1.31.0-rc.0")["ca_not_flooded"] is Verdict.BROKEN
     assert history.events[-1]["reason"] == "csr_flood"
@@ -147,9 +150,9 @@ def test_the_storm_of_requests() -> None:
 
 
 @pytest.mark.parametrize("name", OF_CLUSTERS)
-def test_a_cluster_tells_what_really_ran(name: str) -> None:
+def test_a_cluster_records_what_really_ran(name: str) -> None:
     """The versions of kubelets, istiod and every ztunnel, and the images by their ids; no path of
-    whoever ran it."""
+    the user."""
     subject = recorded(name)[1].events[0]["subject"]
     assert set(subject["kubernetes"].values()) == {"v1.34.11"}
     assert all(versions == ["1.31.0-rc.0"] for versions in subject["ztunnel"].values())
@@ -193,7 +196,7 @@ def test_the_guard_makes_a_cluster_recover_that_without_it_does_not() -> None:
 
 def test_in_a_cluster_our_alert_fires_before_the_outage_and_the_reported_one_never() -> None:
     """By a Prometheus of profile full. After the wake the next renewal is late by the sleep, which
-    is told for minutes before the certificate runs out; the alert of the report waits for a metric
+    fires for minutes before the certificate runs out; the alert of the report waits for a metric
     that ztunnel does not have."""
     _, history = recorded("short_sleep_with_alerts-kind-1.31.0-rc.0")
     fired = [(event["alert"], event.world_ns) for event in history.of("alert_fired")]
@@ -208,8 +211,8 @@ def test_in_a_cluster_our_alert_fires_before_the_outage_and_the_reported_one_nev
 
 
 def test_a_cured_ztunnel_is_a_surprise() -> None:
-    """Its time base is taken anew at every conversion: no outage in a week of nights, which nobody
-    expects of 1.31."""
+    """Its time base is taken again at every conversion: no outage in a week of nights, which is
+    not expected of 1.31."""
     plan, history = recorded("nightly_sleep-1.31.0-rc.0-fresh-time-base", CURED)
     outcome = compare(plan, judge(plan, history))
     assert outcome.kind is OutcomeKind.SURPRISE

@@ -22,10 +22,9 @@ def test_our_alerts_and_the_one_of_the_report(capsys: pytest.CaptureFixture[str]
     """The recorded run of the issue: ours in time, exit code 0; the reported one never, exit code
     1."""
     assert run_command(["alerts", RUN]) == ExitCode.AS_EXPECTED
-    told = capsys.readouterr().out
+    out = capsys.readouterr().out
     assert (
-        "day 0 00:48  ZtunnelCertificatesWillExpire" in told
-        and "HOLDS  alert_before_outage" in told
+        "day 0 00:48  ZtunnelCertificatesWillExpire" in out and "HOLDS  alert_before_outage" in out
     )
     assert run_command(["alerts", RUN, "--rules", AS_REPORTED, "--json"]) == ExitCode.SURPRISE
     answer = json.loads(capsys.readouterr().out)

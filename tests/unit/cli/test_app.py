@@ -105,7 +105,7 @@ def test_check_judges_a_kept_run_again(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 def test_check_of_something_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A directory that is no run: exit 3, and what a run is."""
+    """A directory that is not a run: exit 3, and what a run is."""
     assert run_command(["check", str(tmp_path)]) == ExitCode.BAD_INPUT
     assert "not a run" in capsys.readouterr().err
 
@@ -140,7 +140,7 @@ def test_usage_errors_are_bad_input(
     assert "Traceback" not in capsys.readouterr().err
 
 
-def test_help_is_no_error(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_is_not_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     """And lists the commands."""
     assert run_command(["--help"]) == 0
     out = capsys.readouterr().out
@@ -214,10 +214,10 @@ def test_a_fault_of_ours(
 ) -> None:
     """Exit 5 without a traceback on the screen; it lies in the directory of the run."""
 
-    def fall_over(*_: object) -> None:
+    def fail(*_: object) -> None:
         raise ZeroDivisionError("by zero")
 
-    monkeypatch.setattr("meshwake.runner.execution.judge", fall_over)
+    monkeypatch.setattr("meshwake.runner.execution.judge", fail)
     assert run_command(["run", str(write(tmp_path)), "--lab", "model"]) == ExitCode.HARNESS_FAULT
     err = capsys.readouterr().err
     assert "this is a fault of meshwake: ZeroDivisionError: by zero" in err
@@ -228,12 +228,12 @@ def test_a_fault_of_ours(
 def test_a_fault_outside_any_run(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """-v shows the traceback, since there is no directory to keep it in."""
+    """-v shows the traceback, since no directory keeps it."""
 
-    def fall_over() -> None:
+    def fail() -> None:
         raise ZeroDivisionError("by zero")
 
-    monkeypatch.setattr(cli, "examine", fall_over)
+    monkeypatch.setattr(cli, "examine", fail)
     assert run_command(["doctor"]) == ExitCode.HARNESS_FAULT
     assert "Traceback" not in capsys.readouterr().err
 

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(unsupported_here() is not None, reason=str(unsup
 PYTHON = os.path.realpath(sys.executable)
 H = 3600
 WITHIN_S = 20.0
-TELLS = "import time; print(time.time(), time.monotonic(), time.clock_gettime(7))"
+PRINTS_CLOCKS = "import time; print(time.time(), time.monotonic(), time.clock_gettime(7))"
 WAITS = """
 import select, time
 poller, began, due = select.epoll(), (time.time(), time.monotonic()), time.monotonic() + 7200
@@ -35,15 +35,13 @@ print("over", flush=True)
 """
 # Behind a shell without job control interrupts are ignored, and a program that the tests start
 # inherits that.
-HEARS_AN_INTERRUPT = (
-    "import signal, time\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
-)
+ON_INTERRUPT = "import signal, time\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
 needs_faketime = pytest.mark.skipif(library() is None, reason="needs python-libfaketime")
 
 
 @dataclass(frozen=True)
 class Done:
-    """What a command said, its program included, and how it ended."""
+    """What a command printed, its program included, and how it ended."""
 
     stdout: str
     stderr: str
@@ -78,8 +76,8 @@ def meshwake(capfd: pytest.CaptureFixture[str]) -> Meshwake:
 def test_a_program_sees_moved_clocks_from_its_start(
     options: tuple[str, ...], ahead: tuple[float, ...], meshwake: Meshwake
 ) -> None:
-    """Its output is all that stdout has; what we did is said on stderr."""
-    done = meshwake("exec", *options, "--", PYTHON, "-S", "-c", TELLS)
+    """Its output is all that stdout has; our messages go to stderr."""
+    done = meshwake("exec", *options, "--", PYTHON, "-S", "-c", PRINTS_CLOCKS)
     own = (time.time(), time.monotonic(), time.clock_gettime(time.CLOCK_BOOTTIME))
     shown = [float(word) for word in done.stdout.split()]
     assert [a - b for a, b in zip(shown, own, strict=True)] == pytest.approx(ahead, abs=WITHIN_S)
@@ -99,11 +97,11 @@ def test_a_jump_while_it_runs(meshwake: Meshwake) -> None:
 
 
 @pytest.mark.parametrize("injector", ["vdso", pytest.param("faketime", marks=needs_faketime)])
-def test_a_sleep_that_would_take_hours_by_our_doing_is_no_hang(
+def test_a_sleep_that_would_take_hours_by_our_doing_does_not_hang(
     injector: str, meshwake: Meshwake
 ) -> None:
     """It began after the move and hands the kernel a time of the moved clock: the program is ended,
-    and it is said."""
+    and it is reported."""
     program = "import time; time.sleep(0.5)"
     done = meshwake(
         "exec", "--awake", "1h", "--injector", injector, "--", PYTHON, "-S", "-c", program
@@ -135,7 +133,7 @@ def test_a_thread_that_sleeps_too_long_is_named_and_the_others_go_on(meshwake: M
     )
 
 
-def test_a_signal_that_ends_it_is_told_as_shells_do(meshwake: Meshwake) -> None:
+def test_a_signal_that_ends_it_gives_the_exit_code_of_shells(meshwake: Meshwake) -> None:
     """128 + N."""
     program = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
     assert (
@@ -147,7 +145,7 @@ def test_a_signal_that_ends_it_is_told_as_shells_do(meshwake: Meshwake) -> None:
 def test_an_interrupt_reaches_the_program() -> None:
     """It may end in order; we end with 130, and nothing is left."""
     program = (
-        f"{HEARS_AN_INTERRUPT}try: time.sleep(600)\nexcept KeyboardInterrupt: print('in order', "
+        f"{ON_INTERRUPT}try: time.sleep(600)\nexcept KeyboardInterrupt: print('in order', "
         "flush=True)"
     )
     command = [
@@ -190,7 +188,7 @@ def test_an_interrupt_at_the_first_word_reaches_it_too(
         "try: open('ready', 'w'); time.sleep(600)\nexcept KeyboardInterrupt: print('in order', "
         "flush=True)"
     )
-    program = f"{HEARS_AN_INTERRUPT}{waits}"
+    program = f"{ON_INTERRUPT}{waits}"
     monkeypatch.chdir(tmp_path)
 
     def interrupted(_: str) -> None:
@@ -218,7 +216,7 @@ def test_what_executes_others_is_given_to_faketime(meshwake: Meshwake) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "said"),
+    ("arguments", "code", "message"),
     [
         (["exec", "--", "true"], 3, "no movement of the clocks was given"),
         (["exec", "--step", "1h", "--suspend", "1h", "--", "true"], 3, "one movement at a time"),
@@ -258,12 +256,12 @@ def test_what_executes_others_is_given_to_faketime(meshwake: Meshwake) -> None:
     ],
 )
 def test_mistakes(
-    arguments: list[str], code: int, said: str, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], code: int, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Are told with what to do; nothing is started, no traceback."""
+    """Are reported with what to do; nothing is started, no traceback."""
     assert run_command(["clock", *arguments]) == code
     out, err = capsys.readouterr()
-    assert said in err and out == "" and "Traceback" not in err
+    assert message in err and out == "" and "Traceback" not in err
 
 
 @pytest.fixture
@@ -281,21 +279,21 @@ def waiter(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
 def test_a_running_process_from_one_command_to_the_next(
     waiter: tuple[subprocess.Popen[bytes], Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Each goes on from where the last one left its clocks; what is said was measured in it."""
+    """Each goes on from where the last one left its clocks; the readings were taken in it."""
     process, log = waiter
     pid = str(process.pid)
-    said = []
+    outputs = []
     for options in ([], ["--suspend", "8h"], ["--step=-1h"], [], ["--awake", "2h"]):
         assert run_command(["clock", "attach", pid, *options]) == 0
-        said.append(capsys.readouterr().out)
-    assert "moved by wall +0.000 s, monotonic +0.000 s, boottime +0.000 s" in said[0]
+        outputs.append(capsys.readouterr().out)
+    assert "moved by wall +0.000 s, monotonic +0.000 s, boottime +0.000 s" in outputs[0]
     assert (
         "moved by wall +28800.000 s, monotonic +0.000 s, boottime +28800.000 s (measured in it"
-        in said[1]
+        in outputs[1]
     )
-    assert "moved by wall +25200.000 s, monotonic +0.000 s, boottime +28800.000 s" in said[2]
+    assert "moved by wall +25200.000 s, monotonic +0.000 s, boottime +28800.000 s" in outputs[2]
     assert (
-        said[3]
+        outputs[3]
         == f"process {pid}: moved by wall +25200.000 s, monotonic +0.000 s, boottime +28800.000 s\n"
     )
     assert process.wait(WITHIN_S) == 0

@@ -50,12 +50,12 @@ def test_a_plan_of_up_is_printed_whole_and_nothing_is_touched(capsys: Says) -> N
         run_command(["up", "--dry-run", "--profile", "full", "--istio", "1.30", "--nodes", "3"])
         == 0
     )
-    said = capsys.readouterr()
+    printed = capsys.readouterr()
     assert (
         run_command(["up", "--dry-run", "--profile", "full", "--istio", "1.30", "--nodes", "3"])
         == 0
     )
-    assert capsys.readouterr() == said and said.err == ""
+    assert capsys.readouterr() == printed and printed.err == ""
     for word in (
         "preflight",
         "kind create cluster",
@@ -66,8 +66,8 @@ def test_a_plan_of_up_is_printed_whole_and_nothing_is_touched(capsys: Says) -> N
         "cert-manager",
         "health",
     ):
-        assert word in said.out
-    assert "4 machines made by kind" in said.out
+        assert word in printed.out
+    assert "4 machines made by kind" in printed.out
     assert run_command(["up", "--dry-run", "--json"]) == 0
     steps = json.loads(capsys.readouterr().out)
     assert [step["step"] for step in steps][:3] == ["preflight", "images", "cluster"]
@@ -102,19 +102,19 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("words", "said"), BAD, ids=[" ".join(words) for words, _ in BAD])
-def test_bad_input_is_refused_by_name(words: list[str], said: str, capsys: Says) -> None:
+@pytest.mark.parametrize(("words", "message"), BAD, ids=[" ".join(words) for words, _ in BAD])
+def test_bad_input_is_refused_by_name(words: list[str], message: str, capsys: Says) -> None:
     """Exit 3, one message, no traceback, nothing touched."""
     assert run_command(words) == ExitCode.BAD_INPUT
     shown = capsys.readouterr()
-    assert said in shown.err and "Traceback" not in shown.err and shown.out == ""
+    assert message in shown.err and "Traceback" not in shown.err and shown.out == ""
     assert not clusters_dir().exists()
 
 
 def test_up_says_all_that_is_missing_at_once(capsys: Says) -> None:
     """Programs and engine, each with what to do; exit 4."""
     assert run_command(["up"]) == ExitCode.LAB_UNAVAILABLE
-    said = capsys.readouterr().err
+    err = capsys.readouterr().err
     for words in (
         "docker: not found",
         "kind: not found",
@@ -122,19 +122,19 @@ def test_up_says_all_that_is_missing_at_once(capsys: Says) -> None:
         "run: make tools",
         "nothing listens",
     ):
-        assert words in said
+        assert words in err
     assert not clusters_dir().exists()
 
 
 @pytest.mark.parametrize("words", [["down"], ["down", "--all"], ["down", "--name", "t"]])
 def test_down_without_an_engine(words: list[str], capsys: Says) -> None:
-    """What cannot be asked is not claimed to be gone."""
+    """What cannot be queried is not claimed to be gone."""
     assert run_command(words) == ExitCode.LAB_UNAVAILABLE
     assert "nothing listens" in capsys.readouterr().err
 
 
 def test_an_engine_that_refuses_us(monkeypatch: pytest.MonkeyPatch, capsys: Says) -> None:
-    """No permission: said, with the group to join."""
+    """No permission: reported, with the group to join."""
 
     def refuse(*words: Any, **about: Any) -> Any:
         raise PermissionError(13, "Permission denied")
@@ -145,16 +145,16 @@ def test_an_engine_that_refuses_us(monkeypatch: pytest.MonkeyPatch, capsys: Says
 
 
 def test_down_asks_which_one(monkeypatch: pytest.MonkeyPatch, capsys: Says) -> None:
-    """Two are there, and somebody else's."""
+    """Two are there, and a foreign one."""
     names = {"meshwake-a": "meshwake-a", "meshwake-b": "meshwake-b", "kind-worker": "kind"}
     world = World(
         machines={name: machine(name, cluster=cluster) for name, cluster in names.items()}
     )
     with_engine(monkeypatch, world)
     assert run_command(["down"]) == ExitCode.BAD_INPUT
-    said = capsys.readouterr().err
-    assert "which cluster? say --name NAME, or --all; there are:\n  meshwake-a: " in said
-    assert "  meshwake-b: " in said and "kind-worker" not in said
+    err = capsys.readouterr().err
+    assert "which cluster? say --name NAME, or --all; there are:\n  meshwake-a: " in err
+    assert "  meshwake-b: " in err and "kind-worker" not in err
     assert run_command(["down", "--all", "--dry-run"]) == 0
     assert len(world.machines) == 3
     assert run_command(["down", "--all"]) == 0
@@ -176,15 +176,17 @@ STATES: list[tuple[str, Callable[[World], None], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "change", "said"), STATES, ids=[name for name, _, _ in STATES])
+@pytest.mark.parametrize(
+    ("name", "change", "expected"), STATES, ids=[name for name, _, _ in STATES]
+)
 def test_status_says_how_it_is(
     name: str,
     change: Callable[[World], None],
-    said: str,
+    expected: str,
     monkeypatch: pytest.MonkeyPatch,
     capsys: Says,
 ) -> None:
-    """Asked of the engine, not of a memory."""
+    """Read from the engine, not from a record."""
     choice = choose_stack(read_pins(), name="t")
     state = ClusterState.of("meshwake-t")
     state.write(Record("meshwake-t", choice, 1_700_000_000, 1_700_000_100))
@@ -195,7 +197,7 @@ def test_status_says_how_it_is(
     with_engine(monkeypatch, world)
     assert run_command(["status", "--json"]) == 0
     (shown,) = json.loads(capsys.readouterr().out)["clusters"]
-    assert shown["state"] in said.split("|") and shown["choice"]["istio"] == choice.istio
+    assert shown["state"] in expected.split("|") and shown["choice"]["istio"] == choice.istio
     assert run_command(["status"]) == 0
     assert capsys.readouterr().out.startswith(f"meshwake-t: {shown['state']}, begun ")
 
@@ -203,7 +205,7 @@ def test_status_says_how_it_is(
 def test_status_says_what_runs_and_what_was_changed_since(
     monkeypatch: pytest.MonkeyPatch, capsys: Says
 ) -> None:
-    """By the cluster's own word, not by what was asked for."""
+    """As the cluster reports it, not as it was requested."""
     state = ClusterState.of("meshwake-t")
     state.write(
         Record("meshwake-t", choose_stack(read_pins(), name="t"), 1_700_000_000, 1_700_000_100)
@@ -217,11 +219,11 @@ def test_status_says_what_runs_and_what_was_changed_since(
     )
     with_engine(monkeypatch, World(machines={"n": machine("n", cluster="meshwake-t")}))
     assert run_command(["status"]) == 0
-    said = capsys.readouterr().out
-    assert "runs: Kubernetes v1.34.11, istiod that does not answer, ztunnel 1.31.0-rc.0" in said
+    out = capsys.readouterr().out
+    assert "runs: Kubernetes v1.34.11, istiod that does not answer, ztunnel 1.31.0-rc.0" in out
     assert (
         "changed since up: DaemonSet a/z: SECRET_TTL is 240s, was 600s (meshwake up restores it)"
-        in said
+        in out
     )
 
 
@@ -241,9 +243,9 @@ def test_status_while_up_is_at_work(monkeypatch: pytest.MonkeyPatch, capsys: Say
         assert run_command(["status"]) == 0
         assert other.stdin is not None
         other.stdin.close()
-    said = capsys.readouterr().out
+    out = capsys.readouterr().out
     assert (
-        said.startswith("meshwake-t: being made") and f"in use: up (process {other.pid} on " in said
+        out.startswith("meshwake-t: being made") and f"in use: up (process {other.pid} on " in out
     )
 
 
@@ -264,7 +266,7 @@ def simulated(monkeypatch: pytest.MonkeyPatch) -> tuple[World, SimulatedCluster]
 
 
 @pytest.mark.parametrize("elsewhere", [False, True])
-def test_what_is_in_use_is_said_and_not_put_away(
+def test_what_is_in_use_is_reported_and_not_deleted(
     elsewhere: bool, monkeypatch: pytest.MonkeyPatch, capsys: Says
 ) -> None:
     """By a run of this machine, which holds the lock, or of another, whose Lease alone is seen."""
@@ -301,8 +303,8 @@ def test_status_undoes_what_a_killed_run_left(
     assert "killed" not in capsys.readouterr().err
 
 
-def test_down_puts_away_what_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A cluster whose API is away is in nobody's use."""
+def test_down_deletes_what_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cluster without an API server is not in use."""
     world, cluster = simulated(monkeypatch)
     cluster.unreachable = lambda what: True
     assert run_command(["down", "--name", "t"]) == 0
@@ -312,7 +314,7 @@ def test_down_puts_away_what_does_not_answer(monkeypatch: pytest.MonkeyPatch) ->
 def test_words_of_up_choose_for_status_and_down(
     monkeypatch: pytest.MonkeyPatch, capsys: Says
 ) -> None:
-    """The one that is made so; with a word that fits none nothing is put away."""
+    """The one that is made so; with an option that fits none nothing is deleted."""
     world, _ = simulated(monkeypatch)
     assert run_command(["status", "--json", "--profile", "full"]) == 0
     assert json.loads(capsys.readouterr().out)["clusters"] == []
@@ -357,5 +359,5 @@ def test_run_on_kind_is_refused_by_name_where_there_is_none(capsys: Says) -> Non
 
 
 def test_a_folder_that_is_one_goes_on_to_what_is_missing(tmp_path: Path) -> None:
-    """The folder is no excuse for an engine."""
+    """The folder does not replace an engine."""
     assert run_command(["up", "--folder", str(tmp_path)]) == ExitCode.LAB_UNAVAILABLE

@@ -26,8 +26,8 @@ def test_a_month_is_imported_and_run(tmp_path: Path, capsys: pytest.CaptureFixtu
         run_command(["import-sleep", str(journal), "--output", str(scenario)])
         == ExitCode.AS_EXPECTED
     )
-    told = capsys.readouterr()
-    assert "asleep 2 times (16h1m)" in told.err and told.out == f"{scenario}\n"
+    printed = capsys.readouterr()
+    assert "asleep 2 times (16h1m)" in printed.err and printed.out == f"{scenario}\n"
     assert run_command(["run", str(scenario), "--lab", "model", "--json"]) == ExitCode.SURPRISE
     findings = {
         each["check"]: each["verdict"] for each in json.loads(capsys.readouterr().out)["findings"]
@@ -117,14 +117,14 @@ def test_what_was_not_understood_is_shown(capsys: pytest.CaptureFixture[str]) ->
         run_command(["import-sleep", str(JOURNALS / "windows_evtx_dump.xml")])
         == ExitCode.AS_EXPECTED
     )
-    told = capsys.readouterr()
-    assert "5 entries: 2 are of sleep, 0 of something else, 3 not understood" in told.err
-    assert "entry 5: breaks off" in told.err
-    assert told.out.startswith("# Made by meshwake import-sleep from windows_evtx_dump.xml")
+    printed = capsys.readouterr()
+    assert "5 entries: 2 are of sleep, 0 of something else, 3 not understood" in printed.err
+    assert "entry 5: breaks off" in printed.err
+    assert printed.out.startswith("# Made by meshwake import-sleep from windows_evtx_dump.xml")
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--as", "nap"], "invalid value 'nap' for --as: expected one of suspend, pause"),
         (["--zone", "Mars/Olympus"], "invalid value 'Mars/Olympus' for --zone"),
@@ -134,19 +134,21 @@ def test_what_was_not_understood_is_shown(capsys: pytest.CaptureFixture[str]) ->
         (["--output", "/nowhere/x.toml"], "cannot be written"),
     ],
 )
-def test_wrong_options(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_options(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Exit code 3 and a sentence, never a traceback."""
     assert (
         run_command(["import-sleep", str(JOURNALS / "pmset_macbook.log"), *arguments])
         == ExitCode.BAD_INPUT
     )
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_a_journal_without_sleep_has_nothing_to_import(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Said with how much was read."""
+    """Reported with how much was read."""
     (tmp_path / "j.json").write_text(
         (JOURNALS / "systemd_laptop.json").read_text().splitlines()[0] + "\n"
     )

@@ -1,8 +1,8 @@
 """A machine whose clocks can be set, behind the commands that really enter one: the scripts run in
-a real shell, on a /proc of its own and with a `date` of its own. It tells lies when it is asked to.
+a real shell, on a /proc of its own and with a `date` of its own. It gives wrong readings on
+request.
 
-    python machines.py DIRECTORY exec NODE sh -c SCRIPT ...     what stands where `docker exec`
-                                                                would
+    python machines.py DIRECTORY exec NODE sh -c SCRIPT ...     in the place of `docker exec`
 
 `answer` does what those scripts do without starting programs, for tests of what is built upon them.
 """
@@ -31,9 +31,9 @@ YEAR_NS = 365 * 86_400 * NS
 @dataclass(frozen=True)
 class Machine:
     """What it is. `ahead_ns`: of the real monotonic clock (0: it is the same kernel, whatever it
-    says). `deaf`: sets nothing and says that it did; `resynced`: puts its clock back a moment after
-    it was set; `moves_ours`: a file that the clock is written to that stands for the test machine's
-    own; `dead`: cannot be entered."""
+    says). `deaf`: sets nothing and says that it did; `resynced`: restores its clock a moment after
+    it was set; `moves_ours`: a file that the clock is written to, in the place of the test
+    machine's own; `dead`: cannot be entered."""
 
     boot_id: str = BOOT_ID
     ahead_ns: int = YEAR_NS
@@ -78,9 +78,9 @@ class Box:
 
     @property
     def now(self) -> Machine:
-        said = json.loads((self.directory / "machine.json").read_text())
-        syncs = tuple((pid, name) for pid, name in said["syncs"])
-        return Machine(**{**said, "syncs": syncs, "signals": tuple(said["signals"])})
+        fields = json.loads((self.directory / "machine.json").read_text())
+        syncs = tuple((pid, name) for pid, name in fields["syncs"])
+        return Machine(**{**fields, "syncs": syncs, "signals": tuple(fields["signals"])})
 
     @now.setter
     def now(self, machine: Machine) -> None:
@@ -93,7 +93,7 @@ class Box:
 
 
 def answer(way: Way, node: str, argv: Sequence[str], within_s: float) -> Answer:
-    """Stands where Way.run does, in this process."""
+    """In the place of Way.run, in this process."""
     from meshwake.clocks.movers import node_access as inside
     from meshwake.clocks.movers import timesync
 
@@ -101,20 +101,20 @@ def answer(way: Way, node: str, argv: Sequence[str], within_s: float) -> Answer:
     machine, script, arguments = box.now, argv[2], argv[4:]
     if machine.dead:
         return inside.Answer(125, "", "Error: No such container")
-    said = ""
+    output = ""
     if script == inside.READ:
         up_ns = machine.monotonic_ns + machine.slept_ns
         now_ns = machine.monotonic_ns
         wall_ns = now_ns + machine.base_ns
         up = f"{up_ns // NS}.{up_ns % NS // 10_000_000:02d}"
-        said = (
+        output = (
             f"boot_id {machine.boot_id}\nclocks {now_ns} {up} "
             f"{wall_ns // NS}.{wall_ns % NS:09d} {now_ns}"
         )
     elif script == inside.SET_BASE:
         _set(box, int(arguments[0]))
     elif script == inside.RIGHTS:
-        said = (
+        output = (
             f"capabilities {machine.capabilities:x}\nuser_namespace "
             f"{' '.join(machine.uid_map.split())}"
         )
@@ -123,10 +123,12 @@ def answer(way: Way, node: str, argv: Sequence[str], within_s: float) -> Answer:
             f"init {machine.init}",
             *(f"process {pid} 4018 {name}" for pid, name in machine.syncs),
         ]
-        said = "\n".join([*lines, *([f"implicit {machine.implicit}"] if machine.implicit else [])])
+        output = "\n".join(
+            [*lines, *([f"implicit {machine.implicit}"] if machine.implicit else [])]
+        )
     else:
         box.change(signals=(*machine.signals, " ".join(arguments)))
-    return inside.Answer(0, said, "")
+    return inside.Answer(0, output, "")
 
 
 def _set(box: Box, base_ns: int) -> None:

@@ -56,8 +56,9 @@ def test_a_suspend_moves_wall_and_boottime_and_not_monotonic() -> None:
     assert after(lambda clock: clock.suspend(800)) == ClockReading(800, 0, 800)
 
 
-def test_a_pause_stops_all_three_until_the_wall_clock_is_put_right() -> None:
-    """17 min stopped, 25 s later corrected: J is 17 min, boottime has parted from nothing."""
+def test_a_pause_stops_all_three_until_the_wall_clock_is_corrected() -> None:
+    """17 min stopped, 25 s later corrected: the clock drift is 17 min, boottime has parted from
+    nothing."""
     clock = NodeClock(START)
     clock.pause(1_020, 25)
     assert clock.reading(1_019).since(START) == ClockReading(0, 0, 0)
@@ -80,7 +81,7 @@ def test_a_drift_lets_the_wall_clock_run_at_its_rate_and_ends() -> None:
 
 
 def test_a_freeze_moves_no_clock_apart_and_stops_the_processes() -> None:
-    """docker pause is no suspend."""
+    """docker pause is not a suspend."""
     clock = NodeClock(START)
     clock.freeze(500)
     assert clock.reading(500).since(START) == ClockReading(500, 500, 500)
@@ -190,7 +191,7 @@ def test_a_wall_time_is_reached_to_the_nanosecond_from_amid_a_drift(
 
 @settings(derandomize=True, deadline=None)
 @given(stories, st.integers(0, 400_000))
-def test_processes_run_again_at_the_moment_they_are_said_to(
+def test_processes_run_again_at_the_planned_moment(
     story: list[tuple[int, tuple[str, ...]]], world_ns: int
 ) -> None:
     """world_ns_when_running is now when they run, else the end of what holds them."""
@@ -237,7 +238,7 @@ def test_a_clock_is_built_from_planned_faults_in_order_of_time() -> None:
 
 
 def test_a_restart_planned_within_a_sleep_does_nothing_to_the_clock() -> None:
-    """It is no fault of clocks; when it happens is the lab's affair."""
+    """It is not a clock fault; when it happens is the lab's affair."""
     night = planned(0, "suspend", 1_000, lasts_ns=8_000)
     with_restart = build_clock(START, (night, planned(1, "restart", 5_000)))
     assert with_restart.reading(20_000) == build_clock(START, (night,)).reading(20_000)
@@ -261,7 +262,7 @@ def test_a_drift_that_ends_where_another_begins_gives_way_to_it() -> None:
 def test_when_boottime_has_reached_a_time(
     story: list[tuple[int, tuple[str, ...]]], from_ns: int, wait_ns: int
 ) -> None:
-    """Then it has, and a nanosecond before it had not, or nobody had asked yet."""
+    """Then it has, and a nanosecond before it had not, or the clock had not been read yet."""
     clock = clock_of(story)
     due_ns = clock.reading(from_ns).boottime_ns + wait_ns
     found_ns = clock.world_ns_at_boottime(due_ns, from_ns)

@@ -1,7 +1,7 @@
 """A cluster without a cluster: ztunnels as the model has them, behind the same promise that kr8s
 keeps.
 
-Time is virtual and passes only when somebody sleeps; every timer that falls due meanwhile fires at
+Time is virtual and passes only during a sleep; every timer that falls due meanwhile fires at
 its own moment.
 """
 
@@ -95,9 +95,9 @@ class SimulatedCluster(FakeKubernetes):
     calls: list[str] = field(default_factory=list)
     logs: list[str] = field(default_factory=list)
     istiods: int = 1
-    signs: bool = True  # False: only what is asked for at the start
+    signs: bool = True  # False: only what is requested at the start
     istiod_nodes: tuple[str, ...] = ()
-    moves_to: tuple[str, ...] = ()  # where istiod comes back after it was away
+    moves_to: tuple[str, ...] = ()  # where istiod comes back after an outage
     authority_clock: Clock | None = None
     istio: str = ""
     lifetime_s: int = 86_400
@@ -167,10 +167,9 @@ class SimulatedCluster(FakeKubernetes):
     def _ask(self, running: Running, identity: str) -> None:
         answer = self._answer()
         if answer.certificate is None:
-            told = "certificate renewal failed (the authority does not answer)"
-            self.logs.append(
-                f"{self.now_ns} {told} id=spiffe://cluster.local/ns/{identity.replace('/', '/sa/')}"
-            )
+            failure = "certificate renewal failed (the authority does not answer)"
+            spiffe = f"spiffe://cluster.local/ns/{identity.replace('/', '/sa/')}"
+            self.logs.append(f"{self.now_ns} {failure} id={spiffe}")
         running.due[identity] = running.answered(identity, answer, self.reading(running.node))
 
     def _answer(self) -> Answer:
@@ -200,7 +199,7 @@ class SimulatedCluster(FakeKubernetes):
         behaviour = BEHAVIOURS[self.plan.behaviour_class]
         ztunnel = Ztunnel(identities, behaviour, self.lifetime_s, base, Random(self._started))
         name = f"ztunnel-{self._started}"
-        # Not ready before it has heard from istiod.
+        # Not ready before it has an answer of istiod.
         ready, labels = self.istiods > 0, {"app": "ztunnel"}
         pod = Pod(
             "istio-system", name, f"uid-{name}", self.node_names[node], ready, labels, started=True

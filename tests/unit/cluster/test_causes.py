@@ -46,7 +46,7 @@ def test_every_kind_of_failure_is_recorded() -> None:
 
 
 def test_a_healthy_cluster_has_no_causes(tmp_path: Path) -> None:
-    """A pod that was started anew once and is well now is none, nor is a warning that is over."""
+    """A pod that was restarted once and is well now is none, nor is a warning that is over."""
     pods: list[dict[str, Any]] = [
         {
             "metadata": {"namespace": "a", "name": "b"},
@@ -89,7 +89,7 @@ def test_a_healthy_cluster_has_no_causes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "expected"),
     [
         ("", ""),
         ("2026-11-30T02:00:00Z stderr F one\n2026-11-30T02:00:00Z stdout F two\n", "two"),
@@ -105,8 +105,8 @@ def test_a_healthy_cluster_has_no_causes(tmp_path: Path) -> None:
         ("F1130 02:00:00.0 1 main.go:7] gone\nbye\n", "F1130"),
     ],
 )
-def test_last_words(text: str, said: str) -> None:
-    assert last_words(text).startswith(said) and bool(last_words(text)) == bool(said)
+def test_last_words(text: str, expected: str) -> None:
+    assert last_words(text).startswith(expected) and bool(last_words(text)) == bool(expected)
 
 
 _JSON = st.recursive(
@@ -122,7 +122,7 @@ _JSON = st.recursive(
     st.text(),
     st.dictionaries(st.sampled_from(["n/kubelet.log", "n/pods/a_b_c/d/0.log", "x"]), st.text()),
 )
-def test_whatever_logs_hold_nothing_falls_over(error: str, logs: dict[str, str]) -> None:
+def test_no_log_makes_it_fail(error: str, logs: dict[str, str]) -> None:
     first_cause(Evidence({}, logs), error)
 
 

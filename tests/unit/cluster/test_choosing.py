@@ -1,4 +1,4 @@
-"""Which cluster a command means: the one that was named, or the only one that fits what was said."""
+"""Which cluster a command means: the one that was named, or the only one that fits the options."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def made(name: str, world: World, **about: Any) -> Choice:
     return choice
 
 
-def asked(nodes: str = "", version: str = NEWEST, **words: Any) -> Plan:
+def requested(nodes: str = "", version: str = NEWEST, **words: Any) -> Plan:
     of = plan(nodes=nodes) if nodes else plan()
     return of.model_copy(update={"version": version, "cluster": PlannedCluster(**words)})
 
@@ -47,7 +47,7 @@ def chosen(world: World, of: Plan) -> Choice:
 
 
 def test_the_only_cluster_there_is_is_used_whatever_it_was_made_of() -> None:
-    """Another name, other parts, another Kubernetes, from a mirror: nothing of it need be said
+    """Another name, other parts, another Kubernetes, from a mirror: none of it needs an option
     again."""
     world = World()
     choice = made(
@@ -60,8 +60,12 @@ def test_the_only_cluster_there_is_is_used_whatever_it_was_made_of() -> None:
         without_parts=["waypoint"],
         mirror="mirror.test:5000",
     )
-    assert chosen(world, asked()) == choice
-    assert chosen(world, asked(name="mine")) == chosen(world, asked(name="meshwake-mine")) == choice
+    assert chosen(world, requested()) == choice
+    assert (
+        chosen(world, requested(name="mine"))
+        == chosen(world, requested(name="meshwake-mine"))
+        == choice
+    )
 
 
 def test_of_several_the_one_that_fits() -> None:
@@ -70,12 +74,16 @@ def test_of_several_the_one_that_fits() -> None:
     bare = made("bare", world, istio=NEWEST, without_parts=["waypoint"])
     older = made("older", world, istio=OLDER)
     big = made("big", world, istio=NEWEST, workers=4, with_parts=["hubble"])
-    assert chosen(world, asked(version=OLDER)) == older
-    assert chosen(world, asked(with_parts=("hubble",))) == chosen(world, asked(workers=4)) == big
-    assert chosen(world, asked(without_parts=("waypoint",))) == bare
+    assert chosen(world, requested(version=OLDER)) == older
+    assert (
+        chosen(world, requested(with_parts=("hubble",)))
+        == chosen(world, requested(workers=4))
+        == big
+    )
+    assert chosen(world, requested(without_parts=("waypoint",))) == bare
     four = "".join(f'[[node]]\nname = "n{at}"\nidentities = ["default/{at}"]\n' for at in "abcd")
     four = four.replace("default/a", "default/client").replace("default/b", "default/server")
-    assert chosen(world, asked(nodes=four)) == big
+    assert chosen(world, requested(nodes=four)) == big
 
 
 def test_several_that_fit_are_listed() -> None:
@@ -84,7 +92,7 @@ def test_several_that_fit_are_listed() -> None:
     made("a", world, istio=NEWEST)
     made("b", world, istio=NEWEST, workers=3)
     with pytest.raises(BadInput) as refused:
-        chosen(world, asked())
+        chosen(world, requested())
     lines = str(refused.value).splitlines()
     assert lines[0] == "run: which cluster? say --name NAME; there are:"
     assert [line.split(":")[0].strip() for line in lines[1:]] == ["meshwake-a", "meshwake-b"]
@@ -96,7 +104,7 @@ def test_one_that_is_named_and_does_not_fit_is_refused() -> None:
     world = World()
     made("a", world, istio=OLDER, without_parts=["waypoint"])
     with pytest.raises(BadInput) as refused:
-        chosen(world, asked(name="a", with_parts=("waypoint",), kubernetes="1.37", workers=3))
+        chosen(world, requested(name="a", with_parts=("waypoint",), kubernetes="1.37", workers=3))
     for words in (
         f"Istio {OLDER} there, {NEWEST} requested",
         "without waypoint there",
@@ -106,22 +114,22 @@ def test_one_that_is_named_and_does_not_fit_is_refused() -> None:
         assert words in str(refused.value)
 
 
-def test_without_any_that_fits_one_is_made_as_was_said() -> None:
-    """And it is said why those that are there are not used."""
+def test_without_any_that_fits_one_is_made_from_the_options() -> None:
+    """And the reasons why those that are there are not used are printed."""
     world = World()
     choice, remarks = choose_cluster(
-        asked(name="new", profile="full", workers=3), SimulatedEngine(world)
+        requested(name="new", profile="full", workers=3), SimulatedEngine(world)
     )
     assert (choice.name, choice.profile, choice.workers, remarks) == ("meshwake-new", "full", 3, [])
     made("older", world, istio=OLDER)
-    choice, remarks = choose_cluster(asked(nodes=TWO_NODES), SimulatedEngine(world))
+    choice, remarks = choose_cluster(requested(nodes=TWO_NODES), SimulatedEngine(world))
     assert choice.istio == NEWEST
     assert remarks == [f"meshwake-older is there, but Istio {OLDER} there, {NEWEST} requested"]
 
 
 def test_what_is_gone_is_not_there() -> None:
-    """Somebody removed the machines; only the memory is left. It is no reason to make an old one
-    again."""
+    """The machines were removed; only the memory is left. That does not make it right to make an
+    old one again."""
     world = World()
     made("gone", world, istio=OLDER)
     world.machines.clear()
@@ -145,7 +153,7 @@ def test_the_version_under_test_is_that_of_the_cluster(monkeypatch: pytest.Monke
 
 
 def test_down_means_the_only_one_that_fits() -> None:
-    """Words of `up` choose; without any, one that nobody remembers is meant too."""
+    """Words of `up` choose; without any, one without a record is meant too."""
     world = World()
     world.machines["m"] = machine("m", cluster="meshwake-lost")
     there = remembered(SimulatedEngine(world))
@@ -174,7 +182,7 @@ def test_a_version_may_be_a_minor(wanted: str) -> None:
 
 
 def test_the_folder_is_remembered(tmp_path: Any) -> None:
-    """What was taken from files once is taken from there again; a folder that is gone is not asked
+    """What was taken from files once is taken from there again; a folder that is gone is not read
     for."""
     state = ClusterState.of("meshwake-f")
     assert state.remembered_folder(None) is None

@@ -19,13 +19,13 @@ class Looked(FakeKubernetes):
     """A Kubernetes that only answers what nodes there are; anything else is a fault."""
 
     def __init__(self, nodes: list[dict[str, Any]]) -> None:
-        self.nodes, self.asked = nodes, 0
+        self.nodes, self.requests = nodes, 0
 
     def all(
         self, kind: str, namespace: str | None = None, labels: Any = None
     ) -> list[dict[str, Any]]:
         assert kind == "Node"
-        self.asked += 1
+        self.requests += 1
         return self.nodes
 
     def close(self) -> None:
@@ -59,7 +59,7 @@ def connect_to(kube: Looked) -> Callable[[Path, str | None], Any]:
 
 
 def test_it_is_looked_at_and_its_workers_come_first(tmp_path: Path) -> None:
-    """Not ours: nothing of it may be put away."""
+    """Not ours: nothing of it may be deleted."""
     path = kubeconfig(tmp_path)
     before = path.read_bytes()
     cluster = existing_cluster(path, None, connect=connect_to(Looked(HOME)))
@@ -85,16 +85,16 @@ PRODUCTION: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("about", "said"), PRODUCTION)
-def test_what_looks_like_production_is_refused_before_it_is_asked(
-    tmp_path: Path, about: dict[str, Any], said: str
+@pytest.mark.parametrize(("about", "message"), PRODUCTION)
+def test_what_looks_like_production_is_refused_before_any_request(
+    tmp_path: Path, about: dict[str, Any], message: str
 ) -> None:
     """By what its kubeconfig says; and let through only under its own name."""
     kube = Looked(HOME)
     path = kubeconfig(tmp_path, **about)
-    with pytest.raises(BadInput, match=rf"{said}.*say: --i-know"):
+    with pytest.raises(BadInput, match=rf"{message}.*say: --i-know"):
         existing_cluster(path, None, connect=connect_to(kube))
-    assert kube.asked == 0
+    assert kube.requests == 0
     with pytest.raises(BadInput, match="say: --i-know"):
         existing_cluster(path, None, known_as="another", connect=connect_to(kube))
     name = about.get("name", "homelab")
@@ -105,20 +105,20 @@ def test_what_looks_like_production_is_refused_before_it_is_asked(
 
 
 @pytest.mark.parametrize(
-    ("nodes", "said"),
+    ("nodes", "message"),
     [
         ([node(f"n{at}") for at in range(11)], "it has 11 nodes"),
         ([node("n", provider="aws:///eu-west-1a/i-0123")], "its nodes belong to aws"),
     ],
 )
-def test_and_by_its_machines(tmp_path: Path, nodes: list[dict[str, Any]], said: str) -> None:
+def test_and_by_its_machines(tmp_path: Path, nodes: list[dict[str, Any]], message: str) -> None:
     """More than a person's own cluster has, or a cloud's."""
-    with pytest.raises(BadInput, match=said):
+    with pytest.raises(BadInput, match=message):
         existing_cluster(kubeconfig(tmp_path), None, connect=connect_to(Looked(nodes)))
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         (None, "there is no such file"),
         ("[1, 2]", "not a kubeconfig"),
@@ -126,16 +126,16 @@ def test_and_by_its_machines(tmp_path: Path, nodes: list[dict[str, Any]], said: 
         ("{}", "not a kubeconfig"),
     ],
 )
-def test_a_file_that_is_no_kubeconfig(tmp_path: Path, text: str | None, said: str) -> None:
+def test_a_file_that_is_not_a_kubeconfig(tmp_path: Path, text: str | None, message: str) -> None:
     """Refused by name."""
     path = tmp_path / "file"
     if text is not None:
         path.write_text(text)
-    with pytest.raises(BadInput, match=said):
+    with pytest.raises(BadInput, match=message):
         existing_cluster(path, None, connect=connect_to(Looked(HOME)))
 
 
-def test_a_context_that_is_not_there_is_said_with_those_that_are(tmp_path: Path) -> None:
+def test_a_missing_context_is_reported_with_those_that_exist(tmp_path: Path) -> None:
     """A typing mistake must never end in another cluster."""
     with pytest.raises(BadInput, match=r"--context home: .* has no such context; it has: homelab"):
         existing_cluster(kubeconfig(tmp_path), "home", connect=connect_to(Looked(HOME)))

@@ -1,4 +1,4 @@
-"""What the engine's own answers are turned into, asked of a small HTTP server in its place."""
+"""What the engine's own answers are turned into, with a small HTTP server in its place."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ GOING = (409, "removal of container abc is already in progress")
 
 @contextmanager
 def engine_that_answers(*answers: tuple[int, str]) -> Iterator[tuple[DockerEngine, list[str]]]:
-    """An engine that gives these answers, the last of them for ever; and what it was asked."""
-    asked: list[str] = []
+    """An engine that gives these answers, the last of them for ever; and the paths requested."""
+    paths: list[str] = []
 
     def answer(request: Request) -> None:
-        asked.append(request.path)
-        status, message = answers[min(len(asked), len(answers)) - 1]
+        paths.append(request.path)
+        status, message = answers[min(len(paths), len(answers)) - 1]
         request.reply(status, json.dumps({"message": message}).encode() if message else b"")
 
     with serving(answer) as address:
         client = docker.DockerClient(base_url=address, version="1.41")
         try:
-            yield DockerEngine(client), asked
+            yield DockerEngine(client), paths
         finally:
             client.close()
 
@@ -48,12 +48,14 @@ def test_a_container_has_gone_when_it_was_removed_by_whomever(
     answers: list[tuple[int, str]],
 ) -> None:
     """Two commands that put the same away: the second waits for the first."""
-    with engine_that_answers(*answers) as (there, asked):
+    with engine_that_answers(*answers) as (there, paths):
         there.remove("abc")
-    assert len(asked) == len(answers)
+    assert len(paths) == len(answers)
 
 
-def test_a_removal_that_does_not_come_to_an_end_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_removal_that_does_not_come_to_an_end_is_reported(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(engine, "REMOVED_WITHIN_S", 0.05)
     with (
         engine_that_answers(GOING) as (there, _),
@@ -64,8 +66,8 @@ def test_a_removal_that_does_not_come_to_an_end_is_told(monkeypatch: pytest.Monk
 
 def test_another_conflict_is_the_engines_word_at_once() -> None:
     with (
-        engine_that_answers((409, "cannot remove: device busy")) as (there, asked),
+        engine_that_answers((409, "cannot remove: device busy")) as (there, paths),
         pytest.raises(LabUnavailable, match="device busy"),
     ):
         there.remove("abc")
-    assert len(asked) == 1
+    assert len(paths) == 1

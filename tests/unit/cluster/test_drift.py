@@ -1,4 +1,4 @@
-"""What of a cluster is no longer as `up` made it is said, whoever changed it, and put back."""
+"""What is not as `up` made it any more is reported and restored."""
 
 from __future__ import annotations
 
@@ -50,26 +50,26 @@ CHANGES: list[tuple[Callable[[dict[str, Any]], Any], str]] = [
         "annotation meshwake.dev/restarted is 7, was not set",
     ),
     (
-        lambda t: t["spec"]["template"]["spec"].update(nodeSelector={"nobody": "here"}),
-        "node selector nobody is here, was not set",
+        lambda t: t["spec"]["template"]["spec"].update(nodeSelector={"no-node": "here"}),
+        "node selector no-node is here, was not set",
     ),
 ]
 
 
-@pytest.mark.parametrize(("change", "said"), CHANGES)
+@pytest.mark.parametrize(("change", "expected"), CHANGES)
 def test_what_a_run_or_a_person_changed_is_reported_and_restored(
-    change: Callable[[dict[str, Any]], Any], said: str
+    change: Callable[[dict[str, Any]], Any], expected: str
 ) -> None:
     """Environment, image, arguments, annotations, nodes: whichever it was."""
     kubernetes = cluster(change)
     (found,) = drift(kubernetes, [MADE])
-    assert str(found) == f"DaemonSet istio-system/ztunnel: {said}"
+    assert str(found) == f"DaemonSet istio-system/ztunnel: {expected}"
     restore_workload(kubernetes, found)
     assert drift(kubernetes, [MADE]) == []
     assert container(kubernetes.objects[KEY]) == container(MADE)
 
 
-def test_what_only_looks_different_is_no_drift() -> None:
+def test_what_only_looks_different_is_not_drift() -> None:
     """The server's defaults, lists that are empty, and the restart that kubectl notes."""
 
     def defaults(thing: dict[str, Any]) -> None:
@@ -104,9 +104,9 @@ def test_a_deployment_that_was_scaled_to_nothing_and_one_that_is_missing() -> No
         def patch(self, kind: str, namespace: str, name: str, patch: Any) -> None:
             patched.append((kind, namespace, name, patch["spec"]["replicas"]))
 
-    for replicas, said in ((5, []), (0, ["replicas is 0, was 1"])):
+    for replicas, expected in ((5, []), (0, ["replicas is 0, was 1"])):
         there["spec"]["replicas"] = replicas
-        assert [each for one in drift(Scaled(), [istiod]) for each in one.differs] == said
+        assert [each for one in drift(Scaled(), [istiod]) for each in one.differs] == expected
     restore_workload(Scaled(), Drift(istiod, ()))
     assert patched == [("Deployment.apps", "istio-system", "istiod", 1)]
 

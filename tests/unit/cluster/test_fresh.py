@@ -70,14 +70,14 @@ def test_the_start_of_a_machine_is_read_inside_it() -> None:
     """4900 s of 5000 s of uptime had passed when its first process started, whatever that is
     called."""
     assert read_machine(Node(), "n") == Machine(NOW_S, STARTED_S)
-    for said in ("", "OCI runtime exec failed", "1 (x) S 0\n5 5\nsoon\n"):
+    for expected in ("", "OCI runtime exec failed", "1 (x) S 0\n5 5\nsoon\n"):
         with pytest.raises(LabUnavailable, match="node n: its clocks cannot be read"):
-            read_machine(Node(said), "n")
+            read_machine(Node(expected), "n")
 
 
 CASES: list[tuple[Cluster, list[str]]] = [
     (Cluster(NOW_S - 5, [pod("p", STARTED_S + 20)], 1), []),
-    (Cluster(NOW_S - 5, [pod("p", STARTED_S - 1)], 1), []),  # walls are told in whole seconds
+    (Cluster(NOW_S - 5, [pod("p", STARTED_S - 1)], 1), []),  # walls are in whole seconds
     (Cluster(None), ["node n: kubelet has not renewed its Lease yet"]),
     (
         Cluster(STARTED_S - 3),
@@ -96,7 +96,7 @@ CASES: list[tuple[Cluster, list[str]]] = [
 ]
 
 
-@pytest.mark.parametrize(("cluster", "said"), CASES)
-def test_what_is_of_before_is_said(cluster: Cluster, said: list[str]) -> None:
+@pytest.mark.parametrize(("cluster", "expected"), CASES)
+def test_what_is_of_before_is_reported(cluster: Cluster, expected: list[str]) -> None:
     """By the Lease, by a container's start, and by workloads whose pods are not ready."""
-    assert list(stale(cluster, Node(), ["n"])) == said
+    assert list(stale(cluster, Node(), ["n"])) == expected

@@ -1,4 +1,5 @@
-"""The seven questions: a stack that is well, and each way in which one with every pod ready is not."""
+"""The seven questions: a stack that is well, and each way in which one with every pod ready is
+not."""
 
 from __future__ import annotations
 
@@ -84,10 +85,10 @@ class Node(SimulatedEngine):
     ) -> None:
         super().__init__(World())
         self.text = json.dumps({"plugins": [{"type": each} for each in plugins]})
-        self.code, self.listens, self.asked = code, True, list[str]()
+        self.code, self.listens, self.commands = code, True, list[str]()
 
     def execute(self, container: str, command: Sequence[str]) -> tuple[int, str]:
-        self.asked.append(" ".join(command))
+        self.commands.append(" ".join(command))
         if "cni/net.d" in command[-1]:
             return 0, f"02-istio-cni.conflist\n{self.text}"
         if "/proc/" in command[-1]:
@@ -105,12 +106,12 @@ def verdicts(stack: Stack, node: Node | None = None) -> dict[str, tuple[str, str
 
 
 def test_a_stack_that_is_well() -> None:
-    """All seven hold, and say what that rests on; the Gateway is asked over HTTPS as well."""
+    """All seven hold, with their evidence; the Gateway is requested over HTTPS as well."""
     node = Node()
     found = verdicts(Stack(), node)
     assert {verdict for verdict, _ in found.values()} == {"HOLDS"} and len(found) == 7
     assert "5 before a request, 6 after" in found["hbone_used"][1]
-    assert any("https://" in command and "172.18.255.204" in command for command in node.asked)
+    assert any("https://" in command and "172.18.255.204" in command for command in node.commands)
 
 
 BROKEN: list[tuple[str, Callable[[Stack], None], str, str]] = [
@@ -159,40 +160,42 @@ BROKEN: list[tuple[str, Callable[[Stack], None], str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("check", "change", "verdict", "said"), BROKEN)
+@pytest.mark.parametrize(("check", "change", "verdict", "because"), BROKEN)
 def test_each_way_to_be_ill(
-    check: str, change: Callable[[Stack], None], verdict: str, said: str
+    check: str, change: Callable[[Stack], None], verdict: str, because: str
 ) -> None:
-    """Only what can be shown is BROKEN; what could not be asked is UNKNOWN, and never well."""
+    """Only what can be shown is BROKEN; what could not be queried is UNKNOWN, and never well."""
     stack = Stack()
     change(stack)
     found = verdicts(stack)[check]
-    assert found[0] == verdict and said in found[1]
+    assert found[0] == verdict and because in found[1]
 
 
 @pytest.mark.parametrize("plugins", [("cilium-cni",), ("istio-cni", "cilium-cni"), ()])
 def test_a_file_that_does_not_chain(plugins: tuple[str, ...]) -> None:
     """istio-cni missing, or before Cilium: new pods pass ztunnel by."""
-    verdict, said = verdicts(Stack(), Node(plugins))["chained_cni"]
-    assert verdict == "BROKEN" and "worker: 02-istio-cni.conflist has" in said
+    verdict, because = verdicts(Stack(), Node(plugins))["chained_cni"]
+    assert verdict == "BROKEN" and "worker: 02-istio-cni.conflist has" in because
 
 
 def test_an_ambient_pod_in_which_nothing_listens() -> None:
     """Every pod is ready, its annotation says enabled, and its traffic goes past ztunnel."""
     node = Node()
     node.listens = False
-    verdict, said = verdicts(Stack(), node)["ambient_redirected"]
-    assert verdict == "BROKEN" and "nothing listens on 15008 in Pod meshwake-demo/client-1" in said
+    verdict, because = verdicts(Stack(), node)["ambient_redirected"]
+    assert (
+        verdict == "BROKEN" and "nothing listens on 15008 in Pod meshwake-demo/client-1" in because
+    )
 
 
 def test_a_gateway_that_answers_with_an_error() -> None:
     """Programmed, and no route."""
-    verdict, said = verdicts(Stack(), Node(code="404"))["gateway_answers"]
-    assert verdict == "BROKEN" and "404" in said
+    verdict, because = verdicts(Stack(), Node(code="404"))["gateway_answers"]
+    assert verdict == "BROKEN" and "404" in because
 
 
 def test_what_only_nodes_know_is_unknown_of_a_cluster_that_exists() -> None:
-    """Nobody may look into them."""
+    """Their processes may not be read."""
     kubernetes: Any = Stack()
     found = {each.check: each.verdict for each in examine(kubernetes, NODES, CHOICE, None)}
     assert (found["chained_cni"], found["gateway_answers"], found["hbone_used"]) == (
@@ -203,11 +206,11 @@ def test_what_only_nodes_know_is_unknown_of_a_cluster_that_exists() -> None:
 
 
 def test_questions_go_with_the_parts() -> None:
-    """Without a gateway nobody asks for one."""
+    """Without a gateway it is not checked."""
     kubernetes: Any = Stack()
     choice = choose_stack(pins(), name="t", without_parts=["gateway", "waypoint"])
-    asked = {each.check for each in examine(kubernetes, NODES, choice, Node())}
-    assert asked == {"ambient_redirected", "chained_cni", "cilium_settings", "hbone_used"}
+    checked = {each.check for each in examine(kubernetes, NODES, choice, Node())}
+    assert checked == {"ambient_redirected", "chained_cni", "cilium_settings", "hbone_used"}
 
 
 def test_a_sum_over_labels() -> None:

@@ -1,5 +1,5 @@
-"""One command at a time on a cluster: the second is told who, and a holder that was killed keeps
-nobody out."""
+"""One command at a time on a cluster: the second learns the holder, and a holder that was killed
+blocks no other."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def held_by(of: SimulatedCluster, holder: Holder) -> dict[str, Any]:
     return lease
 
 
-def test_the_second_is_told_who_holds_it() -> None:
+def test_the_second_learns_who_holds_it() -> None:
     """At once, with command, process, host and since when; and the first goes on."""
     of = cluster()
     with hold(of, of, "meshwake-c", "run of nightly_sleep") as held:
@@ -66,7 +66,7 @@ def test_the_second_is_told_who_holds_it() -> None:
     assert not is_marked(of)
 
 
-def test_a_holder_that_was_killed_here_keeps_nobody_out() -> None:
+def test_a_holder_that_was_killed_here_blocks_no_other() -> None:
     """Its process is gone, or another has its number: no waiting."""
     of = cluster()
     for dead in (gone(), replace(Holder.here("run"), started="not this process")):
@@ -96,7 +96,7 @@ def test_a_holder_elsewhere_that_renews_is_left_alone() -> None:
 
 
 def test_a_holder_elsewhere_that_was_killed_is_waited_out() -> None:
-    """Nobody renews it for as long as a Lease lasts."""
+    """It is not renewed for as long as a Lease lasts."""
     of = cluster()
     held_by(of, ELSEWHERE)
     with hold(of, of, "c", "run"):
@@ -104,7 +104,7 @@ def test_a_holder_elsewhere_that_was_killed_is_waited_out() -> None:
 
 
 def test_of_two_that_come_at_once_one_gets_it() -> None:
-    """Between look and write somebody else was faster: the version that was seen is no longer
+    """Between read and write another client was faster: the version that was seen is not
     there."""
     of = cluster()
 
@@ -123,7 +123,7 @@ def test_of_two_that_come_at_once_one_gets_it() -> None:
         pass
 
 
-def test_one_whose_cluster_was_taken_over_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_whose_cluster_was_taken_over_is_notified(monkeypatch: pytest.MonkeyPatch) -> None:
     """This machine slept, another took over: the run ends, and the other's Lease stays."""
     monkeypatch.setattr("meshwake.cluster.hold.RENEW_EVERY_S", 0.01)
     of = cluster()
@@ -137,7 +137,7 @@ def test_one_whose_cluster_was_taken_over_is_told(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_lease_is_renewed_while_it_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also after the API server was away."""
+    """Also after an outage of the API server."""
     monkeypatch.setattr("meshwake.cluster.hold.RENEW_EVERY_S", 0.01)
     of = cluster()
     with hold(of, of, "c", "run") as held:
@@ -153,7 +153,7 @@ def test_a_lease_is_renewed_while_it_is_held(monkeypatch: pytest.MonkeyPatch) ->
         held.check()
 
 
-def test_somebody_elses_lease_of_that_name_is_left_alone() -> None:
+def test_a_foreign_lease_of_that_name_is_left_alone() -> None:
     """No label of ours: refused, not overwritten."""
     of = cluster()
     of.objects[KEY] = theirs = {"metadata": {"resourceVersion": "1"}}
@@ -163,7 +163,7 @@ def test_somebody_elses_lease_of_that_name_is_left_alone() -> None:
 
 
 def test_a_cluster_of_ours_says_who_works_on_it(tmp_path: Path) -> None:
-    """The file lock: held, named, and let go of."""
+    """The file lock: held, named, and released."""
     state = ClusterState.of("meshwake-h")
     assert state.holder() is None
     with state.lock("run of nightly_sleep"):
@@ -176,8 +176,8 @@ def test_a_cluster_of_ours_says_who_works_on_it(tmp_path: Path) -> None:
     assert state.holder() is None
 
 
-def test_who_is_at_work_is_told_with_what_is_under_way() -> None:
-    """At once, not with the next renewal; a holder that was killed is nobody."""
+def test_the_holder_is_shown_with_what_it_is_doing() -> None:
+    """At once, not with the next renewal; a holder that was killed is not shown."""
     kubernetes = cluster()
     assert at_work(kubernetes) is None
     with hold(kubernetes, kubernetes, "c", "run of nightly") as held:

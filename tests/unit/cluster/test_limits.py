@@ -1,4 +1,4 @@
-"""What the engine's machine allows, as its script says it, and what is said of it."""
+"""What the engine's machine allows, as its script prints it, and the problems reported of it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from tests.unit.cluster.world import (
 
 PINS = pins()
 CHOICE = choose_stack(PINS, name="t")
-# A stock Debian 12 with one kind cluster of somebody else's, asked by SCRIPT.
+# A stock Debian 12 with one foreign kind cluster, as SCRIPT prints it.
 STOCK = """\
 instances 128
 watches 29514
@@ -60,25 +60,25 @@ def test_what_the_script_says_is_understood() -> None:
     assert limits_of(STOCK) == Limits(128, 61, 29514, 1048576, 31437)
     assert limits_of("files unlimited\ntasks max\n") == Limits()
     assert limits_of(STOCK + "tasks 4915\n").tasks == 4915
-    said = (
+    output = (
         "profile /usr/sbin/named (enforce)\nprofile /usr/sbin/ntpd (enforce)\nprofile named "
         "(complain)\n"
     )
-    assert limits_of(said).confined == ("/usr/sbin/named",)
+    assert limits_of(output).confined == ("/usr/sbin/named",)
 
 
 @given(st.text())
-def test_whatever_is_said_nothing_falls_over(said: str) -> None:
-    list(limit_problems(limits_of(said), 3))
+def test_no_output_makes_it_fail(output: str) -> None:
+    list(limit_problems(limits_of(output), 3))
 
 
 def test_the_script_runs_in_a_plain_shell() -> None:
     """On this machine: what every Linux has is there, and a number."""
-    said = subprocess.run(
+    completed = subprocess.run(
         ["sh", "-c", SCRIPT], capture_output=True, text=True, timeout=60, check=True
     )
-    limits = limits_of(said.stdout)
-    assert said.stderr == ""
+    limits = limits_of(completed.stdout)
+    assert completed.stderr == ""
     assert limits.instances == int(Path("/proc/sys/fs/inotify/max_user_instances").read_text())
     assert limits.instances_used is not None and limits.tasks is not None
 
@@ -93,18 +93,18 @@ def test_what_suffices_is_not_mentioned_and_one_less_is(nodes: int) -> None:
         TASKS_OF_NODE * nodes,
     )
     assert list(limit_problems(enough, nodes)) == []
-    assert list(limit_problems(Limits(), nodes)) == [], "what is not known stops nobody"
+    assert list(limit_problems(Limits(), nodes)) == [], "what is not known blocks nothing"
     for field in ("instances", "watches", "open_files", "tasks"):
-        (said,) = limit_problems(replace(enough, **{field: getattr(enough, field) - 1}), nodes)
-        assert "sysctl" in said or "daemon.json" in said
-    (said,) = limit_problems(replace(enough, confined=("/usr/sbin/named",)), nodes)
-    assert said.endswith("sudo aa-disable /usr/sbin/named")
+        (problem,) = limit_problems(replace(enough, **{field: getattr(enough, field) - 1}), nodes)
+        assert "sysctl" in problem or "daemon.json" in problem
+    (problem,) = limit_problems(replace(enough, confined=("/usr/sbin/named",)), nodes)
+    assert problem.endswith("sudo aa-disable /usr/sbin/named")
 
 
 def test_a_stock_machine_is_refused_for_three_nodes_with_the_line_that_cures_it() -> None:
-    (said,) = limit_problems(limits_of(STOCK), 3)
-    assert "max_user_instances of the engine's machine is 128, of which 61 are taken" in said
-    assert said.endswith(INOTIFY_CURE)
+    (problem,) = limit_problems(limits_of(STOCK), 3)
+    assert "max_user_instances of the engine's machine is 128, of which 61 are taken" in problem
+    assert problem.endswith(INOTIFY_CURE)
     assert list(limit_problems(limits_of(ROOMY), 3)) == []
 
 
@@ -138,8 +138,8 @@ def test_preflight_asks_the_engines_machine_before_anything_is_touched() -> None
     assert world.acts == []
 
 
-def test_without_an_image_it_is_asked_before_a_machine_is_made() -> None:
-    """An engine elsewhere that has no image yet: the images are pulled, and then it is asked."""
+def test_without_an_image_it_is_checked_before_a_machine_is_made() -> None:
+    """An engine elsewhere that has no image yet: the images are pulled, and then it is checked."""
     world = World(answers=lambda of_machine: STOCK)
     with pytest.raises(LabUnavailable, match=r"step cluster .*max_user_instances"):
         up(world)
@@ -149,7 +149,7 @@ def test_without_an_image_it_is_asked_before_a_machine_is_made() -> None:
     assert world.machines
 
 
-def test_an_engine_on_this_machine_is_asked_here(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_on_this_machine_is_checked_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """As long as it has no image; what a container would be given is not known then."""
     monkeypatch.setattr("meshwake.cluster.limits.is_on_this_machine", lambda facts: True)
     limits = measure_limits(SimulatedEngine(World()), None)
@@ -158,12 +158,12 @@ def test_an_engine_on_this_machine_is_asked_here(monkeypatch: pytest.MonkeyPatch
     assert measure_limits(SimulatedEngine(World()), None) == Limits()
 
 
-def test_the_doctor_says_the_same_until_a_cluster_stands() -> None:
-    """Its room is not asked for twice; what goes for all clusters still is."""
+def test_the_doctor_reports_the_same_until_a_cluster_exists() -> None:
+    """Its room is not required twice; what goes for all clusters still is."""
     world = World(images={node_image(CHOICE, PINS)}, answers=lambda of_machine: STOCK, disk=1 * GIB)
     engine = SimulatedEngine(world)
-    said = engine_problems(engine, CHOICE, PINS)
-    assert len(said) == 2 and "GiB of disk free" in said[0] and INOTIFY_CURE in said[1]
+    problems = engine_problems(engine, CHOICE, PINS)
+    assert len(problems) == 2 and "GiB of disk free" in problems[0] and INOTIFY_CURE in problems[1]
     world.machines["meshwake-t-worker"] = machine("meshwake-t-worker", cluster="meshwake-t")
     assert engine_problems(engine, CHOICE, PINS) == []
     world.facts = replace(FACTS, memory_bytes=GIB)
@@ -173,7 +173,7 @@ def test_the_doctor_says_the_same_until_a_cluster_stands() -> None:
 # Room
 
 
-def test_room_is_asked_by_what_the_images_of_the_choice_weigh() -> None:
+def test_required_room_follows_from_the_size_of_the_images() -> None:
     """Full needs more than core, more nodes more than few, and what the engine has already is its
     real size."""
     engine = SimulatedEngine(World())

@@ -1,4 +1,4 @@
-"""What a killed run by --clock process left moved is found by the mark in the cluster and put back,
+"""What a killed run by --clock process left moved is found by the mark in the cluster and restored,
 node by node."""
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Marked(SimulatedCluster):
     def __init__(self, ours: bool = True) -> None:
         super().__init__(plan(), node_names(plan()))
         self.helpers: dict[str, dict[str, Any]] = {node: self._helper() for node in ("w1", "w2")}
-        self.asked: list[tuple[str, dict[str, Any]]] = []
+        self.requests: list[tuple[str, dict[str, Any]]] = []
         self.ended: list[str] = []
         self.out_of_reach = ""
         self.updated_after_ns = 0
@@ -89,7 +89,7 @@ class Marked(SimulatedCluster):
         if pod.node == self.out_of_reach:
             raise Unreachable("kubelet does not answer")
         request = json.loads(command[-1])
-        self.asked.append((pod.node, request))
+        self.requests.append((pod.node, request))
         answer = {
             "version": PROTOCOL_VERSION,
             "ok": True,
@@ -120,17 +120,17 @@ def test_what_is_still_moved_is_released_in_the_name_of_its_owner() -> None:
         "moved), because this command found it"
         for node in ("w1", "w2")
     ]
-    released = [request for _, request in cluster.asked if request["do"] == "release"]
+    released = [request for _, request in cluster.requests if request["do"] == "release"]
     assert (
         all(request["owner"] == "a run of s" and request["rules"] for request in released)
         and len(released) == 2
     )
     assert cluster.mark is None
-    cluster.asked.clear()
-    assert restore_clocks(cluster, cluster) == [] and cluster.asked == []
+    cluster.requests.clear()
+    assert restore_clocks(cluster, cluster) == [] and cluster.requests == []
 
 
-def test_what_the_helper_gave_up_by_itself_is_told_too() -> None:
+def test_what_the_helper_gave_up_by_itself_is_reported_too() -> None:
     """The next command came later than the lease."""
     cluster = Marked()
     given_up = {
@@ -148,40 +148,43 @@ def test_what_the_helper_gave_up_by_itself_is_told_too() -> None:
     cluster.helpers = {
         "w1": {"list": {"owner": None, "given_up": given_up, "processes": []}, "release": nothing}
     }
-    (said,) = restore_clocks(cluster, cluster)
-    assert said.endswith(
+    (messages,) = restore_clocks(cluster, cluster)
+    assert messages.endswith(
         "monotonic -210.000 s, boottime +0.000 s moved), because its lease was not renewed for 20 s"
     )
 
 
 @pytest.mark.parametrize(("ours", "ended"), [(True, ["istio-system/istiod-1"]), (False, [])])
-def test_what_began_on_moved_clocks_begins_anew(ours: bool, ended: list[str]) -> None:
+def test_what_began_on_moved_clocks_is_restarted(ours: bool, ended: list[str]) -> None:
     """By the pod that its control group names; where the cluster is not ours it is only named."""
     cluster = Marked(ours)
     cluster.helpers["w1"]["release"]["begun_moved"] = [ISTIOD]
-    said = restore_clocks(cluster, cluster)
-    assert "istio-system/istiod-1" in said[-1]
+    messages = restore_clocks(cluster, cluster)
+    assert "istio-system/istiod-1" in messages[-1]
     assert cluster.ended == ended
 
 
 def test_what_was_ahead_has_been_ended_where_istiod_is_first() -> None:
-    """Its pod is made anew, so that kubelet makes no container wait; what asks istiod is ended
+    """Its pod is recreated, so that kubelet delays no container; clients of istiod are ended
     after it."""
     cluster = Marked()
     cluster.helpers["w2"]["list"]["processes"] = [ISTIOD]
     cluster.helpers["w2"]["release"]["ended"] = [ISTIOD]
-    said = restore_clocks(cluster, cluster)
+    messages = restore_clocks(cluster, cluster)
     assert (
-        "2 programs were restored" in said[0]
-        and "1 of which were ahead and have been ended" in said[0]
+        "2 programs were restored" in messages[0]
+        and "1 of which were ahead and have been ended" in messages[0]
     )
-    assert [node for node, request in cluster.asked if request["do"] == "release"] == ["w2", "w1"]
+    assert [node for node, request in cluster.requests if request["do"] == "release"] == [
+        "w2",
+        "w1",
+    ]
     assert cluster.ended == ["istio-system/istiod-1"]
 
 
 @pytest.mark.parametrize("out_of_reach", ["", "w1"])
-def test_what_cannot_be_put_back_keeps_its_mark(out_of_reach: str) -> None:
-    """The other node is put back all the same, and the next command tries again."""
+def test_what_cannot_be_restored_keeps_its_mark(out_of_reach: str) -> None:
+    """The other node is restored all the same, and the next command tries again."""
     cluster = Marked()
     cluster.out_of_reach = out_of_reach
     cluster.helpers["w1"]["release"]["failed"] = {"7": "it hangs"}
@@ -190,11 +193,11 @@ def test_what_cannot_be_put_back_keeps_its_mark(out_of_reach: str) -> None:
         SubjectFailed, match=f"a run of s had moved could not be restored: node w1.*{words}"
     ):
         restore_clocks(cluster, cluster)
-    assert ("w2", "release") in [(node, request["do"]) for node, request in cluster.asked]
+    assert ("w2", "release") in [(node, request["do"]) for node, request in cluster.requests]
     assert cluster.mark is not None
 
 
-def test_helpers_that_never_come_are_said_so() -> None:
+def test_helpers_that_never_start_are_reported() -> None:
     """Within a bound: the DaemonSet is there, its pods are not."""
     cluster = Marked()
     cluster.helpers = {}

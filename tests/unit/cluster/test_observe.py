@@ -61,8 +61,8 @@ def running(*releases: str) -> Running:
 
 
 def test_another_release_than_the_one_that_would_be_judged_is_refused() -> None:
-    """With what to say; one that nobody knows, or that does not know itself, is taken as it was
-    asked for."""
+    """With a remark; an unknown version, or a ztunnel that does not know its own, is taken as
+    requested."""
     of = plan().model_copy(update={"version": "1.30.2"})
     for fits in (running(), running("1.30.2"), running("1.29.0", "1.30.2"), running("1.99.0")):
         check_versions(of, "c", fits)
@@ -81,7 +81,7 @@ def test_a_run_on_another_release_changes_nothing() -> None:
     assert not [call for call in ways.real.calls if call.startswith(("apply", "patch"))]
 
 
-def test_the_history_tells_what_runs() -> None:
+def test_the_history_records_what_runs() -> None:
     """Kubelets, image ids, ztunnel and istiod, by their own word and not by the choice."""
     ways = environment_of(plan(duration="1m").model_copy(update={"version": "1.30.2"}))
     ways.real.istio = "1.30.2"
@@ -99,7 +99,7 @@ def test_the_history_tells_what_runs() -> None:
 
 
 def test_what_does_not_answer_is_unknown_and_no_failure() -> None:
-    """A version that cannot be asked is told as such."""
+    """A version that cannot be queried is recorded as such."""
     cluster = cluster_of(plan())
     cluster.unreachable = lambda what: what.startswith("get")
     found = running_versions(cluster, ())
@@ -148,8 +148,8 @@ AWAY = '[[fault]]\nkind = "ca_outage"\nat = "{at}"\nlasts = "30s"\n'
 
 
 def late_ns(history: History) -> list[int]:
-    """How much later than by the authority's own clock, which nobody moved, each certificate is
-    said to be issued."""
+    """How much later than by the authority's own clock, which was not moved, each certificate
+    appears to be issued."""
     issued = [event for event in history.of("csr_answered", outcome="issued") if event.world_ns > 0]
     return [
         event.world_ns - ((event["not_before_wall_s"] + 120) * NS_PER_S - STARTS_WALL_NS)
@@ -178,7 +178,7 @@ def test_certificates_are_dated_by_the_clock_of_the_authority(authority: str | N
 
 
 def test_an_istiod_that_moves_is_followed() -> None:
-    """It comes back on west after an outage, whose clock is then moved: told, and dated by that
+    """It comes back on west after an outage, whose clock is then moved: recorded, and dated by that
     clock from then on."""
     of = plan(AWAY.format(at="1m") + STEP.replace("2m", "3m", 1), nodes=TWO_NODES, duration="40m")
     cluster = cluster_of(

@@ -1,4 +1,4 @@
-"""Ambient pods that ztunnel does not see are found in their own network namespace, and made anew."""
+"""Ambient pods that ztunnel does not see are found by their network namespace, and recreated."""
 
 from __future__ import annotations
 
@@ -45,22 +45,22 @@ class Cluster(FakeKubernetes):
 class Node(SimulatedEngine):
     """What the two greps show on a node, given as text."""
 
-    def __init__(self, said: str) -> None:
+    def __init__(self, output: str) -> None:
         super().__init__(World())
-        self.said = said
+        self.output = output
 
     def execute(self, container: str, command: Sequence[str]) -> tuple[int, str]:
-        return 1, self.said
+        return 1, self.output
 
 
 def test_which_pods_are_in_the_mesh() -> None:
     """By namespace, by their own label, by the annotation; not those that left it, ended or use the
     node's network."""
-    labelled, out, said = pod(1, namespace="plain"), pod(2), pod(3, namespace="plain")
+    labelled, out, annotated = pod(1, namespace="plain"), pod(2), pod(3, namespace="plain")
     labelled["metadata"]["labels"] = {"istio.io/dataplane-mode": "ambient"}
     out["metadata"]["labels"] = {"istio.io/dataplane-mode": "none"}
-    said["metadata"]["annotations"] = {"ambient.istio.io/redirection": "enabled"}
-    found = ambient_pods(Cluster(pod(0), labelled, out, said))
+    annotated["metadata"]["annotations"] = {"ambient.istio.io/redirection": "enabled"}
+    found = ambient_pods(Cluster(pod(0), labelled, out, annotated))
     assert [text_at(each, "metadata", "name") for each in found] == ["p0", "p1", "p3"]
     assert (
         ambient_pods(
@@ -71,7 +71,7 @@ def test_which_pods_are_in_the_mesh() -> None:
 
 
 # Both drivers of cgroups, v1 and v2; pause and program of one pod share a namespace.
-SAID = f"""/proc/10/cgroup:pod{UIDS[0]}
+OUTPUT = f"""/proc/10/cgroup:pod{UIDS[0]}
 /proc/11/cgroup:pod{UIDS[0]}
 /proc/20/cgroup:pod{UIDS[1].replace("-", "_")}
 /proc/20/cgroup:pod{UIDS[1].replace("-", "_")}
@@ -87,17 +87,17 @@ SAID = f"""/proc/10/cgroup:pod{UIDS[0]}
 
 
 def test_a_pod_is_redirected_when_ztunnel_listens_in_it() -> None:
-    """On either family. The annotation is not asked; a pod without a process that is seen is not
+    """On either family. The annotation is not used; a pod without a process that is seen is not
     judged."""
     pods = [pod(0), pod(1), pod(2)]
-    assert not_redirected(pods, Node(SAID), ["n"]) == [pods[1]]
+    assert not_redirected(pods, Node(OUTPUT), ["n"]) == [pods[1]]
 
 
-@pytest.mark.parametrize("said", ["", "sh: grep: not found"])
-def test_a_node_that_shows_nothing_is_no_proof(said: str) -> None:
+@pytest.mark.parametrize("output", ["", "sh: grep: not found"])
+def test_a_node_without_output_proves_nothing(output: str) -> None:
     """Neither of redirection nor of the lack of it."""
     with pytest.raises(LabUnavailable, match="node n: /proc shows no sockets"):
-        not_redirected([pod(0)], Node(said), ["n"])
+        not_redirected([pod(0)], Node(output), ["n"])
 
 
 def test_the_look_itself_finds_a_listener_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,7 +116,9 @@ def test_the_look_itself_finds_a_listener_of_this_machine(monkeypatch: pytest.Mo
 
 
 def _count(script: str) -> int:
-    said = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=False).stdout
-    found = redirection._SOCKETS.findall(said)
+    output = subprocess.run(
+        ["sh", "-c", script], capture_output=True, text=True, check=False
+    ).stdout
+    found = redirection._SOCKETS.findall(output)
     assert found
     return sum(int(count) for _, count in found)

@@ -1,4 +1,4 @@
-"""A run leaves the cluster as it was: whoever's it is, however it ends, also when it is killed at
+"""A run leaves the cluster as it was: ours or not, however it ends, also when it is killed at
 any moment."""
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ def bare(of: Any) -> SimulatedCluster:
 
 @pytest.mark.parametrize("ours", [True, False])
 def test_a_run_leaves_everything_as_it_was(ours: bool) -> None:
-    """Lifetimes, log levels, pools, annotations; ztunnels are restarted on them, and nobody holds
-    the cluster."""
+    """Lifetimes, log levels, pools, annotations; ztunnels are restarted on them, and no command
+    holds the cluster."""
     of = plan(PAUSE + (OUTAGE if ours else ""), duration="30m")
     cluster = as_users_have_it(bare(of), ttl="86400s" if ours else "600s")
     before = settings(cluster)
@@ -75,7 +75,7 @@ def test_a_run_leaves_everything_as_it_was(ours: bool) -> None:
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SubjectFailed("lost")])
 def test_also_when_it_is_broken_off(error: BaseException) -> None:
-    """While istiod is away, and everything is set."""
+    """While istiod is unavailable, and everything is set."""
     of = plan(OUTAGE, duration="10m")
     cluster = as_users_have_it(bare(of))
     before = settings(cluster)
@@ -128,7 +128,7 @@ def changes_of_a_run() -> int:
 
 @pytest.mark.parametrize("killed_at", range(changes_of_a_run() + 1))
 def test_a_run_that_is_killed_is_undone_by_the_next_command(killed_at: int) -> None:
-    """Before any of its changes: what it left is found by whoever comes next, and put back."""
+    """Before any of its changes: what it left is found by the next command, and restored."""
     cluster = mortal()
     before = settings(cluster)
     cluster.killed_at = killed_at
@@ -145,7 +145,7 @@ def test_a_run_that_is_killed_is_undone_by_the_next_command(killed_at: int) -> N
 
 
 def test_a_run_that_could_not_undo_is_undone_by_the_next_command() -> None:
-    """The API server went away for the end of a run: nobody holds the cluster, and it is found all
+    """The API server fails at the end of a run: no command holds the cluster, and it is found all
     the same."""
     of = plan(duration="2m")
     cluster = as_users_have_it(bare(of))
@@ -161,7 +161,7 @@ def test_a_run_that_could_not_undo_is_undone_by_the_next_command() -> None:
     assert settings(cluster) == before
 
 
-def test_what_was_put_back_is_said() -> None:
+def test_what_was_restored_is_reported() -> None:
     """Workloads, istiod, and the settings of ztunnel, each once; a second time there is nothing to
     say."""
     cluster = cluster_of(plan())
@@ -179,7 +179,7 @@ def test_what_was_put_back_is_said() -> None:
     assert restore_cluster(cluster, cluster) == []
 
 
-def test_what_somebody_else_set_meanwhile_stays() -> None:
+def test_what_another_client_set_meanwhile_stays() -> None:
     """A helm upgrade during a run: its lifetime is not undone, ours are."""
     cluster = as_users_have_it(bare(plan()))
     restart_ztunnels(cluster, cluster, 600, "stamp", ours=True)
@@ -193,7 +193,7 @@ def test_what_somebody_else_set_meanwhile_stays() -> None:
 
 
 def test_two_outages_remember_how_many_there_were() -> None:
-    """The second begins while istiod is away; three come back."""
+    """The second begins while istiod is unavailable; three come back."""
     cluster = cluster_of(plan())
     cluster.objects[DEPLOYMENT]["spec"]["replicas"] = cluster.istiods = 3
     scale_istiod_down(cluster)
@@ -203,7 +203,8 @@ def test_two_outages_remember_how_many_there_were() -> None:
 
 
 def test_what_cannot_be_undone_keeps_nothing_else_from_being_undone() -> None:
-    """Objects that do not go: ztunnel's settings are put back all the same, and the fault is told."""
+    """Objects that stay: ztunnel's settings are restored all the same, and the fault is
+    reported."""
     cluster = as_users_have_it(bare(plan()))
     before = settings(cluster)
     restart_ztunnels(cluster, cluster, 600, "stamp", ours=True)
@@ -214,7 +215,7 @@ def test_what_cannot_be_undone_keeps_nothing_else_from_being_undone() -> None:
 
 
 def test_while_a_run_is_at_work_nothing_is_undone() -> None:
-    """`status` in the middle of a run: told who is at work."""
+    """`status` in the middle of a run shows which command is at work."""
     cluster = cluster_of(plan())
     with hold(cluster, cluster, "c", "run of nightly_sleep"):
         restart_ztunnels(cluster, cluster, 600, "stamp", ours=True)
@@ -223,7 +224,7 @@ def test_while_a_run_is_at_work_nothing_is_undone() -> None:
         assert CHANGED in cluster.objects[DAEMON_SET]["metadata"]["annotations"]
 
 
-def test_programs_are_not_started_anew_on_clocks_that_are_still_moved(
+def test_programs_are_not_restarted_on_clocks_that_are_still_moved(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Clocks come first; where they stay moved, ztunnel and istiod stay as they are, for the next

@@ -22,7 +22,7 @@ SAYS = {
     "kind": "kind v0.33.1 go1.25 linux/amd64",
     "helm": "v3.19.2+g1",
 }
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="shell scripts stand for programs")
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="the programs are shell scripts")
 
 
 def put(directory: Path, name: str, text: str) -> Path:
@@ -52,7 +52,7 @@ def test_all_are_found_in_versions_that_go(programs: Path) -> None:
 
 
 def test_what_make_tools_installed_is_found_too(programs: Path, tmp_path: Path) -> None:
-    """A wrong version earlier on PATH stands in nobody's way."""
+    """A wrong version earlier on PATH does no harm."""
     put(programs, "kind", "echo 'kind v0.20.0 go1.20 linux/amd64'")
     place = tmp_path / "cache" / "tools" / "bin"
     place.mkdir(parents=True)
@@ -61,7 +61,7 @@ def test_what_make_tools_installed_is_found_too(programs: Path, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "said"),
+    ("name", "text", "message"),
     [
         ("kind", None, r"kind: not found on PATH, nor in .*; run: make tools"),
         (
@@ -75,19 +75,21 @@ def test_what_make_tools_installed_is_found_too(programs: Path, tmp_path: Path) 
     ],
 )
 def test_what_is_missing_or_wrong_is_named_with_what_to_do(
-    programs: Path, name: str, text: str | None, said: str, monkeypatch: pytest.MonkeyPatch
+    programs: Path, name: str, text: str | None, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each by name."""
     monkeypatch.setenv("PATH", str(programs))
     (programs / name).unlink()
     if text is not None:
         put(programs, name, text)
-    with pytest.raises(LabUnavailable, match=said):
+    with pytest.raises(LabUnavailable, match=message):
         find_tools(WANTED)
 
 
-def test_all_that_is_wrong_is_said_at_once(programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody installs one thing only to be told of the next."""
+def test_all_that_is_wrong_is_reported_at_once(
+    programs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A user does not install one thing only to learn of the next."""
     monkeypatch.setenv("PATH", str(programs))
     for name in SAYS:
         (programs / name).unlink()
@@ -124,12 +126,16 @@ def test_the_users_kubeconfig_is_out_of_sight(
     monkeypatch.setenv("KUBECONFIG", "/home/me/.kube/config")
     monkeypatch.setenv("HELM_KUBECONTEXT", "production")
     put(programs, "helm", "env")
-    said = (
+    message = (
         only(programs / "helm")
         .run("it", within_s=20, environment={"HELM_DATA_HOME": "/ours"})
         .stdout
     )
-    assert "KUBECONFIG" not in said and "production" not in said and "HELM_DATA_HOME=/ours" in said
+    assert (
+        "KUBECONFIG" not in message
+        and "production" not in message
+        and "HELM_DATA_HOME=/ours" in message
+    )
 
 
 def test_a_program_that_fails_leaves_its_words(programs: Path, tmp_path: Path) -> None:

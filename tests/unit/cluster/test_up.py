@@ -63,19 +63,19 @@ def up(
     tools: SimulatedTools | None = None,
     folder: Path | None = None,
 ) -> list[Progress]:
-    """All that was told."""
-    told: list[Progress] = []
+    """All progress that was reported."""
+    lines: list[Progress] = []
     tools = tools or SimulatedTools(world)
     bring_up(
         choice,
         PINS,
         SimulatedEngine(world),
         tools,
-        told.append,
+        lines.append,
         folder=folder,
         dependencies=world.dependencies(),
     )
-    return told
+    return lines
 
 
 def test_up_takes_every_step_and_the_second_time_none() -> None:
@@ -181,8 +181,8 @@ def test_a_program_that_is_gone_meanwhile(program: str) -> None:
     world = World()
     tools = SimulatedTools(world, frozenset({program}))
     if program == "docker":
-        told = up(world, tools=tools)
-        assert [line.detail for line in told if "left to the nodes to pull" in line.detail]
+        lines = up(world, tools=tools)
+        assert [line.detail for line in lines if "left to the nodes to pull" in line.detail]
         return
     with pytest.raises(StepFailed, match=f"{program}: No such file"):
         up(world, tools=tools)
@@ -192,8 +192,11 @@ def test_a_wait_ends_at_its_bound_and_says_what_it_saw() -> None:
     """Cilium does not come up."""
     world = World()
     world.unmet.add("cilium")
-    said = r"step cilium .*waited .* s for .* to be ready; last seen: Deployment kube-system/cilium: not seen by its"
-    with pytest.raises(StepFailed, match=said):
+    message = (
+        r"step cilium .*waited .* s for .* to be ready; "
+        r"last seen: Deployment kube-system/cilium: not seen by its"
+    )
+    with pytest.raises(StepFailed, match=message):
         up(world)
     failed = ClusterState.of(CHOICE.name).directory / "failures" / "cilium-1"
     assert "last seen" in (failed / "error.txt").read_text() and (failed / "nodes.json").exists()
@@ -201,8 +204,9 @@ def test_a_wait_ends_at_its_bound_and_says_what_it_saw() -> None:
     up(world)
 
 
-def test_what_somebody_changed_is_put_back_by_the_next_up() -> None:
-    """A run that was killed left its settings in ztunnel: that stage is taken again, and no other."""
+def test_what_was_changed_is_restored_by_the_next_up() -> None:
+    """A run that was killed left its settings in ztunnel: that stage is taken again, and no
+    other."""
     world = World()
     up(world)
     whole = deepcopy(world.objects["DaemonSet", "istio-system", "ztunnel"])
@@ -213,11 +217,11 @@ def test_what_somebody_changed_is_put_back_by_the_next_up() -> None:
         *container["env"],
         {"name": "POOL_MAX_STREAMS_PER_CONNECTION", "value": "1"},
     ]
-    told = up(world)
-    assert "ztunnel: done" in steps_taken(told) and "istiod: kept" in steps_taken(told)
+    lines = up(world)
+    assert "ztunnel: done" in steps_taken(lines) and "istiod: kept" in steps_taken(lines)
     assert [
         line.detail
-        for line in told
+        for line in lines
         if "POOL_MAX_STREAMS_PER_CONNECTION is 1, was not set" in line.detail
     ]
     back = world.objects["DaemonSet", "istio-system", "ztunnel"]["spec"]["template"]
@@ -225,7 +229,7 @@ def test_what_somebody_changed_is_put_back_by_the_next_up() -> None:
     assert "ztunnel: kept" in steps_taken(up(world))
 
 
-def test_a_workload_that_somebody_deleted_is_put_in_again() -> None:
+def test_a_deleted_workload_is_put_in_again() -> None:
     """The mark says that the stage was in, and the cluster that it is not."""
     world = World()
     up(world)
@@ -259,7 +263,7 @@ def test_a_release_that_a_killed_helm_left_pending_is_healed() -> None:
     assert set(world.releases.values()) == {"deployed"}
 
 
-def test_machines_that_stand_still_are_started() -> None:
+def test_stopped_machines_are_started() -> None:
     """After a restart of the engine."""
     world = World()
     up(world)
@@ -270,7 +274,7 @@ def test_machines_that_stand_still_are_started() -> None:
 
 
 def test_statuses_of_before_a_restart_are_not_believed() -> None:
-    """The machines were started a moment ago, and the kubelets have not told of it: every stage
+    """The machines were started a moment ago, and the kubelets have not reported it: every stage
     would hold at once."""
     world = World()
     up(world)
@@ -284,8 +288,8 @@ def test_statuses_of_before_a_restart_are_not_believed() -> None:
     up(world)
 
 
-def test_ambient_pods_without_redirection_are_made_anew() -> None:
-    """Those that somebody makes anew, after a while in which a ztunnel that starts would listen
+def test_ambient_pods_without_redirection_are_recreated() -> None:
+    """Those that a controller recreates, after a while in which a ztunnel that starts would listen
     again."""
     world = World()
     up(world)
@@ -305,8 +309,8 @@ def test_ambient_pods_without_redirection_are_made_anew() -> None:
     node = next(iter(world.machines))
     world.pods_in[node] = {uid: name == "seen" for name, uid in uids.items()}
     began_s = world.now_s
-    told = up(world)
-    assert "redirection: done" in steps_taken(told)
+    lines = up(world)
+    assert "redirection: done" in steps_taken(lines)
     assert [key[2] for key in world.objects if key[0] == "Pod"] == ["seen"]
     assert 10 <= world.now_s - began_s < 60
     assert "redirection: kept" in steps_taken(up(world))
@@ -317,10 +321,10 @@ def test_without_a_network_the_missing_images_are_listed_and_nothing_is_left() -
     world = World(registry=False)
     with pytest.raises(StepFailed) as failed:
         up(world)
-    said = str(failed.value)
+    message = str(failed.value)
     for reference in wanted_images(CHOICE, PINS):
-        assert f"  missing: {reference}" in said
-    assert "--folder DIR" in said and "--mirror HOST" in said
+        assert f"  missing: {reference}" in message
+    assert "--folder DIR" in message and "--mirror HOST" in message
     assert not world.acts and not world.machines
     assert not ClusterState.of(CHOICE.name).directory.exists()
 
@@ -376,7 +380,8 @@ sha256:{0}\t368B\t2 minutes\tcontainerd.io/gc.ref.content.m.0=sha256:{d}
 
 
 def test_layers_of_an_image_that_no_pod_has_needed_yet_stay() -> None:
-    """Without them it could never be unpacked. One that has been pruned already has nothing left."""
+    """Without them it could never be unpacked. One that has been pruned already has nothing
+    left."""
     blobs = {name: name * 64 for name in "abcdef"}
     listed = CONTENT.format("0" * 64, config="containerd.io/gc.ref.content.config", **blobs)
     assert prunable(listed) == {f"sha256:{'d' * 64}": ["containerd.io/gc.ref.content.l.0"]}
@@ -385,18 +390,18 @@ def test_layers_of_an_image_that_no_pod_has_needed_yet_stay() -> None:
 
 
 def _up_with(world: World, *images: OwnImage) -> list[str]:
-    told: list[Progress] = []
+    lines: list[Progress] = []
     engine, tools = SimulatedEngine(world), SimulatedTools(world)
     bring_up(
         CHOICE,
         PINS,
         engine,
         tools,
-        told.append,
+        lines.append,
         dependencies=world.dependencies(),
         own_images=images,
     )
-    return [step for step in steps_taken(told) if step.startswith(images[0].name)]
+    return [step for step in steps_taken(lines) if step.startswith(images[0].name)]
 
 
 @pytest.mark.parametrize("image", [HELPER, GUARD])
@@ -419,7 +424,7 @@ def test_an_image_of_ours_is_built_once_and_put_into_every_node(image: OwnImage)
 
 
 def test_the_base_of_an_image_of_ours_comes_from_the_folder_too(tmp_path: Path) -> None:
-    """Without a network there is no other place; and by the name under which the engine has it
+    """Without a network no other place exists; and by the name under which the engine has it
     then."""
     world, folder = (
         World(registry=False),
@@ -427,7 +432,7 @@ def test_the_base_of_an_image_of_ours_comes_from_the_folder_too(tmp_path: Path) 
     )
     with pytest.raises(StepFailed, match="step cilium"):
         bring_up(
-            *(CHOICE, PINS, SimulatedEngine(world), SimulatedTools(world), lambda told: None),
+            *(CHOICE, PINS, SimulatedEngine(world), SimulatedTools(world), lambda progress: None),
             folder=folder,
             dependencies=world.dependencies(),
             own_images=[GUARD],
@@ -456,7 +461,7 @@ def test_only_those_archives_are_loaded_that_have_what_is_missing(tmp_path: Path
 
 @pytest.mark.parametrize("image", [HELPER, GUARD])
 def test_an_image_of_ours_that_cannot_be_built_says_what_it_needs(image: OwnImage) -> None:
-    """A base image, which another may stand for."""
+    """A base image, which another may replace."""
     world = World()
 
     def fail(number: int, name: str) -> None:
@@ -474,9 +479,9 @@ def test_an_image_of_ours_that_cannot_be_built_says_what_it_needs(image: OwnImag
 # Bad input: refused before anything is touched
 
 
-def _refused(world: World, said: str, choice: Choice = CHOICE) -> None:
+def _refused(world: World, message: str, choice: Choice = CHOICE) -> None:
     before = world.state()
-    with pytest.raises((StepFailed, LabUnavailable, BadInput), match=said):
+    with pytest.raises((StepFailed, LabUnavailable, BadInput), match=message):
         up(world, choice)
     assert world.acts == [] and world.state() == before
 
@@ -486,8 +491,12 @@ def test_an_engine_that_is_too_small_or_too_old() -> None:
     facts = replace(World().facts, memory_bytes=2 * GIB, cgroup_version=1)
     with pytest.raises(StepFailed) as failed:
         up(World(facts=facts, disk=1 * GIB), choice_of(istio="1.31", kubernetes="1.37"))
-    said = str(failed.value)
-    assert "cgroup v1" in said and "2.0 GiB of memory" in said and "1.0 GiB of disk free" in said
+    message = str(failed.value)
+    assert (
+        "cgroup v1" in message
+        and "2.0 GiB of memory" in message
+        and "1.0 GiB of disk free" in message
+    )
     assert not ClusterState.of(CHOICE.name).directory.exists()
 
 
@@ -495,8 +504,8 @@ def test_no_disk() -> None:
     _refused(World(disk=1 * GIB), r"1\.0 GiB of disk free, and \d+ GiB are needed; make room")
 
 
-def test_a_cluster_of_that_name_that_nobody_remembers() -> None:
-    """It is not ours to touch, whoever made it."""
+def test_a_cluster_of_that_name_without_a_record() -> None:
+    """It is not ours to touch, however it was made."""
     name = f"{CHOICE.name}-control-plane"
     _refused(
         World(machines={name: machine(name, cluster=CHOICE.name)}),
@@ -505,7 +514,7 @@ def test_a_cluster_of_that_name_that_nobody_remembers() -> None:
 
 
 def test_an_older_cluster_of_the_same_name_that_is_another_one() -> None:
-    """Said what differs; the cluster stays up."""
+    """The differences are reported; the cluster stays up."""
     world = World()
     up(world)
     state = world.state()
@@ -518,7 +527,7 @@ def test_an_older_cluster_of_the_same_name_that_is_another_one() -> None:
 
 
 def test_two_at_once(tmp_path: Path) -> None:
-    """The second is told who is at work."""
+    """The second learns which command is at work."""
     with (
         ClusterState.of(CHOICE.name).lock("run of nightly_sleep"),
         pytest.raises(
@@ -539,15 +548,15 @@ def test_two_clusters_hand_out_different_addresses() -> None:
 def test_addresses_are_others_than_those_of_any_kind_cluster(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One of ours with another state directory, and somebody else's that MetalLB is in: their
-    machines tell."""
+    """One of ours with another state directory, and a foreign one with MetalLB: their machines
+    have the addresses."""
     world = World(machines={"k-control-plane": machine("k-control-plane", cluster="k")})
     world.metallb["k-control-plane"] = "172.18.255.240-172.18.255.250 10.9.0.0/24 fc00::/64"
     for place in ("one", "two", "three"):
         monkeypatch.setenv("MESHWAKE_STATE", str(tmp_path / place))
         up(world, choice_of(name=place))
         for name, each in world.machines.items():
-            if "one" in name:  # what stands on a machine can be read in whatever state it is
+            if "one" in name:  # files of a machine can be read in whatever state it is
                 world.machines[name] = replace(each, state="paused")
     pools = [
         pool for text in (*world.pools.values(), *world.metallb.values()) for pool in text.split()
@@ -556,15 +565,15 @@ def test_addresses_are_others_than_those_of_any_kind_cluster(
     assert len(taken) == 6 and sum(map(len, taken)) == len(set().union(*taken))
 
 
-def test_a_machine_that_stands_still_and_tells_nothing_is_named(tmp_path: Path) -> None:
+def test_a_stopped_machine_without_addresses_is_named(tmp_path: Path) -> None:
     """One by another program: its addresses cannot be known."""
     world = World(machines={"k-control-plane": machine("k-control-plane", "exited", cluster="k")})
-    told = [each.detail for each in up(world)]
-    assert "k-control-plane is exited: which addresses k hands out is unknown" in told
+    lines = [each.detail for each in up(world)]
+    assert "k-control-plane is exited: which addresses k hands out is unknown" in lines
 
 
 def test_of_two_that_choose_the_same_at_once_one_chooses_again() -> None:
-    """The other's choice is seen after one's own has been told."""
+    """The other's choice is seen after one's own has been written."""
     world = World(machines={"a-control-plane": machine("a-control-plane", cluster="a")})
 
     def other_is_as_fast(number: int, name: str) -> None:
@@ -576,7 +585,7 @@ def test_of_two_that_choose_the_same_at_once_one_chooses_again() -> None:
     assert len(set(world.pools.values())) == 2
 
 
-def test_a_machine_made_anew_tells_its_addresses_again() -> None:
+def test_a_recreated_machine_has_its_addresses_again() -> None:
     """They stay as they were chosen; others must see them."""
     world = World()
     up(world)
@@ -589,7 +598,7 @@ def test_a_machine_made_anew_tells_its_addresses_again() -> None:
 
 
 def test_down_removes_only_its_own(tmp_path: Path) -> None:
-    """Another cluster of ours, one of somebody else's and a plain container stay."""
+    """Another cluster of ours, a foreign one and a plain container stay."""
     others = {"kind-worker": machine("kind-worker", cluster="kind"), "db": machine("db")}
     world = World(machines=dict(others))
     up(world)

@@ -88,7 +88,7 @@ class World:
 
     def looked(self, node: str, script: str) -> str:
         """What a shell on a node shows: the start of its machine, or the pods in it and whether
-        somebody listens."""
+        a program listens."""
         if "uptime" in script:
             since_s = self.now_s - self.booted_s
             return f"1 (systemd) S{' 0' * 18} 0 0\n{since_s} 1.0\n{int(self.now_s)}\n"
@@ -484,7 +484,7 @@ def _well(thing: dict[str, Any]) -> dict[str, Any]:
 
 
 def steps_taken(lines: Iterable[Any]) -> list[str]:
-    """Of what was told: "images: kept" and so on, without what lies between begin and end."""
+    """Of the progress: "images: kept" and so on, without what lies between begin and end."""
     return [
         f"{line.step}: {line.state}" for line in lines if line.state in {"done", "kept", "failed"}
     ]

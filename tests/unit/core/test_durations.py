@@ -28,7 +28,7 @@ def test_reads_what_people_write(text: str, duration_ns: int) -> None:
 )
 def test_refuses_what_could_be_misread(text: str) -> None:
     """No unit, a blank, an unknown unit or more digits than nanoseconds: refused, and what is
-    allowed is said."""
+    allowed is reported."""
     with pytest.raises(ValueError, match="^expected "):
         parse_duration_ns(text)
 

@@ -95,7 +95,7 @@ def test_any_value_in_any_place_is_bad_input_or_an_event(value: Any) -> None:
         '{"world_ns":-1,"kind":"run_ended","node":null,"wall_ns":null,"monotonic_ns":null,"boottime_ns":null,"reason":""}',
     ],
 )
-def test_a_line_that_is_no_event_is_named(line: str) -> None:
+def test_a_line_that_is_not_an_event_is_named(line: str) -> None:
     """The message says file and line, and what to do with a killed run."""
     with pytest.raises(BadInput, match=r"^some/run:2: .*cut the file there"):
         History.from_text(FIRST_LINE + line + "\n", "some/run")
@@ -105,7 +105,7 @@ def test_a_line_that_is_no_event_is_named(line: str) -> None:
     "text", ["", Event.of_kind(0, "run_ended", None, None, {"reason": "duration"}).to_line() + "\n"]
 )
 def test_a_history_begins_with_its_run(text: str) -> None:
-    """An empty file, or another's lines, is no history."""
+    """An empty file, or another's lines, is not a history."""
     with pytest.raises(BadInput, match="does not begin with run_started"):
         History.from_text(text)
 
@@ -122,7 +122,7 @@ def test_another_format_is_refused() -> None:
 
 
 def test_a_file_that_cannot_be_read_is_bad_input(tmp_path: Path) -> None:
-    """A missing file and one that is no text are named, not thrown."""
+    """A missing file and one that is not text are named, not thrown."""
     with pytest.raises(BadInput, match="cannot be read"):
         History.read(tmp_path / "missing.jsonl")
     (tmp_path / "binary.jsonl").write_bytes(b"\x7fELF\xff")

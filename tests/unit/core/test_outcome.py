@@ -51,11 +51,13 @@ def test_without_its_assumption_nothing_is_known(
     assert seen.why == "clock_fault_happened: the clocks say so"
 
 
-def test_the_assumption_is_named_wherever_it_stands() -> None:
+def test_the_assumption_is_named_at_any_place() -> None:
     """The reason is the assumption that failed, not the first finding that is not HOLDS."""
-    late = Finding("traffic_was_attempted", BROKEN, "nobody called", is_assumption=True)
+    late = Finding(
+        "traffic_was_attempted", BROKEN, "no connection was attempted", is_assumption=True
+    )
     seen = compare(plan(expectations={FLOWS: "BROKEN"}), (Finding(FLOWS, BROKEN, "seen"), late))
-    assert seen.why == "traffic_was_attempted: nobody called"
+    assert seen.why == "traffic_was_attempted: no connection was attempted"
 
 
 def test_no_expectation_for_this_version_is_unknown() -> None:
@@ -65,7 +67,7 @@ def test_no_expectation_for_this_version_is_unknown() -> None:
     assert "no [[expect]] of the scenario covers version 1.31.0" in seen.why
 
 
-def test_what_nobody_expected_cannot_surprise() -> None:
+def test_what_is_not_expected_cannot_surprise() -> None:
     """A check without an expectation is shown and decides nothing."""
     seen = outcome(
         {FLOWS: "HOLDS"}, {FLOWS: HOLDS, "ca_not_flooded": BROKEN, "recovers_within": UNKNOWN}
@@ -89,7 +91,7 @@ def test_an_expectation_that_no_check_answers_is_an_error() -> None:
 
 
 def test_each_comparison_knows_why_it_was_expected() -> None:
-    """The reason given by the scenario stands beside the finding; an assumption brings its own."""
+    """The reason given by the scenario is next to the finding; an assumption brings its own."""
     assumption, flows = outcome({FLOWS: "HOLDS"}, {FLOWS: BROKEN}).comparisons
     assert (flows.kind, flows.expected_because) == (OutcomeKind.SURPRISE, "the test says so")
     assert (assumption.expected, assumption.expected_because) == (

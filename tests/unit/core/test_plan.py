@@ -20,7 +20,7 @@ def case_of(text: str = SMALL) -> PlanRequest:
 
 
 def test_a_pause_that_nothing_corrects_drifts_by_nothing() -> None:
-    """And its plan is another than that of one that is put right at once."""
+    """And its plan is another than that of one that is corrected at once."""
     text = small(('kind  = "suspend"', 'kind  = "pause"\ncorrected_after = "never"'))
     never, at_once = resolve(case_of(text)), resolve(case_of(text.replace("never", "0s")))
     assert [plan.faults[0].expected_drift_ns for plan in (never, at_once)] == [0, 8 * HOUR_NS]

@@ -18,7 +18,7 @@ def parse(text: str) -> None:
 
 
 def test_defaults_are_those_of_istio() -> None:
-    """Nothing said: certificates of 24 h, dated back by 2 min, as ztunnel asks for and istiod
+    """The defaults: certificates of 24 h, dated back by 2 min, as ztunnel requests and istiod
     signs."""
     scenario = parse_scenario(SMALL, "small.toml", "small")
     assert scenario.certificate.lifetime == 24 * HOUR_NS
@@ -48,7 +48,7 @@ def test_defaults_are_those_of_istio() -> None:
     ],
 )
 def test_what_no_ztunnel_could_do_is_refused(ztunnel: str, fault: str, why: str) -> None:
-    """Pods come and go where ztunnel hears of it; discovery is for in-pod mode."""
+    """Pods come and go where ztunnel can learn of it; discovery is for in-pod mode."""
     text = SMALL + f"\n[ztunnel]\n{ztunnel}\n"
     if fault:
         text += f'[[fault]]\nkind = "pod_restart"\n{fault}\n'
@@ -97,7 +97,7 @@ def test_other_faults_may_lie_within_a_drift() -> None:
 
 
 def test_a_node_must_be_named_where_there_are_two() -> None:
-    """With two nodes nobody guesses which one sleeps."""
+    """With two nodes it is not guessed which one sleeps."""
     second = '[[node]]\nname       = "desk"\nidentities = ["default/other"]\n\n[traffic]'
     with pytest.raises(
         BadInput, match=r"fault\[0\].node is missing: expected one of laptop, desk, \*"

@@ -74,7 +74,7 @@ def test_a_removed_run_leaves_nothing() -> None:
     assert not runs_dir().exists()
 
 
-def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
+def test_what_is_not_a_run_is_refused(tmp_path: Path) -> None:
     """The message says what a run looks like."""
     with pytest.raises(BadInput, match=r"not a run \(it has no plan.json\)"):
         read_run(tmp_path)

@@ -61,7 +61,7 @@ def test_a_version_without_a_row_is_refused_with_the_nearest() -> None:
         find("1.30.99")
 
 
-def test_what_is_no_version_is_refused() -> None:
+def test_what_is_not_a_version_is_refused() -> None:
     """The message says how a version is written."""
     with pytest.raises(BadInput, match=r"1\.28\.0 or 1\.31\.0-rc\.0"):
         find("latest")
@@ -88,7 +88,7 @@ def test_a_version_newer_than_the_table_is_taken_as_the_newest_class() -> None:
         assert row.classified == (row.assumption is None)
 
 
-def test_another_major_is_no_newer_release() -> None:
+def test_another_major_is_not_a_newer_release() -> None:
     """A typing error, most likely."""
     with pytest.raises(BadInput, match="expected a release of clusters/versions.toml"):
         find("13.1.0")
@@ -103,7 +103,7 @@ def test_a_class_that_is_named_must_be_one() -> None:
 
 
 def test_newest_is_the_last_whose_class_is_known() -> None:
-    """What runs when nobody says a version: the model can run it."""
+    """What runs when no version is given: the model can run it."""
     assert newest() == [row for row in releases() if row.classified][-1]
 
 
@@ -124,13 +124,13 @@ def test_a_row_has_what_holds_for_its_minor() -> None:
 
 
 def test_every_classified_row_has_the_commit_it_was_read_at() -> None:
-    """A class is what somebody read at a commit; without one nothing was read."""
+    """A class is what a person read at a commit; without one nothing was read."""
     assert all(len(row.commit) == 40 for row in releases() if row.classified)
     assert all(row.notes for row in releases() if not row.classified)
 
 
 def test_minors_agree_with_the_stack() -> None:
-    """What a cluster is made of stands in clusters/stack.toml; the two files say the same."""
+    """What a cluster is made of is in clusters/stack.toml; the two files agree."""
     from meshwake.cluster.stack.pins import read_pins
 
     for minor, pin in read_pins().istio.minor.items():

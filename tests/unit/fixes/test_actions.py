@@ -242,7 +242,7 @@ UNCLEAR = [
 
 
 @pytest.mark.parametrize("script", UNCLEAR)
-def test_what_is_not_understood_is_said_so(script: str) -> None:
+def test_what_is_not_understood_is_reported(script: str) -> None:
     found = reading(script)
     assert found.of("ztunnel") == [] and found.unclear, found
 
@@ -341,7 +341,7 @@ def test_applications_are_those_of_other_namespaces() -> None:
     "script",
     ["if true; then", "echo 'a", "for x in", "a=(1 2)", "diff <(a) <(b)", "case x in", "f() {", "$(", "((", "`", "a |", "((((((" * 50, "{ " * 200],
 )  # fmt: skip
-def test_what_is_no_script_is_refused(script: str) -> None:
+def test_what_is_not_a_script_is_refused(script: str) -> None:
     with pytest.raises(NotRead):
         run(script)
 

@@ -168,7 +168,7 @@ def test_a_node_that_sleeps_is_restarted_when_it_wakes() -> None:
     ]
 
 
-def test_the_control_plane_may_stand_apart() -> None:
+def test_the_control_plane_may_be_apart() -> None:
     """Then the job is on time, and only the nodes are late."""
     night = NIGHTS + '[authority]\nnode = "apart"\n'
     assert restarts_world_s(with_fix(night, duration="7d")) == [SUNDAY_3H_S + 4 * HOUR_S]
@@ -230,7 +230,7 @@ def test_a_schedule_that_kubernetes_refuses_is_refused(schedule: str) -> None:
         (more("startingDeadlineSeconds: soon"), "startingDeadlineSeconds: read 'soon'"),
     ],
 )  # fmt: skip
-def test_a_manifest_that_is_no_such_fix_is_refused(manifest: str, message: str) -> None:
+def test_a_manifest_that_is_not_such_a_fix_is_refused(manifest: str, message: str) -> None:
     """Each says what is there and what is needed."""
     with pytest.raises(BadInput, match=message):
         read_cron_job(manifest)
@@ -334,7 +334,7 @@ def test_what_a_container_runs_is_put_together_as_kubelet_does(command: str) -> 
     assert many(job(command)) == 8
 
 
-def test_without_any_namespace_nobody_knows_which_is_meant() -> None:
+def test_without_any_namespace_it_is_ambiguous() -> None:
     with pytest.raises(BadInput, match="write -n istio-system"):
         read_cron_job(job(RESTART, namespace=None))
     with pytest.raises(BadInput, match="lives in 'istio-system'"):
@@ -377,7 +377,8 @@ def test_what_an_api_server_refuses_is_refused(old: str, new: str, says: str) ->
 
 
 def test_what_kubernetes_itself_wrote_is_taken_back() -> None:
-    """`kubectl get cronjob -o yaml` and -o json, with tabs too, and every key that pods may have."""
+    """`kubectl get cronjob -o yaml` and -o json, with tabs too, and every key that pods may
+    have."""
     more_of_pod = "serviceAccountName: a, tolerations: [{operator: Exists}], hostNetwork: true, dnsPolicy: ClusterFirst"
     written = yaml.safe_load(job(RESTART))
     written["metadata"] |= {
@@ -434,7 +435,7 @@ def test_a_job_that_is_made_suspended_or_without_pods_restarts_nothing() -> None
 
 
 def test_every_so_often_is_counted_from_the_last_time() -> None:
-    """Twice a day; and never with a deadline that is shorter, since the count begins anew at each
+    """Twice a day; and never with a deadline that is shorter, since the count restarts at each
     look."""
     assert many(job(RESTART, "@every 12h"), days=2) == 3
     short = job(RESTART, "@every 12h").replace(

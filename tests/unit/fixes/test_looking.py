@@ -122,7 +122,7 @@ def test_a_watchdogs_numbers_come_from_its_environment_too() -> None:
         (RESTART, "take fix daily-restart"),
     ],
 )  # fmt: skip
-def test_what_a_watchdog_does_not_see_is_said(script: str, says: str) -> None:
+def test_what_a_watchdog_does_not_see_is_reported(script: str, says: str) -> None:
     with pytest.raises(BadInput, match=says):
         since_s(script)
 
@@ -181,6 +181,6 @@ def test_a_checks_numbers_come_from_its_environment_too() -> None:
         (RESTART, "take fix daily-restart"),
     ],
 )  # fmt: skip
-def test_what_such_a_check_does_not_see_is_said(script: str, says: str) -> None:
+def test_what_such_a_check_does_not_see_is_reported(script: str, says: str) -> None:
     with pytest.raises(BadInput, match=says):
         threshold_s(script)

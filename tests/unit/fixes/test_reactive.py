@@ -39,7 +39,7 @@ def test_the_sleep_hook_acts_after_each_suspend() -> None:
     ]
 
 
-def test_the_sleep_hook_never_hears_of_a_pause() -> None:
+def test_the_sleep_hook_does_not_notice_a_pause() -> None:
     pause = fault(
         'kind = "pause"\nat = "15h"\nlasts = "8h"\nevery = "24h"\ncorrected_after = "25s"'
     )
@@ -53,7 +53,7 @@ def test_the_watchdog_acts_when_an_outage_is_logged_and_not_before() -> None:
     assert first_failure_s < first_restart_s <= first_failure_s + 600
 
 
-def test_the_watchdog_hears_nothing_where_nobody_connects() -> None:
+def test_the_watchdog_sees_nothing_without_connections() -> None:
     """The same nights; the only pair tries once in a week."""
     quiet = deployed("log-watchdog").model_copy(update={"pairs": ()})
     assert restarts_world_s(run(quiet), "log-watchdog") == []
@@ -106,7 +106,7 @@ def _patient(*about: object) -> LabGuard:
     return LabGuard(*about, idles=False)  # type: ignore[arg-type]
 
 
-def test_the_guard_waits_while_the_authority_is_away() -> None:
+def test_the_guard_waits_during_an_outage_of_the_authority() -> None:
     """It comes back at 51 h; the machine woke at 47 h with 16 h of drift, and nothing has expired
     before."""
     history = run(deployed("wake-guard", GUARD_FAULTS["away"], duration="4d"))
@@ -134,7 +134,7 @@ def test_settings_come_from_the_manifest() -> None:
     assert read_settings(manifest.replace("--lead=30m", "--lead=2h")).lead_ns == 2 * HOUR_S * 10**9
 
 
-def test_a_guard_that_only_looks_is_no_fix() -> None:
+def test_a_guard_that_only_watches_is_not_a_fix() -> None:
     """It would be judged as one that restarts."""
     manifest = FIXES["wake-guard"].read_manifest()
     assert manifest is not None

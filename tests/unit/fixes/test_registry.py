@@ -21,8 +21,8 @@ from tests.support.plans import NIGHTS, plan
 
 def with_fix(name: str, manifest: str | None = None, body: str = NIGHTS) -> Plan:
     of = plan(body, duration="3d")
-    said = FIXES[name].read_manifest() if manifest is None else manifest
-    return of.model_copy(update={"fix": PlannedFix(name=name, manifest=said)})
+    text = FIXES[name].read_manifest() if manifest is None else manifest
+    return of.model_copy(update={"fix": PlannedFix(name=name, manifest=text)})
 
 
 def test_scenarios_know_every_fix_and_no_other() -> None:
@@ -30,7 +30,8 @@ def test_scenarios_know_every_fix_and_no_other() -> None:
 
 
 def test_docs_explain_every_fix() -> None:
-    """docs/fixes.md has a row for each, and each says in the registry what it does and who does it."""
+    """docs/fixes.md has a row for each, and each says in the registry what it does and who does
+    it."""
     rows = re.findall(
         r"^\| `([\w-]+)` \| ",
         (REPOSITORY / "docs" / "fixes.md").read_text(encoding="utf-8"),

@@ -151,7 +151,7 @@ def test_a_configuration_with_which_chrony_steps_nothing_or_does_not_start_is_re
     ],
 )  # fmt: skip
 def test_where_ztunnels_lifetime_is_set(text: str, days: int) -> None:
-    """The same value in two right places is no conflict, and another's environment is not
+    """The same value in two right places is not a conflict, and another's environment is not
     ztunnel's."""
     assert adapted(with_fix("secret-ttl-720h", text)).lifetime_s == days * DAY_S
 

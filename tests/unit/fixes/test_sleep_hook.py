@@ -99,7 +99,7 @@ def test_what_a_unit_runs_before_it_sleeps_too() -> None:
 
 
 def test_a_restart_before_the_sleep_is_one_before_the_sleep() -> None:
-    """Waited for, or nobody knows which comes first."""
+    """Waited for, or the order is not known."""
     assert restarts_s(script(f'[ "$1" = pre ] && {RESTART} && {WAIT}')) == [
         15 * HOUR_S - 1,
         39 * HOUR_S - 1,
@@ -179,6 +179,6 @@ def test_a_rollout_restarts_all_nodes_and_pods_of_the_node_only_its_own() -> Non
         (unit(service="ExecStart=/bin/sh -c 'unclosed"), "is not understood"),
     ],
 )  # fmt: skip
-def test_what_is_no_hook_is_refused_with_the_reason(hook: str, says: str) -> None:
+def test_what_is_not_a_hook_is_refused_with_the_reason(hook: str, says: str) -> None:
     with pytest.raises(BadInput, match=says):
         read_hook(hook, "istio-system")

@@ -21,7 +21,7 @@ class Cluster:
 
     def __init__(self, pods: list[dict[str, Any]]) -> None:
         self.pods = pods
-        self.asked: list[tuple[str, str]] = []
+        self.requests: list[tuple[str, str]] = []
         self.events: list[dict[str, Any]] = []
         self.evicted: list[str] = []
         self.leases: dict[str, dict[str, Any]] = {}
@@ -29,13 +29,13 @@ class Cluster:
         self.admin: dict[
             str, list[bytes]
         ] = {}  # by pod: the messages of a forwarded port, channel and data
-        self.heard: list[bytes] = []  # what was sent into such ports
+        self.received: list[bytes] = []  # what was sent into such ports
         self._versions = 0
 
     def answer(self, method: str, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         parts = urlsplit(path)
         parts = parts._replace(path=parts.path.rstrip("/"))
-        self.asked.append((method, parts.path))
+        self.requests.append((method, parts.path))
         for end, status in self.refuse.items():
             if parts.path.endswith(end):
                 return status, {"kind": "Status", "message": "refused"}
@@ -62,8 +62,8 @@ class Cluster:
             return (
                 (404, {"kind": "Status", "message": "not found"}) if lease is None else (200, lease)
             )
-        said = body["metadata"].get("resourceVersion")
-        if lease is not None and said != lease["metadata"]["resourceVersion"]:
+        version = body["metadata"].get("resourceVersion")
+        if lease is not None and version != lease["metadata"]["resourceVersion"]:
             return 409, {"kind": "Status", "message": "conflict"}
         self._versions += 1
         body["metadata"]["resourceVersion"] = str(self._versions)
@@ -127,7 +127,7 @@ def serving(cluster: Cluster, directory: Path) -> Iterator[Path]:
         def _forward(self, pod: str) -> None:
             """As kubelet does by way of the API server: first what port each channel is for, then
             data."""
-            cluster.asked.append((self.command, self.path.split("?")[0]))
+            cluster.requests.append((self.command, self.path.split("?")[0]))
             key = self.headers["Sec-WebSocket-Key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
             self.send_response(101)
             self.send_header("Upgrade", "websocket")
@@ -142,7 +142,7 @@ def serving(cluster: Cluster, directory: Path) -> Iterator[Path]:
             self.wfile.write(
                 _frame(2, b"\x00" + port) + _frame(2, b"\x01" + port) + _frame(9, b"are you there")
             )
-            cluster.heard += [_unmasked(self.rfile), _unmasked(self.rfile)]  # type: ignore[arg-type]
+            cluster.received += [_unmasked(self.rfile), _unmasked(self.rfile)]  # type: ignore[arg-type]
             for message in cluster.admin[pod]:
                 self.wfile.write(_frame(2, message))
             self.wfile.write(_frame(8, b""))
@@ -151,7 +151,7 @@ def serving(cluster: Cluster, directory: Path) -> Iterator[Path]:
         do_GET = do_POST = do_PUT = _do  # noqa: N815
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-            """Nobody reads it."""
+            """It is not read."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = Thread(target=server.serve_forever, daemon=True)

@@ -17,7 +17,7 @@ LIFE_S, BACKDATE_S = 24 * HOUR, 2 * MINUTE
 
 @dataclass
 class HandNode:
-    """Its clocks move when told; a restarted process gets a certificate of now, as a new process
+    """Its clocks move on command; a restarted process gets a certificate of now, as a new process
     would."""
 
     name: str = "laptop"

@@ -54,8 +54,8 @@ def test_what_expired_asleep_is_restarted_after_clocks_have_settled() -> None:
 
 @pytest.mark.parametrize("why", ["authority", "turn"])
 def test_it_waits_while_a_restart_would_do_harm(why: str) -> None:
-    """No certificate could be had, or another node is restarting. It tells once, and acts when that
-    has passed."""
+    """No certificate could be had, or another node is restarting. It reports once, and acts when
+    that has passed."""
     node = slept(40)
     setattr(node, why, False)
     guard = guard_of(node)
@@ -81,7 +81,7 @@ def test_a_restart_that_did_not_help_is_not_done_again_at_once() -> None:
     assert "cooldown" in node.waited
 
 
-def test_the_cooldown_is_of_what_starts_it_anew_and_not_of_a_pod() -> None:
+def test_the_cooldown_is_of_the_controller_and_not_of_a_pod() -> None:
     """A pod that is evicted comes back under another name."""
     node = slept(40)
     node.processes = [
@@ -112,7 +112,8 @@ def test_a_clock_set_back_makes_certificates_not_valid_yet() -> None:
 
 
 def test_an_issuer_whose_clock_is_ahead_is_not_its_business() -> None:
-    """Not valid yet, and the clocks never parted: a restart would bring another such certificate."""
+    """Not valid yet, and the clocks never parted: a restart would bring another such
+    certificate."""
     node = HandNode()
     node.ztunnel(age_s=-HOUR)
     look_for(guard_of(node), node, HOUR)
@@ -129,7 +130,7 @@ def test_a_clock_set_back_by_half_a_life_is_a_storm() -> None:
     assert "without a pause" in node.restarted[0][1]
 
 
-def test_a_slow_drift_is_no_jump_and_is_seen() -> None:
+def test_a_slow_drift_is_not_a_jump_and_is_seen() -> None:
     """2.5 % fast: nothing ever settles, and the drift adds up."""
     node = HandNode()
     node.ztunnel()
@@ -146,8 +147,8 @@ def test_a_slow_drift_is_no_jump_and_is_seen() -> None:
 
 
 def test_a_gateway_is_late_once_and_counts_from_its_own_certificate() -> None:
-    """Its agent reckons anew at each issue: sleep before the issue is forgotten, sleep after it is
-    not."""
+    """Its agent computes again at each issue: sleep before the issue is forgotten, sleep after it
+    is not."""
     node = HandNode()
     node.asleep(40 * HOUR)
     node.proxy()

@@ -93,7 +93,7 @@ def test_an_eviction_and_its_event(api: ThroughHttp, cluster: Cluster) -> None:
     )
 
 
-def test_the_lease_goes_from_one_node_to_the_next_when_it_has_stood_still(
+def test_the_lease_goes_from_one_node_to_the_next_when_it_is_not_renewed(
     api: ThroughHttp, cluster: Cluster
 ) -> None:
     """Judged by our own monotonic clock from when we saw it, whatever another wall clock wrote into
@@ -107,7 +107,7 @@ def test_the_lease_goes_from_one_node_to_the_next_when_it_has_stood_still(
 
 
 def test_each_turn_has_a_lease_of_its_own(api: ThroughHttp, cluster: Cluster) -> None:
-    """Whoever has one keeps nobody waiting for another."""
+    """A holder of one blocks no other lease."""
     assert api.take_lease(0, "a", HOLDS_NS, 0)
     assert api.take_lease(7, "b", HOLDS_NS, 0)
     assert not api.take_lease(7, "a", HOLDS_NS, 1)
@@ -120,7 +120,7 @@ def test_each_turn_has_a_lease_of_its_own(api: ThroughHttp, cluster: Cluster) ->
 def test_of_two_that_reach_for_the_lease_one_gets_it(api: ThroughHttp, cluster: Cluster) -> None:
     assert api.take_lease(0, "a", HOLDS_NS, 0)
     cluster.refuse["/leases/wake-guard"] = 409
-    with pytest.raises(Unreachable):  # a conflict where none can be is no answer
+    with pytest.raises(Unreachable):  # a conflict where none can be is not an answer
         api.take_lease(0, "a", HOLDS_NS, 1)
     cluster.refuse.clear()
     assert not api._write_lease("PUT", 0, {"resourceVersion": "0"}, "a", HOLDS_NS)
@@ -140,10 +140,10 @@ def test_an_admin_interface_on_localhost_is_reached_through_the_api_server(
     (ztunnel,) = api.pods(ISTIO_NAMESPACE, ZTUNNELS, "a")
     assert api.get_from_pod(ztunnel, 15000, "/config_dump") == DUMP
     assert (
-        cluster.heard[0].startswith(b"\x00GET /config_dump HTTP/1.1\r\n")
-        and cluster.heard[1] == b"are you there"
+        cluster.received[0].startswith(b"\x00GET /config_dump HTTP/1.1\r\n")
+        and cluster.received[1] == b"are you there"
     )
-    assert cluster.asked[-1] == (
+    assert cluster.requests[-1] == (
         "GET",
         "/api/v1/namespaces/istio-system/pods/ztunnel-a/portforward",
     )
@@ -161,10 +161,10 @@ def test_an_admin_interface_on_localhost_is_reached_through_the_api_server(
         ([], "RemoteDisconnected|BadStatusLine"),
     ],
 )
-def test_a_port_that_does_not_answer_is_said_to_be_unreachable(
+def test_a_port_that_does_not_answer_is_reported_unreachable(
     api: ThroughHttp, cluster: Cluster, messages: list[bytes], words: str
 ) -> None:
-    """Nobody listens; it says no; it ends half way."""
+    """No listener; a refusal; an end half way."""
     cluster.admin["ztunnel-a"] = messages
     (ztunnel,) = api.pods(ISTIO_NAMESPACE, ZTUNNELS, "a")
     with pytest.raises(
@@ -195,7 +195,7 @@ def _authority() -> bytes:
 def test_a_pod_finds_its_own_cluster(
     cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By what kubelet puts into it; its token is read anew for each call."""
+    """By what kubelet puts into it; its token is read again for each call."""
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "::1")
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
     monkeypatch.setattr(kubernetes, "SERVICE_ACCOUNT", tmp_path)
@@ -232,20 +232,20 @@ def test_a_login_that_only_another_program_knows_is_refused(
 @pytest.mark.parametrize(
     "text", ["", "[]", "a: [", "{}", "clusters: 3", "contexts: [{}]\ncurrent-context: x"]
 )
-def test_what_is_no_kubeconfig_is_said_so(tmp_path: Path, text: str) -> None:
+def test_what_is_not_a_kubeconfig_is_reported(tmp_path: Path, text: str) -> None:
     """No traceback."""
     (tmp_path / "odd").write_text(text)
     with pytest.raises(LabUnavailable, match="--kubeconfig"):
         ThroughHttp(tmp_path / "odd", "meshwake-guard", lambda: WALL_NS)
 
 
-def test_no_answer_is_said_with_what_was_asked(api: ThroughHttp, cluster: Cluster) -> None:
+def test_a_missing_answer_is_reported_with_the_request(api: ThroughHttp, cluster: Cluster) -> None:
     cluster.refuse["/pods"] = 503
     with pytest.raises(Unreachable, match="list pods"):
         api.pods(ISTIO_NAMESPACE, ZTUNNELS, "a")
 
 
-def test_a_kubeconfig_that_leads_nowhere_is_no_cluster(tmp_path: Path) -> None:
+def test_a_kubeconfig_that_leads_nowhere_gives_no_cluster(tmp_path: Path) -> None:
     with serving(Cluster([]), tmp_path) as kubeconfig:
         pass
     with pytest.raises(LabUnavailable, match="--kubeconfig"):
@@ -267,7 +267,7 @@ def asked_of(api: ThroughHttp, cluster: Cluster) -> set[Right]:
         api.post_event(each, "x", "y", warning=True)
     for now_ns in (0, 1):
         api.take_lease(0, "a", HOLDS_NS, now_ns)
-    paths = [(method, path) for method, path in cluster.asked if not path.endswith("/version")]
+    paths = [(method, path) for method, path in cluster.requests if not path.endswith("/version")]
     return {right_of(method, path) for method, path in paths}
 
 
@@ -321,7 +321,7 @@ def test_a_gateway_namespace_without_a_role_does_not_keep_the_guard_from_ztunnel
     cluster.refuse["/namespaces/shut/pods"] = 403
     node.seen()
     assert "gateways in shut: not looked at: list pods of shut: 403 refused" in logged
-    assert ("GET", "/api/v1/namespaces/web/pods") in cluster.asked
+    assert ("GET", "/api/v1/namespaces/web/pods") in cluster.requests
     cluster.refuse["/namespaces/shut/pods"] = 503
     with pytest.raises(Unreachable, match="list pods of shut: 503"):
         node.seen()

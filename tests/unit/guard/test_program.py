@@ -145,7 +145,7 @@ def test_metrics_have_the_names_that_alerts_are_written_against() -> None:
     assert held[frozenset({("node", "laptop"), ("reason", "settling")})] == 1
 
 
-def test_drift_and_expiry_are_told_and_a_process_that_is_gone_is_forgotten() -> None:
+def test_drift_and_expiry_are_exported_and_a_process_that_is_gone_is_forgotten() -> None:
     metrics, node = PrometheusMetrics("laptop"), HandNode()
     node.ztunnel()
     guard = Guard(node, Settings(), metrics)
@@ -162,8 +162,8 @@ def test_drift_and_expiry_are_told_and_a_process_that_is_gone_is_forgotten() -> 
 
 
 def test_a_scrape_in_the_middle_of_a_look_finds_the_one_before_whole() -> None:
-    """Asking takes seconds where the API server is busy; an alert must not end, and begin anew, for
-    it."""
+    """A request takes seconds where the API server is busy; an alert must not end, and start again,
+    for it."""
     metrics, node = PrometheusMetrics("laptop"), HandNode()
     node.ztunnel()
     guard = Guard(node, Settings(), metrics)
@@ -181,9 +181,9 @@ def test_a_scrape_in_the_middle_of_a_look_finds_the_one_before_whole() -> None:
     assert between == [before]
 
 
-def test_a_guard_that_only_looks_tells_the_same_and_restarts_nothing() -> None:
+def test_a_guard_that_only_watches_exports_the_same_and_restarts_nothing() -> None:
     """Nor does it ask for a turn or for the authority, which it may not have a right to."""
-    told = []
+    exported = []
     for acts in (True, False):
         metrics, node = PrometheusMetrics("laptop"), HandNode()
         node.ztunnel()
@@ -193,8 +193,10 @@ def test_a_guard_that_only_looks_tells_the_same_and_restarts_nothing() -> None:
         node.awake(60)
         guard.look()
         assert bool(node.restarted or node.waited) is acts
-        told.append({name: of for name, of in scraped(metrics).items() if "restarts" not in name})
-    assert told[0] == told[1]
+        exported.append(
+            {name: of for name, of in scraped(metrics).items() if "restarts" not in name}
+        )
+    assert exported[0] == exported[1]
 
 
 # When a process started
@@ -237,7 +239,7 @@ def test_who_began_between_two_looks_began_with_the_drift_of_now() -> None:
     assert witnessed.started(A) is None, "it was there when the guard came"
 
 
-def test_who_began_while_clocks_parted_was_seen_by_nobody() -> None:
+def test_a_start_while_clocks_parted_was_not_seen() -> None:
     """Before the sleep or after it: the guard was asleep too."""
     witnessed = Witnessed()
     witnessed.look(ClockReading(0, 0, 0), {A})
@@ -256,7 +258,7 @@ def test_who_has_ended_is_forgotten() -> None:
 # Waiting
 
 
-def test_the_end_is_waited_for_within_a_bound_and_heard_at_once() -> None:
+def test_the_end_is_waited_for_within_a_bound_and_noticed_at_once() -> None:
     """Also from a signal's handler."""
     ended = Ended()
     began_s = time.monotonic()
@@ -265,7 +267,7 @@ def test_the_end_is_waited_for_within_a_bound_and_heard_at_once() -> None:
     assert ended.wait(60) is True and time.monotonic() - began_s < 30
 
 
-def test_proc_tells_when_a_process_started() -> None:
+def test_proc_has_the_start_of_a_process() -> None:
     """This very process: before now, and not longer ago than the machine runs."""
     started_ns = boottime_of_start_ns(os.getpid())
     assert 0 < started_ns <= own_clocks().boottime_ns
@@ -311,7 +313,7 @@ def test_a_ztunnel_without_certificates_holds_none() -> None:
 @pytest.mark.parametrize(
     "text", ["", "[1]", "7", '{"certificates": 3}', '{"certificates": [{"certChain": [{}]}]}']
 )
-def test_nonsense_is_said_to_be_nonsense(text: str) -> None:
+def test_nonsense_is_reported_as_nonsense(text: str) -> None:
     with pytest.raises(HarnessFault, match="not what was expected"):
         of_ztunnel(text.encode())
 
@@ -347,7 +349,7 @@ class HandApi:
 
     found: dict[str, list[ApiPod]]
     answers: dict[str, bytes]
-    told: list[tuple[str, str]] = field(default_factory=list)
+    events: list[tuple[str, str]] = field(default_factory=list)
     evicted: list[str] = field(default_factory=list)
 
     def pods(self, namespace: str, labels: str, node: str | None) -> Sequence[ApiPod]:
@@ -362,7 +364,7 @@ class HandApi:
         self.evicted.append(pod.full_name)
 
     def post_event(self, pod: ApiPod, reason: str, message: str, warning: bool) -> None:
-        self.told.append((reason, message))
+        self.events.append((reason, message))
 
     def take_lease(self, number: int, holder: str, holds_ns: int, now_monotonic_ns: int) -> bool:
         return True
@@ -372,7 +374,7 @@ def pod(name: str, uid: str = UID, *, ready: bool = True) -> ApiPod:
     return ApiPod("istio-system", name, uid, "10.0.0.9", ready, {"istio-proxy": WALL_S * NS})
 
 
-def cluster_node(tmp_path: Path, api: HandApi, said: list[str], now: ClockReading) -> ClusterNode:
+def cluster_node(tmp_path: Path, api: HandApi, logged: list[str], now: ClockReading) -> ClusterNode:
     (tmp_path / "7").mkdir()
     (tmp_path / "7" / "comm").write_text("ztunnel\n")
     (tmp_path / "7" / "cgroup").write_text(f"0::/kubepods/pod{UID}/x\n")
@@ -381,7 +383,7 @@ def cluster_node(tmp_path: Path, api: HandApi, said: list[str], now: ClockReadin
         "7 (ztunnel) S " + " ".join(["0"] * 18) + f" {100 * ticks} 0\n"
     )
     return ClusterNode(
-        "laptop", api, lambda: now, lambda address, port: True, said.append, tmp_path
+        "laptop", api, lambda: now, lambda address, port: True, logged.append, tmp_path
     )
 
 
@@ -399,11 +401,11 @@ def test_a_node_of_a_cluster_from_its_pods_to_the_eviction(tmp_path: Path) -> No
         {"app=ztunnel": [pod("zt")], "app=istiod": [pod("istiod")]},
         {"zt": dump("2027-01-16T08:00:00Z")},
     )
-    said: list[str] = []
-    Guard(cluster_node(tmp_path, api, said, now), Settings()).look()
+    logged: list[str] = []
+    Guard(cluster_node(tmp_path, api, logged, now), Settings()).look()
     assert api.evicted == ["istio-system/zt"]
-    assert [reason for reason, _ in api.told] == ["WakeGuardRestarted"]
-    assert "renewals are 1d16h late" in api.told[0][1]
+    assert [reason for reason, _ in api.events] == ["WakeGuardRestarted"]
+    assert "renewals are 1d16h late" in api.events[0][1]
 
 
 def test_without_an_istiod_that_is_ready_it_waits(tmp_path: Path) -> None:
@@ -412,14 +414,14 @@ def test_without_an_istiod_that_is_ready_it_waits(tmp_path: Path) -> None:
     api = HandApi(found, {"zt": dump("2027-01-16T08:00:00Z")})
     Guard(cluster_node(tmp_path, api, [], now), Settings()).look()
     assert api.evicted == []
-    assert [reason for reason, _ in api.told] == ["WakeGuardHeldBack"]
+    assert [reason for reason, _ in api.events] == ["WakeGuardHeldBack"]
 
 
-def test_a_pod_that_does_not_answer_is_left_out_and_said(tmp_path: Path) -> None:
+def test_a_pod_that_does_not_answer_is_left_out_and_logged(tmp_path: Path) -> None:
     api = HandApi({"app=ztunnel": [pod("zt")]}, {})
-    said: list[str] = []
-    assert cluster_node(tmp_path, api, said, ClockReading(0, 0, 0)).seen() == []
-    assert said == ["istio-system/zt: not looked at this time: istio-system/zt: no answer"]
+    logged: list[str] = []
+    assert cluster_node(tmp_path, api, logged, ClockReading(0, 0, 0)).seen() == []
+    assert logged == ["istio-system/zt: not looked at this time: istio-system/zt: no answer"]
 
 
 def test_a_pod_as_an_api_server_describes_it() -> None:

@@ -175,7 +175,7 @@ def test_entries_without_one_of_the_clocks_are_answered_with_one_line(
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("Event[0]:\n  Log Name: System\n  Event ID: 42\n", "wevtutil qe System /f:xml"),
         (
@@ -204,10 +204,10 @@ def test_entries_without_one_of_the_clocks_are_answered_with_one_line(
     ],
 )
 def test_other_logs_are_answered_with_what_makes_them_right(
-    tmp_path: Path, text: str | bytes, said: str
+    tmp_path: Path, text: str | bytes, message: str
 ) -> None:
     """The command of that system."""
-    with pytest.raises(BadInput, match=said):
+    with pytest.raises(BadInput, match=message):
         read_text(tmp_path, text)
 
 
@@ -277,12 +277,12 @@ def test_local_times_are_read(tmp_path: Path, place: str) -> None:
     ],
 )
 def test_times_that_are_not_understood_lead_to_xml(tmp_path: Path, time: str) -> None:
-    """Another calendar, a word that nobody knows: refused, never guessed."""
+    """Another calendar, an unknown word: refused, never guessed."""
     with pytest.raises(BadInput, match="wevtutil qe System /f:xml"):
         read_text(tmp_path, csv([(time, 42), (time, 107)]))
 
 
-def test_days_and_months_that_nobody_can_tell_apart_are_asked_for(tmp_path: Path) -> None:
+def test_days_and_months_that_are_ambiguous_must_be_given(tmp_path: Path) -> None:
     """3/11 and 4/11 are in order either way; with --date-order they are read, as what it says."""
     rows = [("3/11/2026 9:00:00 PM", 42), ("4/11/2026 7:00:00 AM", 107)]
     with pytest.raises(BadInput, match="day or the month.*--date-order day-first"):
@@ -302,14 +302,14 @@ def test_days_and_months_that_nobody_can_tell_apart_are_asked_for(tmp_path: Path
         ("1/12/2026 6:00:00 AM", 7036),  # in order by one reading only
     ],
 )
-def test_other_rows_tell_the_order_of_day_and_month(tmp_path: Path, other: tuple[str, int]) -> None:
+def test_other_rows_show_the_order_of_day_and_month(tmp_path: Path, other: tuple[str, int]) -> None:
     """All rows of a file count, not only those of sleep."""
     rows = [("3/11/2026 9:00:00 PM", 42), ("4/11/2026 7:00:00 AM", 107), other]
     assert slept(read_text(tmp_path, csv(rows))[0]) == [36_000.0]
 
 
-def test_a_message_tells_the_order_of_day_and_month(tmp_path: Path) -> None:
-    """A Power-Troubleshooter says the true time beside the local one."""
+def test_a_message_shows_the_order_of_day_and_month(tmp_path: Path) -> None:
+    """A Power-Troubleshooter has the true time next to the local one."""
     text = (
         "TimeCreated,Id,ProviderName,Message\n"
         "4/11/2026 7:00:05 AM,1,Microsoft-Windows-Power-Troubleshooter,"
@@ -320,7 +320,7 @@ def test_a_message_tells_the_order_of_day_and_month(tmp_path: Path) -> None:
     assert happened(read_text(tmp_path, text)[0]) == [("pause", "2026-11-03 20:00", 36_000.0)]
 
 
-def test_an_hour_that_comes_twice_is_told_by_the_order_of_rows(tmp_path: Path) -> None:
+def test_an_hour_that_comes_twice_is_distinguished_by_the_order_of_rows(tmp_path: Path) -> None:
     """25 October 2026 in Berlin: 02:30 in summer, then 02:10 in winter, forty minutes later."""
     rows = [
         ("25.10.2026 02:30:00", 42),
@@ -364,14 +364,14 @@ LAYOUTS = {
 def test_columns_in_any_order_between_any_separators(
     tmp_path: Path, layout: str, encoding: str
 ) -> None:
-    """Known by their names, or by what stands in them."""
+    """Known by their names, or by their content."""
     heading, line = LAYOUTS[layout]
     text = csv([(TIMES[0], 42), (TIMES[1], 107)], heading, line).lstrip("\r\n")
     month, tally = read_text(tmp_path, text.encode(encoding))
     assert slept(month) == [38_323.0] and tally.not_understood == 0
 
 
-def test_events_of_nobody_are_refused_unless_their_message_says_whose_they_are(
+def test_events_without_a_source_are_refused_unless_their_message_has_it(
     tmp_path: Path,
 ) -> None:
     """42 is a number of many providers."""
@@ -393,7 +393,7 @@ def test_events_of_nobody_are_refused_unless_their_message_says_whose_they_are(
 def test_the_order_of_day_and_month_is_never_guessed_wrong(
     moments: list[int], order: DateOrder, falls: bool
 ) -> None:
-    """Rows in order, written one way: read that way, or asked for."""
+    """Rows in order, written one way: read that way, or the option is required."""
     days = [
         datetime.fromtimestamp(1_767_225_600 + day * 86_400, UTC)
         for day in sorted(moments, reverse=falls)
@@ -657,9 +657,7 @@ NIGHTS = [("pause", f"2026-11-0{day} 21:00", 36_000.0) for day in (1, 2, 3)]
 
 
 @pytest.mark.parametrize("log", LOGS)
-def test_a_log_that_is_appended_to_itself_tells_of_each_night_once(
-    log: str, tmp_path: Path
-) -> None:
+def test_a_log_that_is_appended_to_itself_has_each_night_once(log: str, tmp_path: Path) -> None:
     """What was saved in the first week, and all of it in the second: no clock was set back between
     them."""
     heading, lines = LOGS[log]
@@ -717,7 +715,7 @@ def test_a_macs_log_as_people_paste_it(tmp_path: Path, way: str) -> None:
 
 def test_a_sleep_out_of_a_dark_wake_without_a_line_goes_on(tmp_path: Path) -> None:
     """Filtered by grep: such a wake lasts seconds. Twice asleep by the lid is another matter, and
-    said."""
+    reported."""
     again = PMSET[1].replace("22:00", "23:00").replace("Clamshell Sleep", "{}")
     for reason, lasts_s in (("Maintenance Sleep", 36_000), ("Sleep Service Back to Sleep", 36_000)):
         month, tally = read_text(tmp_path, "\n".join([*PMSET[:2], again.format(reason), PMSET[2]]))
@@ -736,14 +734,14 @@ def test_a_sleep_out_of_a_dark_wake_without_a_line_goes_on(tmp_path: Path) -> No
     )
 
 
-def test_nothing_is_said_left_out_that_another_event_tells(tmp_path: Path) -> None:
-    """A sleep without its wake is told by the event that knows both ends; without that, it is left
-    out and said so."""
+def test_nothing_is_reported_left_out_that_another_event_has(tmp_path: Path) -> None:
+    """A sleep without its wake is read from the event that has both ends; without that, it is left
+    out and reported."""
     events = [
         ("2026-11-24T21:00:00Z", 42, "Kernel-Power", ""),
         ("2026-11-25T21:00:00Z", 42, "Kernel-Power", ""),
     ]
-    told = [
+    events_of_both_ends = [
         (
             "2026-11-25T07:00:10Z",
             1,
@@ -754,7 +752,7 @@ def test_nothing_is_said_left_out_that_another_event_tells(tmp_path: Path) -> No
     wake = ("2026-11-26T07:00:00Z", 107, "Kernel-Power", "")
     alone, _ = read_text(tmp_path, xml(*events, wake))
     assert alone.dropped == ["Kernel-Power 42 without a wake before the next"]
-    month, _ = read_text(tmp_path, xml(events[0], *told, events[1], wake))
+    month, _ = read_text(tmp_path, xml(events[0], *events_of_both_ends, events[1], wake))
     assert slept(month) == [35_995.0, 36_000.0] and not month.dropped
 
 

@@ -30,7 +30,7 @@ BERLIN = JournalOptions(zone=ZoneInfo("Europe/Berlin"), zone_given=True)
 def imported(
     *names: str, writing: JournalOptions = BERLIN, folder: Path = JOURNALS
 ) -> tuple[SleepHistory, Tally]:
-    """What the journals tell together, and the tally of the last."""
+    """What the journals contain together, and the tally of the last."""
     tallies = [Tally(name) for name in names]
     read = [read_journal(folder / tally.path, tally, writing) for tally in tallies]
     logs = systemd.joined([each for each in read if isinstance(each, systemd.SystemdJournal)])
@@ -54,7 +54,7 @@ def happened(month: SleepHistory) -> list[tuple[str, str, float]]:
     return found
 
 
-# file -> what happened, and how many entries told of sleep, of something else, and were not
+# file -> what happened, and how many entries were about sleep, about something else, and not
 # understood
 EXPECTED: dict[str, tuple[list[tuple[str, str, float]], tuple[int, int, int]]] = {
     "systemd_laptop.json": (
@@ -150,7 +150,7 @@ def test_every_sample_is_expected() -> None:
 
 
 @pytest.mark.parametrize("name", EXPECTED)
-def test_a_journal_tells_what_happened(name: str) -> None:
+def test_a_journal_shows_what_happened(name: str) -> None:
     """The sleeps, to the precision of the journal, and each entry is counted once."""
     month, tally = imported(name)
     expected, counts = EXPECTED[name]
@@ -160,7 +160,7 @@ def test_a_journal_tells_what_happened(name: str) -> None:
     assert len(tally.examples) == min(tally.not_understood, 3)
 
 
-def test_what_is_left_out_is_told() -> None:
+def test_what_is_left_out_is_reported() -> None:
     """A sleep without a wake is not guessed; one out of a dark wake without a line goes on."""
     month, tally = imported("pmset_without_a_wake.log")
     assert month.dropped == ["Sleep at the end, without a wake"]
@@ -172,7 +172,7 @@ def test_what_is_left_out_is_told() -> None:
 
 
 def test_another_machine_of_a_host_can_be_chosen() -> None:
-    """The first that is named is taken, the others are told of; any can be asked for."""
+    """The first that is named is taken, the others are reported; any can be chosen."""
     _, tally = imported("libvirt_virsh_event.log")
     assert tally.notes == [
         "domain builder is another machine and left out; it is imported with --machine builder"
@@ -191,7 +191,7 @@ def read_text(
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         (b"ElfFile\0\0\0", "wevtutil qe FILE.evtx"),
         (b"\x1f\x8b\x08\0", "gunzip"),
@@ -206,11 +206,11 @@ def read_text(
         ("Stufe,Datum und Uhrzeit,Quelle,Ereignis-ID\n", "known are:"),
     ],
 )
-def test_what_is_no_journal_is_refused_with_the_way_to_make_one(
-    tmp_path: Path, text: str | bytes, said: str
+def test_what_is_not_a_journal_is_refused_with_the_way_to_make_one(
+    tmp_path: Path, text: str | bytes, message: str
 ) -> None:
     """The message says what to do."""
-    with pytest.raises(BadInput, match=said):
+    with pytest.raises(BadInput, match=message):
         read_text(tmp_path, text)
 
 
@@ -220,7 +220,7 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
         read_journal(tmp_path / "none", Tally("none"))
 
 
-def test_a_journal_printed_newest_first_tells_the_same(tmp_path: Path) -> None:
+def test_a_journal_printed_newest_first_is_read_the_same(tmp_path: Path) -> None:
     """The monotonic clock of a boot gives the order."""
     lines = (JOURNALS / "systemd_laptop.json").read_text().splitlines()
     month, _ = read_text(tmp_path, "\n".join(reversed(lines)))

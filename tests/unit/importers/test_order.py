@@ -1,4 +1,4 @@
-"""The order of what a journal tells is taken from what is sure (boots and their monotonic clock,
+"""The order of a journal's entries is taken from what is sure (boots and their monotonic clock,
 cursors, rows, record numbers), never from a wall clock, which is what jumps.
 """
 
@@ -51,8 +51,9 @@ def read(tmp_path: Path, *files: list[str], writing: JournalOptions = AS_IT_IS) 
     return imported(*names, writing=writing, folder=tmp_path)[0]
 
 
-def told(month: SleepHistory) -> list[tuple[str, float, float, float]]:
-    """Kind, when since the first entry, for how long, and by how much the clock was set: in hours."""
+def faults_of(month: SleepHistory) -> list[tuple[str, float, float, float]]:
+    """Kind, when since the first entry, for how long, and by how much the clock was set: in
+    hours."""
     return [
         (
             each.kind,
@@ -86,7 +87,7 @@ def test_a_boot_whose_clock_is_behind_comes_after_the_one_before_it(
 ) -> None:
     """The night lies in the first boot, the reboot after it; the clock is set as far as it was
     behind."""
-    happened = told(read(tmp_path, two_boots(behind_s)))
+    happened = faults_of(read(tmp_path, two_boots(behind_s)))
     assert happened[:2][0] == ("pause", 10.0, 9.0, 0.0)
     assert happened[1][:3] == ("off", 30.0, 0.17)
     assert [round(step[3] * HOUR_S) for step in happened[2:]] == pytest.approx(
@@ -95,15 +96,15 @@ def test_a_boot_whose_clock_is_behind_comes_after_the_one_before_it(
     assert happened[1][3] * HOUR_S == pytest.approx(-behind_s, abs=40)
 
 
-def test_a_clock_that_was_set_in_the_first_two_minutes_harms_nobody(tmp_path: Path) -> None:
+def test_a_clock_that_was_set_in_the_first_two_minutes_does_no_harm(tmp_path: Path) -> None:
     """Nothing of a cluster runs yet: the boot is there, and no step."""
-    assert told(read(tmp_path, two_boots(2 * YEAR_S, set_at_s=60)))[1:] == [
+    assert faults_of(read(tmp_path, two_boots(2 * YEAR_S, set_at_s=60)))[1:] == [
         ("off", 30.0, 0.17, 0.0)
     ]
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_entries_in_any_order_tell_the_same(tmp_path: Path, seed: int) -> None:
+def test_entries_in_any_order_are_read_the_same(tmp_path: Path, seed: int) -> None:
     """journalctl merges files by the wall clock where boots differ; cursors say which boot was
     first."""
     lines = two_boots(2 * YEAR_S)
@@ -111,12 +112,12 @@ def test_entries_in_any_order_tell_the_same(tmp_path: Path, seed: int) -> None:
         json.dumps(json.loads(line) | {"__CURSOR": f"s={'5' * 32};i={number:x};b=0"})
         for number, line in enumerate(lines, start=9)
     ]
-    expected = told(read(tmp_path, lines))
+    expected = faults_of(read(tmp_path, lines))
     random.Random(seed).shuffle(numbered)
-    assert told(read(tmp_path, numbered)) == expected
+    assert faults_of(read(tmp_path, numbered)) == expected
     by_wall = sorted(lines, key=lambda line: int(json.loads(line)["__REALTIME_TIMESTAMP"]))
-    assert told(read(tmp_path, by_wall)) == expected
-    assert told(read(tmp_path, lines[::-1])) == expected
+    assert faults_of(read(tmp_path, by_wall)) == expected
+    assert faults_of(read(tmp_path, lines[::-1])) == expected
 
 
 def test_a_step_back_below_the_beginning(tmp_path: Path) -> None:
@@ -127,7 +128,7 @@ def test_a_step_back_below_the_beginning(tmp_path: Path) -> None:
         entry(STARTS_S + 360 - 5 * HOUR_S, 363),
     ]
     month = read(tmp_path, [*lines, entry(STARTS_S + 5 * HOUR_S, 3 + 10 * HOUR_S)])
-    assert told(month) == [("step", 0.1, 0.0, -5.0)]
+    assert faults_of(month) == [("step", 0.1, 0.0, -5.0)]
     assert month.starts_wall_s == STARTS_S - 60
     assert month.duration_ns == (10 * HOUR_S + 60) * NS_PER_S
 
@@ -136,10 +137,10 @@ def test_pieces_of_one_journal_are_one(tmp_path: Path) -> None:
     """The night lies between two files; in whichever order they are given, and with entries in
     both."""
     lines = two_boots(0)
-    whole = told(read(tmp_path, lines))
-    assert told(read(tmp_path, lines[2:], lines[:2])) == whole
-    assert told(read(tmp_path, lines[:5], lines[3:])) == whole
-    assert told(read(tmp_path, lines[:4], lines[4:])) == whole  # boot by boot
+    whole = faults_of(read(tmp_path, lines))
+    assert faults_of(read(tmp_path, lines[2:], lines[:2])) == whole
+    assert faults_of(read(tmp_path, lines[:5], lines[3:])) == whole
+    assert faults_of(read(tmp_path, lines[:4], lines[4:])) == whole  # boot by boot
 
 
 HOSTS = {
@@ -170,7 +171,9 @@ def merged(**named: dict[str, Any]) -> list[str]:
     ],
     ids=["both", "host names", "machine ids"],
 )
-def test_several_machines_are_told_apart(tmp_path: Path, named: dict[str, dict[str, Any]]) -> None:
+def test_several_machines_are_distinguished(
+    tmp_path: Path, named: dict[str, dict[str, Any]]
+) -> None:
     """They are refused with their names, and each can be chosen."""
     with pytest.raises(BadInput, match="journals of 2 machines.*--machine NAME"):
         read(tmp_path, merged(**named))
@@ -184,7 +187,7 @@ def test_several_machines_are_told_apart(tmp_path: Path, named: dict[str, dict[s
         read(tmp_path, merged(**named), writing=JournalOptions(machine="three"))
 
 
-def test_machines_without_names_are_told_apart_by_running_at_one_time(tmp_path: Path) -> None:
+def test_machines_without_names_are_distinguished_by_running_at_one_time(tmp_path: Path) -> None:
     """So are clones, which share a machine id."""
     with pytest.raises(BadInput, match="ran at one time.*several machines.*choose"):
         read(tmp_path, merged())
@@ -197,11 +200,12 @@ def test_one_machine_may_change_its_name(tmp_path: Path) -> None:
     """Within a boot, by its machine id, and from localhost."""
     lines = two_boots(0, _MACHINE_ID="1" * 32)
     renamed = [line[:-1] + f', "_HOSTNAME": "h{number}"}}' for number, line in enumerate(lines)]
-    assert told(read(tmp_path, renamed)) == told(read(tmp_path, lines))
+    assert faults_of(read(tmp_path, renamed)) == faults_of(read(tmp_path, lines))
 
 
 def test_a_guest_whose_clock_stayed_behind(tmp_path: Path) -> None:
-    """Its host slept three nights; its own clock was put right after the third only, by all three."""
+    """Its host slept three nights; its own clock was corrected after the third only, by all
+    three."""
     nights = [(14, 23), (38, 47), (62, 71)]
     lines, host = [], EntryPlacer(Tally("host"))
     for minutes in range(0, 80 * 60, 10):
@@ -220,13 +224,13 @@ def test_a_guest_whose_clock_stayed_behind(tmp_path: Path) -> None:
     assert isinstance(guest, systemd.SystemdJournal)
     placed = [each for each in (host.placed(), systemd.place_boots(guest)) if each is not None]
     month = sleep_history_of(placed)
-    assert [each[0] for each in told(month)] == ["pause", "pause", "pause", "step"]
+    assert [each[0] for each in faults_of(month)] == ["pause", "pause", "pause", "step"]
     assert [each.corrected for each in month.events] == [False, False, False, True]
-    assert told(month)[-1][3] == 27.0
+    assert faults_of(month)[-1][3] == 27.0
     assert month.largest_drift_ns == 27 * HOUR_S * NS_PER_S
 
 
-def test_a_host_and_its_guest_tell_of_one_night(tmp_path: Path) -> None:
+def test_a_host_and_its_guest_have_one_night(tmp_path: Path) -> None:
     """Both systemd journals: the host says that it slept, the guest shows a jump, ten minutes after
     its last entry."""
     slept = {"_TRANSPORT": "kernel"}
@@ -242,15 +246,15 @@ def test_a_host_and_its_guest_tell_of_one_night(tmp_path: Path) -> None:
         entry(STARTS_S + 24 * HOUR_S + 60, 9000 + 14 * HOUR_S, "d"),
         entry(STARTS_S + 30 * HOUR_S, 9000 + 20 * HOUR_S - 60, "d"),
     ]
-    assert told(read(tmp_path, host, guest)) == [("suspend", 14.0, 10.0, 0.0)]
-    assert told(read(tmp_path, guest, host)) == [("suspend", 14.0, 10.0, 0.0)]
+    assert faults_of(read(tmp_path, host, guest)) == [("suspend", 14.0, 10.0, 0.0)]
+    assert faults_of(read(tmp_path, guest, host)) == [("suspend", 14.0, 10.0, 0.0)]
 
 
 def test_one_damaged_entry_is_counted_and_costs_nothing_else(tmp_path: Path) -> None:
     """The largest number of 64 bits, a wall clock of another century, a monotonic time out of its
     order."""
     lines = two_boots(0)
-    whole = told(read(tmp_path, lines))
+    whole = faults_of(read(tmp_path, lines))
     for damaged in (
         entry(2**64 // 1_000_000, 5000),
         entry(STARTS_S + 120 * YEAR_S, 1200),
@@ -262,7 +266,7 @@ def test_one_damaged_entry_is_counted_and_costs_nothing_else(tmp_path: Path) -> 
             "\n".join([lines[0], entry(STARTS_S + 60, 660), damaged, *lines[1:]])
         )
         month, tally = imported("0.json", folder=tmp_path)
-        assert told(month) == whole
+        assert faults_of(month) == whole
         assert tally.not_understood == 1
 
 
@@ -279,7 +283,7 @@ def rows(*walls_s: int) -> tuple[PlacedJournal, Tally]:
     return placed, tally
 
 
-def test_rows_that_go_back_tell_of_a_step() -> None:
+def test_rows_that_go_back_show_a_step() -> None:
     """Everything stays in the order of the rows."""
     placed, tally = rows(
         STARTS_S,

@@ -1,4 +1,4 @@
-"""Whatever happened to a machine, each system's journal of it tells the same again."""
+"""Whatever happened to a machine, each system's journal of it is read as that again."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_sleeps_written_are_sleeps_read(
     kind: str,
     turns: list[tuple[int, int]],
 ) -> None:
-    """Every sleep, to the second, none beside, and the scenario of it is one that `run` takes."""
+    """Every sleep, to the second, no other, and the scenario of it is one that `run` takes."""
     tally = Tally("x")
     placed = read(StringIO(write(turns)), tally)
     assert placed is not None and tally.not_understood == 0
@@ -153,7 +153,8 @@ def test_sleeps_written_are_sleeps_read(
 def test_no_text_is_too_broken(
     text: str, read: Callable[[StringIO, Tally], PlacedJournal | None]
 ) -> None:
-    """Whatever stands in a file, reading it ends, and nothing raises but what a person is told."""
+    """Whatever a file contains, reading it ends, and raises only errors with a message for the
+    user."""
     tally = Tally("x")
     read(StringIO(text), tally)
     assert tally.used == 0
@@ -161,7 +162,7 @@ def test_no_text_is_too_broken(
 
 @settings(max_examples=60, deadline=None)
 @given(turns=TURNS, cut=st.integers(0, 2000), system=st.integers(0, 3))
-def test_a_journal_that_was_cut_tells_no_other_sleeps(
+def test_a_journal_that_was_cut_has_no_other_sleeps(
     turns: list[tuple[int, int]], cut: int, system: int
 ) -> None:
     """What is read of a journal whose end is lost is part of what is read of the whole."""

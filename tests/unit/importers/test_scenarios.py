@@ -24,24 +24,24 @@ def run(
     )
     capsys.readouterr()
     run_command(["run", str(scenario), "--lab", "model", "--json"])
-    told: dict[str, Any] = json.loads(capsys.readouterr().out)
-    return told
+    result: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return result
 
 
-def verdicts(told: dict[str, Any]) -> dict[str, str]:
-    return {each["check"]: each["verdict"] for each in told["findings"]}
+def verdicts(result: dict[str, Any]) -> dict[str, str]:
+    return {each["check"]: each["verdict"] for each in result["findings"]}
 
 
 @pytest.mark.parametrize("behind_s", [0, 50, HOUR_S])
 def test_a_reboot_makes_ztunnel_late_by_nothing(
     tmp_path: Path, behind_s: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One night of nine hours and a clock an hour behind after the reboot harm nobody, together or
+    """One night of nine hours and a clock an hour behind after the reboot do no harm, together or
     alone."""
-    told = run(tmp_path, two_boots(behind_s), capsys)
-    assert verdicts(told)["clock_fault_happened"] == "HOLDS"
-    assert verdicts(told)["no_expired_certificate_served"] == "HOLDS"
-    assert not told["outages"]
+    result = run(tmp_path, two_boots(behind_s), capsys)
+    assert verdicts(result)["clock_fault_happened"] == "HOLDS"
+    assert verdicts(result)["no_expired_certificate_served"] == "HOLDS"
+    assert not result["outages"]
 
 
 @pytest.mark.parametrize(
@@ -52,11 +52,11 @@ def test_a_clock_that_is_set_minutes_after_a_boot_breaks_what_was_issued_before(
 ) -> None:
     """Not before the clock is set, and not at the boot itself, where the clock goes back by as
     much."""
-    told = run(tmp_path, two_boots(behind_s), capsys)
-    assert verdicts(told)["clock_fault_happened"] == "HOLDS"
-    assert verdicts(told)["no_expired_certificate_served"] == "BROKEN"
+    result = run(tmp_path, two_boots(behind_s), capsys)
+    assert verdicts(result)["clock_fault_happened"] == "HOLDS"
+    assert verdicts(result)["no_expired_certificate_served"] == "BROKEN"
     set_at_s = 60 + 30 * HOUR_S + 600 + 300
-    assert min(outage["from_world_s"] for outage in told["outages"]) == pytest.approx(
+    assert min(outage["from_world_s"] for outage in result["outages"]) == pytest.approx(
         set_at_s, abs=5
     )
 
@@ -70,9 +70,9 @@ def test_a_clock_that_was_ahead_makes_certificates_that_are_not_valid_yet(
         entry(STARTS_S + 355, 358),
         entry(STARTS_S + 360 - 5 * HOUR_S, 363),
     ]
-    told = run(tmp_path, [*lines, entry(STARTS_S + 5 * HOUR_S, 3 + 10 * HOUR_S)], capsys)
-    assert verdicts(told)["traffic_flows"] == "BROKEN"
-    assert min(outage["from_world_s"] for outage in told["outages"]) == pytest.approx(420, abs=10)
+    result = run(tmp_path, [*lines, entry(STARTS_S + 5 * HOUR_S, 3 + 10 * HOUR_S)], capsys)
+    assert verdicts(result)["traffic_flows"] == "BROKEN"
+    assert min(outage["from_world_s"] for outage in result["outages"]) == pytest.approx(420, abs=10)
 
 
 MAC = (
@@ -84,10 +84,10 @@ MAC = (
 )
 
 
-def test_a_clock_that_is_never_put_right_makes_nobody_late(
+def test_a_clock_that_is_never_corrected_delays_no_renewal(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """28 hours of pause break a mesh whose clock is put right, and none whose clocks all stay
+    """28 hours of pause break a mesh whose clock is corrected, and none whose clocks all stay
     behind."""
     corrected = run(tmp_path, list(MAC), capsys)
     assert verdicts(corrected)["no_expired_certificate_served"] == "BROKEN"
@@ -100,7 +100,7 @@ def test_a_clock_that_is_never_put_right_makes_nobody_late(
     assert [fault["measured_wall_s"] for fault in behind["clock_faults"]] == [0, 0]
 
 
-def test_chrony_puts_right_a_clock_that_nothing_else_would(
+def test_chrony_corrects_a_clock_that_nothing_else_would(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """And by that breaks the mesh, as a correction does."""
@@ -113,7 +113,7 @@ def test_chrony_puts_right_a_clock_that_nothing_else_would(
     )
 
 
-def test_one_correction_may_stand_at_the_end_of_several_sleeps(
+def test_one_correction_may_follow_several_sleeps(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Written down as pauses that nothing corrects, and a step by all of them."""
@@ -123,8 +123,8 @@ def test_one_correction_may_stand_at_the_end_of_several_sleeps(
     scenario.write_text(text)
     assert [fault.kind for fault in read_scenario(scenario).fault] == ["pause", "pause", "step"]
     run_command(["run", str(scenario), "--lab", "model", "--json"])
-    told = json.loads(capsys.readouterr().out)
-    assert verdicts(told)["clock_fault_happened"] == "HOLDS"
-    assert min(outage["from_world_s"] for outage in told["outages"]) == pytest.approx(
+    result = json.loads(capsys.readouterr().out)
+    assert verdicts(result)["clock_fault_happened"] == "HOLDS"
+    assert min(outage["from_world_s"] for outage in result["outages"]) == pytest.approx(
         40 * HOUR_S, abs=5
     )

@@ -44,7 +44,7 @@ class FakeConversation:
 
 
 class FakeKubernetes:
-    """An api.Kubernetes. `reach` is called before everything, with what is asked; it may raise."""
+    """An api.Kubernetes. `reach` is called before everything, with the request; it may raise."""
 
     objects: MutableMapping[Key, Any]
 

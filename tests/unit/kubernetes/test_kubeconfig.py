@@ -106,7 +106,7 @@ def test_parts_may_lie_in_different_files(tmp_path: Path, monkeypatch: pytest.Mo
 def test_without_kubeconfig_it_is_that_of_the_home(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An empty KUBECONFIG is none; and nothing anywhere is said."""
+    """An empty KUBECONFIG is none; and that there is nothing is reported."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("KUBECONFIG", "")
     with pytest.raises(
@@ -176,15 +176,15 @@ TEXTS: dict[str, tuple[str | bytes, str]] = {
 
 
 @pytest.mark.parametrize("name", TEXTS)
-def test_what_is_no_kubeconfig_is_named(
+def test_what_is_not_a_kubeconfig_is_named(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Exit code 3, the file and what it lacks; whether kubectl would have asked localhost:8080
+    """Exit code 3, the file and what it lacks; whether kubectl would have tried localhost:8080
     instead or not."""
-    content, said = TEXTS[name]
+    content, message = TEXTS[name]
     path = tmp_path / "mine.yaml"
     path.write_bytes(content.encode() if isinstance(content, str) else content)
-    with pytest.raises(BadInput, match=said) as raised:
+    with pytest.raises(BadInput, match=message) as raised:
         read_access(path)
     assert str(path) in str(raised.value)
     assert run_command(["forecast", "--kubeconfig", str(path)]) == ExitCode.BAD_INPUT
@@ -288,18 +288,18 @@ LACKS: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize("name", LACKS)
 def test_what_a_context_lacks_is_named(name: str, tmp_path: Path) -> None:
     """Before anything is connected to, with the file and the entry that has it."""
-    content, said = LACKS[name]
+    content, message = LACKS[name]
     path = save(tmp_path / "config", content)
     with pytest.raises(BadInput) as raised:
         read_access(path)
     assert (
-        said in str(raised.value)
+        message in str(raised.value)
         and str(path) in str(raised.value)
         and "secret" not in str(raised.value)
     )
 
 
-def test_what_stands_where_it_does_not_belong_counts_for_nothing(tmp_path: Path) -> None:
+def test_what_is_where_it_does_not_belong_counts_for_nothing(tmp_path: Path) -> None:
     """As for kubectl: a user's key in a cluster, whatever it holds."""
     astray = {"client-key-data": "!!!", "client-certificate": "/none"}
     path = save(
@@ -354,7 +354,7 @@ def test_encodings_that_shells_write(encoding: str, tmp_path: Path) -> None:
 
 
 def test_a_context_needs_no_user_and_no_current(tmp_path: Path) -> None:
-    """A server that asks nobody's name; the context is named."""
+    """A server without authentication; the context is named."""
     content = config(current="")
     del content["contexts"][0]["context"]["user"], content["users"]
     access = read_access(save(tmp_path / "config", content), "home")
@@ -383,7 +383,7 @@ def test_addresses(about: dict[str, Any], server: str, tmp_path: Path) -> None:
 
 
 def test_data_counts_before_a_file_and_may_be_folded(tmp_path: Path) -> None:
-    """A path beside it need not even be there; base64 in lines is what `base64` prints."""
+    """A path next to it need not even exist; base64 in lines is what `base64` prints."""
     pem, key = certificate()
     user = {
         "client-certificate": "/none",
@@ -397,12 +397,12 @@ def test_data_counts_before_a_file_and_may_be_folded(tmp_path: Path) -> None:
     held = texts_at(user_entry, "user")
     assert Path(held["client-certificate"]).read_bytes() == pem
     assert stat.S_IMODE(Path(held["client-key"]).stat().st_mode) == 0o600
-    # kr8s trusts nobody where there is a client certificate and no authority.
+    # kr8s trusts no server where there is a client certificate and no authority.
     assert Path(text_at(cluster_entry, "cluster", "certificate-authority")).is_file()
 
 
 def test_a_key_that_is_encrypted_or_of_another_is_refused(tmp_path: Path) -> None:
-    """Nobody is asked for a password on the terminal."""
+    """No password is requested on the terminal."""
     pem, key = certificate()
     other = serialization.load_pem_private_key(key, None)
     assert isinstance(other, ec.EllipticCurvePrivateKey)
@@ -470,7 +470,7 @@ def credential(token: str) -> str:
     return json.dumps({"kind": "ExecCredential", "apiVersion": EXEC, "status": {"token": token}})
 
 
-def asked(path: Path) -> Access:
+def logged_in(path: Path) -> Access:
     """Connects as a command does, and hangs up."""
     access = read_access(path)
     connect(access).close()
@@ -478,11 +478,11 @@ def asked(path: Path) -> Access:
 
 
 def test_a_token_file_is_read_at_each_login(tmp_path: Path) -> None:
-    """It is renewed by others; it counts before a token beside it."""
+    """It is renewed by others; it counts before a token next to it."""
     tokens: list[str] = []
     (tmp_path / "token").write_text("new\n")
     with server(tokens) as address:
-        asked(
+        logged_in(
             save(
                 tmp_path / "config",
                 config(server=address, user={"tokenFile": "token", "token": "old"}),
@@ -509,24 +509,26 @@ def test_a_server_with_another_name_in_its_certificate(tmp_path: Path) -> None:
     authority = {"certificate-authority-data": base64.b64encode(pem).decode()}
     path = tmp_path / "config"
     with server([], tls=tls) as address:
-        asked(
+        logged_in(
             save(
                 path, config(server=address, cluster=authority | {"tls-server-name": "kubernetes"})
             )
         )
-        asked(save(path, config(server=address, cluster={"insecure-skip-tls-verify": True})))
+        logged_in(save(path, config(server=address, cluster={"insecure-skip-tls-verify": True})))
         for distrusts in (authority, {}):
             with pytest.raises(Unreachable, match="CERTIFICATE_VERIFY_FAILED"):
-                asked(save(path, config(server=address, cluster=distrusts)))
+                logged_in(save(path, config(server=address, cluster=distrusts)))
 
 
 def test_a_plugin_logs_in(tmp_path: Path) -> None:
     """By a path relative to the kubeconfig, with its arguments and environment, and what kubectl
-    tells it."""
+    prints it."""
     tokens: list[str] = []
     (tmp_path / "bin").mkdir()
-    said = credential("$WORD-$1-$(echo $KUBERNETES_EXEC_INFO | grep -c server)").replace('"', '\\"')
-    program(tmp_path / "bin" / "log-in", f'echo "{said}"')
+    printed = credential("$WORD-$1-$(echo $KUBERNETES_EXEC_INFO | grep -c server)").replace(
+        '"', '\\"'
+    )
+    program(tmp_path / "bin" / "log-in", f'echo "{printed}"')
     plugin = {
         "apiVersion": EXEC,
         "command": "./bin/log-in",
@@ -535,12 +537,12 @@ def test_a_plugin_logs_in(tmp_path: Path) -> None:
         "provideClusterInfo": True,
     }
     with server(tokens) as address:
-        access = asked(save(tmp_path / "config", config(server=address, user={"exec": plugin})))
+        access = logged_in(save(tmp_path / "config", config(server=address, user={"exec": plugin})))
     assert set(tokens) == {"w-a-1"} and access.login_program == str(tmp_path / "bin/log-in")
 
 
 @pytest.mark.parametrize(
-    ("lines", "said"),
+    ("lines", "message"),
     [
         ("echo no profile >&2; exit 1", "no profile"),
         ("echo Please log in", "handed out no credentials"),
@@ -552,18 +554,18 @@ def test_a_plugin_logs_in(tmp_path: Path) -> None:
     ],
 )
 def test_a_plugin_that_fails_is_named(
-    lines: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    lines: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Exit code 4, its name and what it said."""
+    """Exit code 4, its name and what it printed."""
     path = program(tmp_path / "log-in", lines)
     plugin = {"apiVersion": EXEC, "command": str(path)}
     kubeconfig = save(tmp_path / "config", config(user={"exec": plugin}))
     assert run_command(["forecast", "--kubeconfig", str(kubeconfig)]) == ExitCode.LAB_UNAVAILABLE
-    told = capsys.readouterr().err
-    assert said in told and "log-in" in told and "Traceback" not in told
+    err = capsys.readouterr().err
+    assert message in err and "log-in" in err and "Traceback" not in err
 
 
-def test_a_plugin_that_fails_when_it_is_asked_again_is_named(tmp_path: Path) -> None:
+def test_a_plugin_that_fails_when_it_is_called_again_is_named(tmp_path: Path) -> None:
     """Credentials ran out in the middle of a run."""
     once = f"test -e {tmp_path}/done && exit 3; touch {tmp_path}/done; echo '{credential('t')}'"
     plugin = {"apiVersion": EXEC, "command": str(program(tmp_path / "log-in", once))}
@@ -590,7 +592,7 @@ def test_a_plugin_that_is_missing_is_named_with_its_hint(tmp_path: Path) -> None
 
 
 def test_keys_do_not_stay_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither in the folder for temporary files nor elsewhere; also where nobody answers."""
+    """Neither in the folder for temporary files nor elsewhere; also where no server answers."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
     (tmp_path / "tmp").mkdir()
     pem, key = certificate()
@@ -605,11 +607,11 @@ def test_keys_do_not_stay_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_an_http_proxy_is_used(tmp_path: Path) -> None:
-    """The server's name is resolved by nobody here: the proxy answers for it."""
+    """The server's name is not resolved here: the proxy does it."""
     tokens: list[str] = []
     with server(tokens) as proxy:
         content = config(server="http://mesh.invalid:6443", cluster={"proxy-url": proxy})
-        asked(save(tmp_path / "config", content))
+        logged_in(save(tmp_path / "config", content))
     assert set(tokens) == {"t"}
 
 
@@ -632,7 +634,7 @@ def test_a_socks_proxy_is_used(tmp_path: Path) -> None:
     tokens: list[str] = []
     with server(tokens) as address, socks(int(address.rpartition(":")[2])) as proxy:
         content = config(server="http://mesh.invalid:6443", cluster={"proxy-url": proxy})
-        asked(save(tmp_path / "config", content))
+        logged_in(save(tmp_path / "config", content))
     assert set(tokens) == {"t"}
 
 
@@ -836,7 +838,7 @@ def test_any_content_is_read_or_named(
     reads(path, "a" if as_json else None)
 
 
-def test_a_refusal_is_no_lost_connection(tmp_path: Path) -> None:
+def test_a_refusal_is_not_a_lost_connection(tmp_path: Path) -> None:
     """A token that the server does not know is the server's word, not a broken file."""
     with server([], "another") as address:
         path = save(tmp_path / "config", config(server=address))

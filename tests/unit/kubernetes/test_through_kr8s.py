@@ -41,7 +41,7 @@ def cluster(
             opened.close()
 
 
-def says_who_was_asked(name: str, port: int, sent: bytes) -> bytes:
+def names_the_target(name: str, port: int, sent: bytes) -> bytes:
     body = f"{name}:{port}{sent.split()[1].decode()}".encode() * 300
     return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body
 
@@ -57,7 +57,7 @@ def test_many_looks_at_once_open_no_port_here(
 
     monkeypatch.setattr(asyncio, "start_server", listens)
     with (
-        cluster(tmp_path, inside=says_who_was_asked) as kubernetes,
+        cluster(tmp_path, inside=names_the_target) as kubernetes,
         ThreadPoolExecutor(LOOKS) as pool,
     ):
         looks = [
@@ -70,7 +70,7 @@ def test_many_looks_at_once_open_no_port_here(
 
 
 @pytest.mark.parametrize(
-    ("answer", "said"),
+    ("answer", "message"),
     [
         (
             "an error occurred forwarding 15000: connection refused",
@@ -83,32 +83,32 @@ def test_many_looks_at_once_open_no_port_here(
     ],
 )
 def test_a_port_that_does_not_answer_well_is_out_of_reach(
-    tmp_path: Path, answer: bytes | str, said: str
+    tmp_path: Path, answer: bytes | str, message: str
 ) -> None:
     """By the kubelet's error, by HTTP's own, or cut off; never an answer that is half of one."""
     with (
         cluster(tmp_path, inside=lambda name, port, sent: answer) as kubernetes,
-        pytest.raises(Unreachable, match=said) as lost,
+        pytest.raises(Unreachable, match=message) as lost,
     ):
         kubernetes.get(pod("z"), 15000, "/config_dump", 5)
     assert not isinstance(lost.value, LocalFailure)
 
 
 def test_a_forward_that_was_closed_without_an_answer_is_opened_again(tmp_path: Path) -> None:
-    """Twice; what has begun to answer is not asked again, for it was answered."""
-    asked: list[str] = []
+    """Twice; a request that has begun to be answered is not sent again."""
+    names: list[str] = []
 
     def closes_first(name: str, port: int, sent: bytes) -> bytes:
-        asked.append(name)
+        names.append(name)
         if name == "half":
             return b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nhalf"
-        return b"" if asked.count(name) < 3 else says_who_was_asked(name, port, sent)
+        return b"" if names.count(name) < 3 else names_the_target(name, port, sent)
 
     with cluster(tmp_path, inside=closes_first) as kubernetes:
         assert kubernetes.get(pod("z"), 1, "/", 10) == b"z:1/" * 300
         with pytest.raises(Unreachable, match="ended early"):
             kubernetes.get(pod("half"), 1, "/", 10)
-    assert asked == ["z"] * 3 + ["half"]
+    assert names == ["z"] * 3 + ["half"]
 
 
 def test_chunks_and_an_end_by_hanging_up_are_read(tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_chunks_and_an_end_by_hanging_up_are_read(tmp_path: Path) -> None:
 
 def test_out_of_files_is_our_own_failure(tmp_path: Path) -> None:
     """It says nothing of the pod; the limit is the kernel's own."""
-    with cluster(tmp_path, inside=says_who_was_asked) as kubernetes:
+    with cluster(tmp_path, inside=names_the_target) as kubernetes:
         assert kubernetes.version() == "v1.34.4"
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
@@ -158,7 +158,7 @@ def test_what_this_machine_has_run_out_of_is_found_behind_other_errors(
 
 
 def test_a_refused_connection_is_the_other_sides(tmp_path: Path) -> None:
-    """Nobody listens there: out of reach, and no failure of ours."""
+    """No program listens there: out of reach, and not a failure of ours."""
     with api(VERSION, tmp_path) as kubeconfig:
         pass
     kubernetes = ThroughKr8s(kubeconfig)
@@ -172,7 +172,7 @@ def test_a_refused_connection_is_the_other_sides(tmp_path: Path) -> None:
 
 
 def test_a_forward_that_broke_in_all_its_tasks_is_a_pod_out_of_reach(tmp_path: Path) -> None:
-    """What its tasks raise comes as a group; a fault that is no broken connection stays one."""
+    """What its tasks raise comes as a group; a fault that is not a broken connection stays one."""
 
     async def breaks(error: Exception) -> None:
         raise ExceptionGroup("a forward", [ExceptionGroup("its tasks", [error])])
@@ -185,7 +185,7 @@ def test_a_forward_that_broke_in_all_its_tasks_is_a_pod_out_of_reach(tmp_path: P
 
 
 def test_a_task_that_a_breaking_websocket_cancels_is_a_pod_out_of_reach(tmp_path: Path) -> None:
-    """Not a fault of meshwake: whoever asked may ask again."""
+    """Not a fault of meshwake: the caller may try again."""
 
     async def is_cancelled() -> None:
         raise asyncio.CancelledError
@@ -199,10 +199,10 @@ def test_a_task_that_a_breaking_websocket_cancels_is_a_pod_out_of_reach(tmp_path
 
 
 def test_a_refusal_has_its_status_and_a_servers_own_trouble_is_none(tmp_path: Path) -> None:
-    """403 is for whoever asked; 500 (a webhook that is not up yet) may be gone in a moment."""
-    said = {"kind": "Status", "message": "failed calling webhook"}
+    """403 goes to the caller; 500 (a webhook that is not up yet) may be gone in a moment."""
+    body = {"kind": "Status", "message": "failed calling webhook"}
     answers = VERSION | {
-        "/api/v1/namespaces/default/pods/x": (500, said),
+        "/api/v1/namespaces/default/pods/x": (500, body),
         "/apis/apps": (404, {"message": "none"}),
     }
     with cluster(tmp_path, answers) as kubernetes:
@@ -240,7 +240,7 @@ def test_a_kind_is_found_in_whichever_version_of_its_group_has_it(tmp_path: Path
         assert kubernetes.read("Nothing.metallb.io", "m", "ours") is None
 
 
-def test_a_kubeconfig_that_leads_nowhere_is_said_and_no_traceback(tmp_path: Path) -> None:
+def test_a_kubeconfig_that_leads_nowhere_is_reported_without_traceback(tmp_path: Path) -> None:
     """No such context, no such file, an empty one, none at all: kr8s' own words, as an error of
     ours."""
     (tmp_path / "empty").touch()
@@ -269,7 +269,8 @@ def echoes(name: str, command: list[str], line: str) -> str | None:
 
 
 def test_a_conversation_is_one_exec_for_all_its_questions(tmp_path: Path) -> None:
-    """Each line gets its own, whole, whatever the frames; what is written on stderr is no answer."""
+    """Each line gets its own, whole, whatever the frames; what is written on stderr is not an
+    answer."""
     begun: list[str] = []
 
     def program(name: str, command: list[str], line: str) -> str | None:

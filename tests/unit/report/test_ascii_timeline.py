@@ -4,7 +4,7 @@ from meshwake.report.ascii_timeline import LABEL_COLUMNS, ascii_timelines
 from meshwake.report.terminal import plain
 from rich.text import Text
 
-from tests.unit.report.told import ISSUE_1481, NIGHTS, modelled, recorded
+from tests.unit.report.runs import ISSUE_1481, NIGHTS, modelled, recorded
 
 
 def lines(name: str, columns: int = 100) -> dict[str, str]:
@@ -28,7 +28,7 @@ def test_the_shortest_outage_is_not_lost() -> None:
     assert narrow["default/client"].count("#") >= 7
 
 
-def test_no_line_is_wider_than_asked() -> None:
+def test_no_line_is_wider_than_requested() -> None:
     """In a terminal of eighty columns nothing wraps that should not."""
     run = recorded(NIGHTS)
     assert all(
@@ -38,7 +38,7 @@ def test_no_line_is_wider_than_asked() -> None:
 
 
 def test_it_is_ascii() -> None:
-    """For logs whose encoding nobody chose."""
+    """For logs whose encoding was not chosen."""
     run = modelled()
     plain(ascii_timelines(run.plan, run.history, 100)).encode("ascii")
     assert isinstance(Text("z"), Text)

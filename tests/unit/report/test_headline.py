@@ -62,7 +62,7 @@ def test_what_could_not_be_judged_is_neither() -> None:
     assert headline(cut).verdict is Verdict.UNKNOWN
 
 
-def test_harm_without_a_failed_connection_is_no_pass() -> None:
+def test_harm_without_a_failed_connection_is_not_a_pass() -> None:
     run = recorded("ca_away_at_renewal-1.28.0")
     served = with_verdicts(run, no_expired_certificate_served=Verdict.BROKEN)
     flooded = with_verdicts(run, ca_not_flooded=Verdict.BROKEN)

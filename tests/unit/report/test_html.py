@@ -19,7 +19,7 @@ from meshwake.report.html.folder import begin_report, write_report
 from meshwake.report.result import Summary
 
 from tests.support.scenarios import SURPRISING, small, write
-from tests.unit.report.told import ISSUE_1481, NIGHTS, RECORDED, modelled, recorded
+from tests.unit.report.runs import ISSUE_1481, NIGHTS, RECORDED, modelled, recorded
 
 REFUSED = Summary("elsewhere", "process", "1.31.0", "refused", why="no ztunnel binary")
 
@@ -34,7 +34,7 @@ def names(path: Path) -> set[str]:
 
 
 def test_one_run_is_the_first_page(tmp_path: Path) -> None:
-    """Whoever opens index.html sees the run itself."""
+    """A reader of index.html sees the run itself."""
     opened = write_report(tmp_path / "report", [modelled()])
     assert opened.read_text() == next((tmp_path / "report").glob("small-*.html")).read_text()
     assert {
@@ -47,7 +47,7 @@ def test_one_run_is_the_first_page(tmp_path: Path) -> None:
 
 
 def test_several_runs_have_a_table_and_can_be_compared(tmp_path: Path) -> None:
-    """Those that did not run stand in it too, with their reason."""
+    """Those that did not run are in it too, with their reason."""
     write_report(tmp_path / "report", [recorded(NIGHTS), recorded(ISSUE_1481)], [REFUSED])
     index = ((tmp_path / "report") / "index.html").read_text()
     for word in ("nightly_sleep", "ztunnel_1481", "elsewhere", "no ztunnel binary", "compare.html"):
@@ -150,7 +150,7 @@ def test_what_a_run_says_cannot_become_markup(tmp_path: Path) -> None:
 
 
 def test_an_earlier_report_gives_way_and_nothing_else(tmp_path: Path) -> None:
-    """Old pages do not stay among the new ones; a folder of somebody else's is refused."""
+    """Old pages do not stay among the new ones; a foreign folder is refused."""
     write_report(tmp_path / "report", [recorded(NIGHTS), recorded(ISSUE_1481)])
     write_report(tmp_path / "report", [modelled()])
     assert not list((tmp_path / "report").glob("nightly*"))
@@ -167,7 +167,7 @@ def test_two_runs_of_one_plan_have_two_pages(tmp_path: Path) -> None:
     assert len(list((tmp_path / "report").glob("small-*.html"))) == 2
 
 
-def test_a_full_disk_is_said_and_takes_nothing(
+def test_a_full_disk_is_reported_and_takes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The run is kept and shown as ever; only the report is missing."""
@@ -195,7 +195,7 @@ def test_a_full_disk_is_said_and_takes_nothing(
 
 
 def test_the_summary_of_github(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Appended where GitHub says, beside what is there."""
+    """Appended to the file that GitHub names, after what is there."""
     place = tmp_path / "summary"
     place.write_text("before\n")
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(place))

@@ -107,7 +107,7 @@ def test_the_values_are_plain() -> None:
 
 
 def test_a_fault_that_never_ended_has_no_measure() -> None:
-    """Numbers that nobody read are null."""
+    """Numbers that were not read are null."""
     world = World(plan([NIGHTS], duration="1d"))
     history = world.history(killed_at="16h")
     found = result(Run(world.plan, history, judge(world.plan, history)))
@@ -123,7 +123,8 @@ def damaged() -> tuple[Plan, History]:
 
 
 def test_what_cannot_be_derived_is_null_and_not_nothing() -> None:
-    """An empty list would say that there was no outage; the rest of the result is as good as ever."""
+    """An empty list would say that there was no outage; the rest of the result is as good as
+    ever."""
     of, history = damaged()
     found = result(Run(of, history, judge(of, history)))
     assert found["outages"] is None

@@ -8,7 +8,7 @@ import pytest
 from meshwake.report.html.sentence import sentence
 
 from tests.support.scenarios import SURPRISING, UNKNOWN, small
-from tests.unit.report.told import ISSUE_1481, modelled, recorded
+from tests.unit.report.runs import ISSUE_1481, modelled, recorded
 
 CURED = small(('verdict = "holds"', 'verdict = "broken"'))
 

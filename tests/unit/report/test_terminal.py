@@ -29,7 +29,7 @@ LONG = Summary(
 
 
 def a_week() -> Run:
-    """Seven nights of sleep, of which somebody expected that traffic flows."""
+    """Seven nights of sleep, with the expectation that traffic flows."""
     world = Formula(World(plan([NIGHTS], duration="7d", expectations=EXPECTED))).world
     history = world.history()
     return Run(world.plan, history, judge(world.plan, history))
@@ -54,7 +54,8 @@ def test_a_table_over_many_runs() -> None:
 
 
 def test_what_was_unexpected_is_explained_below_the_table() -> None:
-    """The reason and the place of the evidence; of what came out as expected nothing more is said."""
+    """The reason and the place of the evidence; of what came out as expected nothing more is
+    printed."""
     week = summarise(replace(a_week(), path=Path("runs/nightly_sleep/1")))
     text = plain(summary_table([week, LONG]))
     assert "by_hand (model 1.31.0): surprise (a regression: traffic_flows is BROKEN" in text
@@ -84,7 +85,7 @@ def test_a_case_that_did_not_run_has_no_numbers() -> None:
 
 
 @pytest.mark.parametrize("width", [100, 80])
-def test_nothing_is_wider_than_asked_nor_cut_off(width: int) -> None:
+def test_nothing_is_wider_than_requested_nor_cut_off(width: int) -> None:
     """Long names go on in the next line."""
     rows = [LONG, summarise(replace(a_week(), path=Path("runs") / ("x" * 120)))]
     for text in (
@@ -117,7 +118,7 @@ def test_the_detail_of_a_run_says_everything_in_words() -> None:
 
 
 def test_verbose_adds_renewals_and_clock_faults() -> None:
-    """The tables are there when asked for, with what was never done said in a word."""
+    """The tables are there when requested, and name in a word what was never done."""
     assert "Renewals" not in plain(run_detail(a_week()))
     text = words(plain(run_detail(a_week(), verbose=True)))
     assert f"{SERVER} day 0 11:59:00 day 0 23:58:00 day 1 07:58:00 8 h" in text
@@ -148,7 +149,7 @@ def test_a_damaged_history_is_shown_as_far_as_it_goes() -> None:
     assert "renewals and clock faults cannot be shown: 'NoneType' object is not iterable" in text
 
 
-def test_a_stream_that_is_no_terminal_gets_plain_ascii() -> None:
+def test_a_stream_that_is_not_a_terminal_gets_plain_ascii() -> None:
     """No colour, no padding, nothing that a log of unknown encoding cannot hold."""
     stream = io.StringIO()
     show(Console(file=stream, width=300), run_detail(a_week(), verbose=True))

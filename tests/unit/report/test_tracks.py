@@ -21,7 +21,7 @@ from meshwake.report.tracks import Bar, Mark, Track, node_tracks
 from meshwake.runner.execution import execute
 
 from tests.support.histories import CLIENT, LAPTOP, SERVER, Formula, World, fault, ns, plan
-from tests.unit.report.told import ISSUE_1481, NIGHTS, RECORDED, recorded
+from tests.unit.report.runs import ISSUE_1481, NIGHTS, RECORDED, recorded
 
 NAMES = sorted(path.name for path in RECORDED.iterdir() if path.is_dir())
 
@@ -80,11 +80,11 @@ def test_marks_are_the_renewals_of_the_history(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_red_is_as_long_as_the_outages(name: str) -> None:
-    """Time asleep is no outage, and is not drawn as one."""
+    """Time asleep is not an outage, and is not drawn as one."""
     run = recorded(name)
-    told = node_tracks(run.plan, run.history)
+    nodes = node_tracks(run.plan, run.history)
     red = sum(
-        length(track, tracks.FAILS) for node in told for track in node.tracks_of("connections")
+        length(track, tracks.FAILS) for node in nodes for track in node.tracks_of("connections")
     )
     assert red == sum(out.span[1] - out.span[0] for out in outages(run.plan, run.history))
 
@@ -102,7 +102,7 @@ def test_expired_from_the_second_after_not_after_until_the_renewal() -> None:
 
 
 def test_a_pause_is_drawn_from_three_clocks() -> None:
-    """Standing still all three fall behind the world; the wall clock comes back, 25 s late, and J
+    """Paused, all three fall behind the world; the wall clock comes back, 25 s late, and the drift
     remains."""
     run = recorded(ISSUE_1481)
     node = node_tracks(run.plan, run.history)[0]
@@ -115,7 +115,7 @@ def test_a_pause_is_drawn_from_three_clocks() -> None:
 
 
 def test_a_suspend_leaves_boottime_with_the_world() -> None:
-    """What tells a suspend from a pause."""
+    """What distinguishes a suspend from a pause."""
     run_plan, history = nights(fault("suspend", "15h", lasts="8h"), duration="2d")
     lags = node_tracks(run_plan, history)[0].clocks.lags_ns[-1]
     assert lags == (0, -ns("8h"), 0)
@@ -127,8 +127,8 @@ def test_points_on_a_straight_line_are_left_out() -> None:
     assert len(node_tracks(run.plan, run.history)[0].clocks.world_ns) == 16
 
 
-def test_expired_asleep_is_told_apart() -> None:
-    """A machine that sleeps serves nobody."""
+def test_expired_asleep_is_distinguished() -> None:
+    """A machine that sleeps serves no client."""
     run_plan, history = nights(fault("suspend", "13h", lasts="30h"))
     track = node_tracks(run_plan, history)[0].tracks_of("certificate")[0]
     asleep = node_tracks(run_plan, history)[0].asleep

@@ -1,4 +1,4 @@
-"""A lab that fails as it is told to, and cases to run on it."""
+"""A lab that fails as configured, and cases to run on it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def case_of(text: str = SMALL, options: Options = ON_MODEL) -> Case:
 
 
 class FakeLab:
-    """A lab that can do everything, or lacks what it is told to lack, or falls over as it is told
+    """A lab that can do everything, or lacks what it is configured to lack, or fails as configured
     to."""
 
     def __init__(self, missing: list[str] | None = None, refusals: list[str] | None = None) -> None:

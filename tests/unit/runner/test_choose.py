@@ -49,7 +49,7 @@ def test_auto_is_the_model_without_a_binary(labs: Callable[[FakeLab], None]) -> 
 
 @pytest.mark.usefixtures("empty_cache")
 def test_auto_with_a_version_that_is_not_in_the_cache(labs: Callable[[FakeLab], None]) -> None:
-    """The model of the version asked for, and the very path where a binary would be found."""
+    """The model of the version requested, and the very path where a binary would be found."""
     labs(FakeLab())
     case = case_of(BOTH_LABS, Options(istio=("1.27.9",)))
     assert (case.lab, case.version, case.behaviour_class) == ("model", "1.27.9", "C")
@@ -60,7 +60,7 @@ def test_auto_falls_back_with_the_reason(
     empty_cache: Path, labs: Callable[[FakeLab], None]
 ) -> None:
     """What the machine lacks, what the lab cannot do, what the scenario does not name: each is
-    told."""
+    reported."""
     put(empty_cache, "1.30.1")
     labs(FakeLab(missing=["no right to make namespaces; run sysctl"]))
     assert (
@@ -81,7 +81,7 @@ def test_auto_elsewhere_than_on_linux(monkeypatch: pytest.MonkeyPatch, empty_cac
     assert case_of(BOTH_LABS, Options()).chosen_because == "model: the process lab needs Linux"
 
 
-def test_a_lab_that_was_asked_for_is_never_replaced(labs: Callable[[FakeLab], None]) -> None:
+def test_a_lab_that_was_requested_is_never_replaced(labs: Callable[[FakeLab], None]) -> None:
     """`--lab process` where it cannot run is a refusal, not a run on the model."""
     labs(FakeLab(missing=["no user namespaces"]))
     case = case_of(BOTH_LABS, Options(lab="process"))
@@ -152,7 +152,7 @@ def given(monkeypatch: pytest.MonkeyPatch, own_version: str | None, **options: o
 def test_a_given_binary_runs_on_the_process_lab(
     monkeypatch: pytest.MonkeyPatch, labs: Callable[[FakeLab], None]
 ) -> None:
-    """It names its own version; nobody gives a binary in order to run a model."""
+    """It names its own version; a binary is not given in order to run a model."""
     labs(FakeLab())
     case = given(monkeypatch, "1.28.0")
     assert (case.lab, case.version, case.refusal) == ("process", "1.28.0", None)
@@ -198,13 +198,13 @@ def test_a_binary_and_the_model_do_not_go_together(monkeypatch: pytest.MonkeyPat
 # --- Manifests
 
 
-def test_a_manifest_is_read_beside_the_scenario_or_in_the_repository(tmp_path: Path) -> None:
+def test_a_manifest_is_read_next_to_the_scenario_or_in_the_repository(tmp_path: Path) -> None:
     """The text of the user's own manifest is in the plan."""
     fix = '[fix]\nname     = "weekly-restart"\nmanifest = "{}"\n\n[[expect]]'
     (tmp_path / "mine.yaml").write_text("kind: CronJob")
-    beside = small(("[[expect]]", fix.format("mine.yaml")))
+    own = small(("[[expect]]", fix.format("mine.yaml")))
     chooser = Chooser(Options(lab="model"))
-    assert read_manifest(scenario_of(beside, str(tmp_path / "small.toml"))) == "kind: CronJob"
+    assert read_manifest(scenario_of(own, str(tmp_path / "small.toml"))) == "kind: CronJob"
     in_repository = small(("[[expect]]", fix.format("clusters/fixes/weekly-restart/cronjob.yaml")))
     assert "CronJob" in str(chooser.cases(scenario_of(in_repository))[0].manifest)
 

@@ -47,13 +47,13 @@ def test_elsewhere_than_on_linux(monkeypatch: pytest.MonkeyPatch) -> None:
     assert lab_of(doctor.examine(), "process").reasons == ("needs Linux; --lab model runs here",)
 
 
-def test_a_lab_that_cannot_be_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lab_that_cannot_be_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     """That is a finding, not an error."""
 
-    def fall_over(_: str) -> None:
+    def fail(_: str) -> None:
         raise ImportError("no such library")
 
-    monkeypatch.setattr(doctor, "load_lab", fall_over)
+    monkeypatch.setattr(doctor, "load_lab", fail)
     assert lab_of(doctor.examine(), "model").reasons == (
         "could not be examined: ImportError: no such library",
     )

@@ -169,7 +169,7 @@ def test_a_number_that_cannot_be_is_refused_by_both(arguments: list[str]) -> Non
     ],
 )
 def test_idle_time_is_skipped_where_programs_clocks_are_moved(flags: LabFlags, lapse: bool) -> None:
-    """Unless real time was asked for; the clock of a whole machine cannot be taken ahead of it."""
+    """Unless real time was requested; the clock of a whole machine cannot be taken ahead of it."""
     assert planned_cluster(flags).lapse is lapse
 
 

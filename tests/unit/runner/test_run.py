@@ -29,7 +29,7 @@ from tests.unit.ztunnel.test_binaries import put
 
 
 def test_as_expected_leaves_nothing_behind() -> None:
-    """Unless it was asked for."""
+    """Unless it was requested."""
     saved = run_case(case_of(), ON_MODEL)
     assert saved.outcome.kind is OutcomeKind.AS_EXPECTED
     assert saved.path is None
@@ -97,7 +97,7 @@ def test_same_seed_same_bytes() -> None:
 def test_evidence_of_a_failure_is_kept(
     error: HarnessError, labs: Callable[[FakeLab], None], empty_cache: Path
 ) -> None:
-    """Whoever must act finds the logs."""
+    """The user finds the logs."""
     put(empty_cache, "1.30.1")
     fake = FakeLab()
     fake.error = error

@@ -51,6 +51,6 @@ def test_the_most_serious_of_all() -> None:
 
 
 def test_a_directory_without_scenarios_is_refused(tmp_path: Path) -> None:
-    """Nothing judged is no pass."""
+    """Nothing judged is not a pass."""
     with pytest.raises(BadInput, match="contains no scenario"):
         run_suite(Suite((tmp_path,), Options()))

@@ -8,7 +8,7 @@ from meshwake.system.deadline import Deadline, DeadlinePassed, wait_until
 
 
 class Clock:
-    """Moves when somebody sleeps."""
+    """Moves during a sleep."""
 
     def __init__(self) -> None:
         self.now_s, self.slept_s = 100.0, list[float]()

@@ -1,4 +1,5 @@
-"""Numbers of system calls agree with the kernel's own headers; calls raise what Python's own raise."""
+"""Numbers of system calls agree with the kernel's own headers; calls raise what Python's own
+raise."""
 
 from __future__ import annotations
 
@@ -73,8 +74,8 @@ def test_a_file_of_another_process_is_the_same_open_file() -> None:
     process = os.pidfd_open(os.getpid())
     duplicate = libc.duplicate_file_of(process, writer)
     try:
-        os.write(duplicate, b"heard")
-        assert os.read(reader, 16) == b"heard"
+        os.write(duplicate, b"received")
+        assert os.read(reader, 16) == b"received"
     finally:
         for file in (reader, writer, process, duplicate):
             os.close(file)

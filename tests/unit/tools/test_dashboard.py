@@ -13,7 +13,7 @@ from tools import dashboard
 
 @pytest.mark.slow(reason="runs the corpus on every behaviour class")
 def test_the_page_of_the_repository_is_up_to_date() -> None:
-    """The model's part is computed anew, the rest comes from what is recorded; run `meshwake
+    """The model's part is computed again, the rest comes from what is recorded; run `meshwake
     dashboard` when stale."""
     assert dashboard.PAGE.read_text(encoding="utf-8") == dashboard.make_page()
 
@@ -86,7 +86,7 @@ def test_what_was_seen_of_an_older_scenario_is_marked(corpus: Path, tmp_path: Pa
     assert "**!** traffic" in page.split("## Seen")[0], "the model's part says what is now"
 
 
-def test_what_is_no_night_is_refused(corpus: Path, tmp_path: Path) -> None:
+def test_what_is_not_a_night_is_refused(corpus: Path, tmp_path: Path) -> None:
     """By name."""
     with pytest.raises(BadInput, match="is not a night"):
         dashboard.record(tmp_path, tmp_path / "seen.json", corpus)

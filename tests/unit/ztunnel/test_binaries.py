@@ -44,7 +44,7 @@ def test_an_empty_cache_has_nothing(empty_cache: Path) -> None:
 
 
 def test_the_cache_is_listed_oldest_first(empty_cache: Path) -> None:
-    """By version, not by name: 1.9 comes before 1.10; what is no version is left alone."""
+    """By version, not by name: 1.9 comes before 1.10; what is not a version is left alone."""
     for version in ("1.28.0", "1.9.0", "1.31.0-rc.0", "trash"):
         put(empty_cache, version)
     assert [binary.version for binary in binaries.cached()] == ["1.9.0", "1.28.0", "1.31.0-rc.0"]
@@ -91,7 +91,7 @@ def test_a_binary_names_itself_if_it_can(
 
 
 @linux
-def test_another_program_is_no_ztunnel(tmp_path: Path) -> None:
+def test_another_program_is_not_a_ztunnel(tmp_path: Path) -> None:
     """`echo version` answers, but not as a ztunnel does."""
     with pytest.raises(BadInput, match="is not a ztunnel: 'ztunnel version' printed 'version'"):
         binaries.identify(program(tmp_path, "echo"))
@@ -126,7 +126,7 @@ def test_not_executable(tmp_path: Path) -> None:
 
 
 def test_a_binary_for_another_machine(tmp_path: Path) -> None:
-    """Said before it is started."""
+    """Reported before it is started."""
     path = tmp_path / "ztunnel"
     path.write_bytes(b"\x7fELF\x02\x01" + bytes(12) + (0xF3).to_bytes(2, "little"))
     with pytest.raises(LabUnavailable, match="is made for machine 243"):

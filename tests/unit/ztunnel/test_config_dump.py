@@ -95,7 +95,7 @@ def test_no_certificate(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("", "it is empty"),
         ("error: no pod", "found no JSON"),
@@ -118,10 +118,10 @@ def test_no_certificate(text: str) -> None:
         ("[" * 100_000, "found no JSON"),
     ],
 )
-def test_what_is_none(text: str, said: str) -> None:
+def test_what_is_none(text: str, message: str) -> None:
     with pytest.raises(ValueError, match="expected") as caught:
         parse_config_dump(text)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 @given(

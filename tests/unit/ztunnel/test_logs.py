@@ -34,12 +34,12 @@ def test_recorded_logs_show_expired_certificates(file: Path) -> None:
 
 
 def test_examples_are_what_they_are_named() -> None:
-    """A watchdog's pattern is tried on them, so they have to be told apart."""
+    """A watchdog's pattern is tried on them, so they have to be distinguished."""
     assert all(EXPIRED.search(line) for line in EXAMPLES_OF_EXPIRED)
     assert not any(EXPIRED.search(line) for line in EXAMPLES_OF_OTHER_LINES)
 
 
-def test_failed_renewals_of_the_identities_asked_for() -> None:
+def test_failed_renewals_of_the_identities_requested() -> None:
     """By the identity in the line; a line about something else does not count."""
     other = RENEWAL.replace("sa/b", "sa/c")
     fetched = RENEWAL.replace("fetch failed", "fetched")
@@ -57,5 +57,5 @@ def test_failed_renewals_of_the_identities_asked_for() -> None:
     ],
 )
 def test_errors_of_connections(line: bytes, expected: tuple[str, str] | None) -> None:
-    """Only a JSON object with an error tells of one."""
+    """Only a JSON object with an error reports one."""
     assert connection_error(line) == expected

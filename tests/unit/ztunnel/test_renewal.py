@@ -68,7 +68,7 @@ def test_what_is_overdue_is_done_at_once() -> None:
     )
 
 
-def test_expired_and_due_is_no_outage_ahead() -> None:
+def test_expired_and_due_is_not_an_outage_ahead() -> None:
     """An expired certificate whose renewal is due is being renewed; one whose renewal is late is
     not."""
     assert of(24 * HOUR_NS, 8 * HOUR_NS, age_ns=30 * HOUR_NS).outage_from_wall_ns is None

@@ -68,8 +68,8 @@ def test_outages_of_issue_1481() -> None:
 
 
 def test_first_outage_of_nightly_sleep() -> None:
-    """24 h certificates, 8 h nights: the first outage is on the third day, when J is 16 h, for 3 h
-    59 m."""
+    """24 h certificates, 8 h nights: the first outage is on the third day, when the clock drift is
+    16 h, for 3 h 59 m."""
     world = by_formula(plan([NIGHTS], duration="3d"))
     first = failures(world.plan, world.history())[0]
     assert (first.from_world_ns, first.to_world_ns) == (ns("2d7h58m3s"), ns("2d11h57m2s"))
@@ -83,7 +83,7 @@ def test_due_is_the_middle_to_the_half_second() -> None:
     assert certificate.due_world_ns == ns("4m500ms")
 
 
-def test_the_first_certificate_of_a_process_is_no_renewal() -> None:
+def test_the_first_certificate_of_a_process_is_not_a_renewal() -> None:
     """After a restart ztunnel asks because it has none, not because one fell due."""
     world = World(plan(duration="1d")).start().start("1h", cause="weekly-restart")
     first, second = world.issue(SERVER, "0s"), world.issue(SERVER, "1h")
@@ -136,8 +136,8 @@ def test_why_a_certificate_is_held_no_longer() -> None:
     ]
 
 
-def test_an_answer_after_the_end_of_its_ztunnel_reached_nobody() -> None:
-    """What the authority issues to a process that no longer runs is held by nobody."""
+def test_an_answer_after_the_end_of_its_ztunnel_reached_no_process() -> None:
+    """What the authority issues to a process that has ended is not held."""
     world = World(plan(duration="1d")).start()
     world.add(ns("1h"), "ztunnel_stopped", LAPTOP, process=SERVER, cause="killed")
     world.issue(SERVER, "2h")
@@ -145,7 +145,8 @@ def test_an_answer_after_the_end_of_its_ztunnel_reached_nobody() -> None:
 
 
 def test_the_wall_of_an_issue_is_that_of_the_holder() -> None:
-    """A node that is 5 minutes ahead of the authority sees its certificate issued 5 minutes later."""
+    """A node that is 5 minutes ahead of the authority sees its certificate issued 5 minutes
+    later."""
     houses = {"ahead": (CLIENT,), "true": (SERVER,)}
     world = World(
         plan([fault("step", "1h", node="ahead", by="5m")], duration="1d", nodes=houses)
@@ -156,8 +157,9 @@ def test_the_wall_of_an_issue_is_that_of_the_holder() -> None:
     assert known[CLIENT][0].issued_wall_ns - known[SERVER][0].issued_wall_ns == ns("5m")
 
 
-def test_what_only_ztunnel_tells_of_is_held_too() -> None:
-    """A certificate of another authority counts from the moment it is shown until the next one is."""
+def test_what_only_ztunnel_shows_is_held_too() -> None:
+    """A certificate of another authority counts from the moment it is shown until the next one
+    is."""
     world = World(plan(duration="1d")).start()
     world.show(SERVER, "1h", STARTS_WALL_S + 10_000)
     world.issue(SERVER, "3h")
@@ -166,7 +168,7 @@ def test_what_only_ztunnel_tells_of_is_held_too() -> None:
     assert issued.from_world_ns == ns("3h")
 
 
-def test_what_ztunnel_tells_of_ends_with_it() -> None:
+def test_what_ztunnel_shows_ends_with_it() -> None:
     """A certificate shown is held by the process that showed it, as long as that runs."""
     world = World(plan(duration="1d")).start().start("2h", cause="restart")
     world.show(SERVER, "1h", STARTS_WALL_S + 10_000)
@@ -220,7 +222,7 @@ def test_drift_of_a_life_begins_at_its_start() -> None:
 
 
 def test_an_outage_is_cut_by_sleep() -> None:
-    """Nobody misses a connection on a machine that sleeps; before and after count."""
+    """No connection is missed on a machine that sleeps; before and after count."""
     world = World(plan([NIGHTS], duration="1d"))
     world.attempts(good=("23h30m",), bad=("14h", "14h30m", "23h10m"))
     found = [(one.from_world_s, one.to_world_s) for one in outages(world.plan, world.history())]
@@ -241,7 +243,8 @@ attempt_minutes = st.dictionaries(st.integers(0, 1439), st.booleans())
 def test_outages_cover_failures_and_no_success(
     tried: dict[int, bool], sleeps: list[tuple[int, int]]
 ) -> None:
-    """Every failed attempt made awake lies in an outage, no good one does, and no outage in sleep."""
+    """Every failed attempt made awake lies in an outage, no good one does, and no outage in
+    sleep."""
     some: list[dict[str, Any]] = []
     for at_m, lasts_m in sorted(sleeps):
         if not some or at_m > int(some[-1]["at"][:-1]) + int(some[-1]["lasts"][:-1]):
@@ -280,7 +283,7 @@ def test_clock_faults_are_measured(one: dict[str, Any], moved: tuple[str, str, s
 
 
 def test_a_clock_fault_that_never_ended_is_not_measured() -> None:
-    """It is listed, without numbers that nobody read."""
+    """It is listed, without numbers that were not read."""
     world = World(plan([fault("suspend", "1h", lasts="8h")], duration="1d"))
     history = world.history(killed_at="2h")
     assert [found.measured for found in clock_faults(world.plan, history)] == [None]

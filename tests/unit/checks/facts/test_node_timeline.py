@@ -76,7 +76,8 @@ def test_awake_is_when_processes_ran(
 def test_world_at_wall_is_the_first_time(
     some: list[dict[str, Any]], looks_m: list[int], from_ns: int, ahead_ns: int
 ) -> None:
-    """There the wall clock shows what was asked for, and at no time before, however it was stepped."""
+    """There the wall clock shows what was requested, and at no time before, however it was
+    stepped."""
     world = world_with(some, looks_m)
     rebuilt = timeline(world.history(), LAPTOP)
     wanted_ns = rebuilt.wall_ns(from_ns) + ahead_ns
@@ -98,7 +99,7 @@ def test_spans_at_or_after_wall(
     ahead_ns: int,
     at_ns: int,
 ) -> None:
-    """A moment lies in the spans exactly when the wall clock then shows at least what was asked
+    """A moment lies in the spans exactly when the wall clock then shows at least what was requested
     for."""
     rebuilt = timeline(world_with(some, looks_m).history(), LAPTOP)
     from_ns, to_ns = sorted((one_ns, two_ns))
@@ -108,8 +109,8 @@ def test_spans_at_or_after_wall(
     assert inside == (from_ns <= at_ns < to_ns and rebuilt.wall_ns(at_ns) >= wanted_ns)
 
 
-def test_a_pause_that_never_ended_stands_for_ever() -> None:
-    """The history ends while the machine stands: its wall clock shows no later time, ever."""
+def test_a_pause_that_never_ended_lasts_for_ever() -> None:
+    """The history ends while the machine is paused: its wall clock shows no later time, ever."""
     world = World(
         plan(faults=[fault("pause", "1h", lasts="5h", corrected_after="25s")], duration="3h")
     ).start()
@@ -126,7 +127,7 @@ def test_a_pause_that_was_never_corrected_runs_on_behind() -> None:
 
 
 def test_before_its_first_reading_a_clock_ran_as_the_world_does() -> None:
-    """A node that was first heard of after an hour had been running for that hour."""
+    """A node whose first event is after an hour had been running for that hour."""
     world = World(plan(duration="3h"))
     world.attempt("1h")
     rebuilt = timeline(world.history(), LAPTOP)
@@ -134,7 +135,7 @@ def test_before_its_first_reading_a_clock_ran_as_the_world_does() -> None:
     assert rebuilt.world_ns_at_wall(rebuilt.wall_ns(ns("30m"))) == ns("30m")
 
 
-def test_a_step_back_before_the_time_asked_for_ends_nothing() -> None:
+def test_a_step_back_before_the_time_requested_ends_nothing() -> None:
     """Spans end at the next step below, not at one of long ago."""
     rebuilt = NodeTimeline(
         [(0, 100), (10, 110), (10, 50), (100, 140), (100, 60), (200, 160)], Spans()

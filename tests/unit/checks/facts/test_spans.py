@@ -1,4 +1,4 @@
-"""Spans of world time behave as the sets of moments that they stand for."""
+"""Spans of world time behave as the sets of moments that they represent."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def test_overlap_and_rest_share_out_the_whole(
     spans: list[tuple[int, int]], begins: int, ends: int
 ) -> None:
     """What lies in the set and what lies outside it make up the whole, and nothing lies in both."""
-    inside, asked = moments_of(spans), set(range(begins, ends))
-    assert Spans(spans).overlap_ns(begins, ends) == len(inside & asked)
-    assert moments_of(Spans(spans).without(begins, ends)) == asked - inside
+    inside, between = moments_of(spans), set(range(begins, ends))
+    assert Spans(spans).overlap_ns(begins, ends) == len(inside & between)
+    assert moments_of(Spans(spans).without(begins, ends)) == between - inside
 
 
 @given(some_spans, some_spans)

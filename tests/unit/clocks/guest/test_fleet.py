@@ -57,7 +57,7 @@ def test_a_sleep_is_known_to_a_second(guest: Guest) -> None:
         guest.check_time(shown(147 * S), 1100 * S, 1100 * S)
 
 
-def test_a_guest_that_stood_knows_nothing_of_it(guest: Guest) -> None:
+def test_a_guest_that_was_paused_does_not_notice(guest: Guest) -> None:
     """And is right not to."""
     guest.note_stopped(1100 * S)
     guest.note_goes_on(2100 * S)

@@ -1,4 +1,4 @@
-"""The hub between guests' network cards: frames go whole, to everybody else, and to nobody who is
+"""The hub between guests' network cards: frames go whole, to all others, and to none that is
 away."""
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Wired:
         for end in self.ends.values():
             end.setblocking(False)
 
-    def heard(self, name: str) -> bytes:
+    def received(self, name: str) -> bytes:
         self.hub.carry()
         with suppress(BlockingIOError):
             return self.ends[name].recv(1 << 20)
@@ -50,33 +50,33 @@ def wired() -> Iterator[Wired]:
 def test_a_frame_goes_to_all_others(wired: Wired) -> None:
     """And not back."""
     wired.ends["one"].send(framed(b"hello"))
-    assert wired.heard("two") == framed(b"hello")
-    assert wired.heard("three") == framed(b"hello")
-    assert wired.heard("one") == b""
+    assert wired.received("two") == framed(b"hello")
+    assert wired.received("three") == framed(b"hello")
+    assert wired.received("one") == b""
 
 
 def test_half_a_frame_waits_for_its_rest(wired: Wired) -> None:
     """And the hub is not idle meanwhile."""
     wired.ends["one"].send(framed(b"hello")[:6])
-    assert wired.heard("two") == b""
+    assert wired.received("two") == b""
     assert not wired.hub.is_idle
     wired.ends["one"].send(framed(b"hello")[6:])
-    assert wired.heard("two") == framed(b"hello")
+    assert wired.received("two") == framed(b"hello")
     assert wired.hub.is_idle
 
 
-def test_a_machine_that_is_away_hears_nothing_then_or_later(wired: Wired) -> None:
+def test_a_machine_that_sleeps_receives_nothing_then_or_later(wired: Wired) -> None:
     """What was sent to it is lost, and what it sent just before it went has gone out."""
     wired.ends["two"].send(framed(b"bye"))
     wired.hub.plug("two", plugged=False)
-    assert wired.heard("one") == framed(b"bye")
+    assert wired.received("one") == framed(b"bye")
     wired.ends["one"].send(framed(b"are you there"))
-    assert wired.heard("three")[-len(framed(b"are you there")) :] == framed(b"are you there")
+    assert wired.received("three")[-len(framed(b"are you there")) :] == framed(b"are you there")
     wired.hub.plug("two", plugged=True)
-    assert wired.heard("two") == b""
+    assert wired.received("two") == b""
 
 
-def test_what_is_no_frame_is_named(wired: Wired) -> None:
+def test_what_is_not_a_frame_is_named(wired: Wired) -> None:
     """It would be waited for for ever."""
     wired.ends["one"].send(b"\xff\xff\xff\xff")
     with pytest.raises(SubjectFailed, match="a frame of 4294967295 bytes"):

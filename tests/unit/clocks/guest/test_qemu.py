@@ -1,4 +1,4 @@
-"""What QEMU is told, and what a failure says; no guest is started here
+"""The arguments of QEMU, and the message of a failure; no guest is started here
 (tests/conformance/test_guest.py does)."""
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def qemu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return program
 
 
-def told(machine: Machine) -> str:
+def arguments(machine: Machine) -> str:
     return " ".join(command_line(machine, 3, 4))
 
 
@@ -46,20 +46,20 @@ def host(directory: Path) -> Any:
 
 def test_a_guest_has_no_network_and_no_disk(qemu: Path) -> None:
     """Nothing that it does can reach out."""
-    assert "-nic none" in told(MACHINE)
-    assert "-drive" not in told(MACHINE)
+    assert "-nic none" in arguments(MACHINE)
+    assert "-drive" not in arguments(MACHINE)
 
 
 def test_idle_time_is_skipped_in_emulation_only(qemu: Path) -> None:
     """KVM cannot."""
-    assert "-icount" in told(MACHINE)
-    assert "-icount" not in told(Machine(MACHINE.kernel, MACHINE.initrd, skip_idle=False))
-    assert "-icount" not in told(Machine(MACHINE.kernel, MACHINE.initrd, accelerator="kvm"))
+    assert "-icount" in arguments(MACHINE)
+    assert "-icount" not in arguments(Machine(MACHINE.kernel, MACHINE.initrd, skip_idle=False))
+    assert "-icount" not in arguments(Machine(MACHINE.kernel, MACHINE.initrd, accelerator="kvm"))
 
 
 def test_with_kvm_the_guest_has_no_clock_of_the_hosts_kernel(qemu: Path) -> None:
-    """It would tell of a time that nobody moved."""
-    line = told(Machine(MACHINE.kernel, MACHINE.initrd, accelerator="kvm"))
+    """It would show a time that was not moved."""
+    line = arguments(Machine(MACHINE.kernel, MACHINE.initrd, accelerator="kvm"))
     assert "-kvmclock" in line
     assert "no-kvmclock" in line
 
@@ -71,7 +71,7 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_kvm_is_tried_not_assumed(qemu: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A device file alone is no KVM."""
+    """A device file alone is not enough."""
     monkeypatch.setattr("meshwake.clocks.guest.qemu.os.access", lambda *_: True)
     kvm_unavailable.cache_clear()
     try:
@@ -100,24 +100,24 @@ def test_a_failure_says_what_decided_it(tmp_path: Path, console: str, named: str
     assert "line 39" in message
 
 
-def test_what_was_said_before_the_end_is_heard(tmp_path: Path) -> None:
-    """QEMU's monitor may tell of the end first."""
+def test_messages_before_the_end_are_read(tmp_path: Path) -> None:
+    """QEMU's monitor may report the end first."""
     made = host(tmp_path)
 
-    async def hear() -> dict[str, Any]:
-        heard: list[dict[str, Any]] = [
+    async def receive() -> dict[str, Any]:
+        received: list[dict[str, Any]] = [
             {"monitor": "SHUTDOWN"},
             {"gone": "monitor"},
             {"measured": {}},
         ]
-        for message in [*heard, {"gone": "channel"}]:
+        for message in [*received, {"gone": "channel"}]:
             made._received.put_nowait(message)
         first: dict[str, Any] = await made._next(5, "sent nothing")
         with pytest.raises(SubjectFailed, match="ended without last words"):
             await made._next(5, "sent nothing")
         return first
 
-    assert asyncio.run(hear()) == {"measured": {}}
+    assert asyncio.run(receive()) == {"measured": {}}
 
 
 def test_a_silent_guest_is_named_within_its_bound(tmp_path: Path) -> None:

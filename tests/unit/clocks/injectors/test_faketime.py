@@ -114,15 +114,15 @@ def run(injector: FaketimeInjector, program: str, environment: dict[str, str]) -
 def test_settings_of_the_users_own_faketime_do_not_get_in_the_way(
     injector: FaketimeInjector,
 ) -> None:
-    """FAKETIME stands before the file in libfaketime's own order; what else is preloaded stays."""
+    """FAKETIME comes before the file in libfaketime's own order; what else is preloaded stays."""
     injector.move(ClockReading(H, 0, 0))
     own = {"FAKETIME": "2001-01-01 00:00:00", "LD_PRELOAD": "libm.so.6", "KEPT": "yes"}
-    said = run(
+    printed = run(
         injector,
         "import os, time; print(time.time(), os.environ['LD_PRELOAD'], os.environ['KEPT'])",
         own,
     )
-    shown, *rest = said.split()
+    shown, *rest = printed.split()
     assert float(shown) == pytest.approx(time.time() + 3600, abs=WITHIN_S)
     assert rest == [str(injector._preloaded), "libm.so.6", "yes"]
 
@@ -131,8 +131,10 @@ def test_times_of_files_are_not_moved(injector: FaketimeInjector, tmp_path: Path
     """A clock that is stepped leaves them as they are."""
     injector.move(ClockReading(H, 0, 0))
     (tmp_path / "file").touch()
-    said = run(injector, f"import os; print(os.stat({str(tmp_path / 'file')!r}).st_mtime_ns)", {})
-    assert int(said) == (tmp_path / "file").stat().st_mtime_ns
+    printed = run(
+        injector, f"import os; print(os.stat({str(tmp_path / 'file')!r}).st_mtime_ns)", {}
+    )
+    assert int(printed) == (tmp_path / "file").stat().st_mtime_ns
 
 
 def test_nothing_is_left_of_a_program_that_was_killed(injector: FaketimeInjector) -> None:
@@ -159,7 +161,7 @@ def test_a_program_that_does_not_come_up_is_ended(
     assert [one.poll() for one in injector._processes] == [-9]
 
 
-def test_the_refusal_of_allocators_is_no_superstition(
+def test_the_refusal_of_allocators_is_justified(
     injector: FaketimeInjector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A real ztunnel 1.31 has it, and hangs with the library preloaded; a 1.28 has not, and

@@ -1,4 +1,4 @@
-"""What a program is, told from its file."""
+"""What a program is, read from its file."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_an_allocator_of_its_own_is_known_in_a_stripped_program(
 
 
 def test_a_32_bit_program_and_one_for_another_processor(tmp_path: Path) -> None:
-    """Are told apart."""
+    """Are distinguished."""
     assert not look_at(written(tmp_path, elf(bits=32))).is_64_bit
     assert look_at(written(tmp_path, elf(machine=183))).machine == 183
 

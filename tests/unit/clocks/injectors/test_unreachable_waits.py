@@ -1,4 +1,4 @@
-"""Which waits a move of the clocks does not reach: told from what the kernel shows of a waiting
+"""Which waits a move of the clocks does not reach: derived from what the kernel shows of a waiting
 thread."""
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ SAYS = "import select, threading, time; print('waits', flush=True); "
 
 
 @pytest.mark.parametrize(
-    ("program", "said", "by"),
+    ("program", "how", "by"),
     [
         (SAYS + "time.sleep(3600)", "clock_nanosleep until a time of the monotonic clock", AWAKE),
         (SAYS + "select.select([], [], [], 3600)", "in (select|pselect6) for 3600", AWAKE),
@@ -90,13 +90,13 @@ SAYS = "import select, threading, time; print('waits', flush=True); "
         ),
     ],
 )
-def test_what_the_kernel_judges_is_named(program: str, said: str, by: ClockReading) -> None:
+def test_what_the_kernel_judges_is_named(program: str, how: str, by: ClockReading) -> None:
     """By the call, and by what it waits for."""
     with waiting(program) as pid:
-        await_true(said, lambda: bool(unreached(pid, by)))
+        await_true(how, lambda: bool(unreached(pid, by)))
         (wait,) = unreached(pid, by)
         assert wait.tid == pid
-        assert re.search(said, wait.how), wait.how
+        assert re.search(how, wait.how), wait.how
 
 
 @pytest.mark.parametrize(
@@ -130,8 +130,8 @@ def test_a_wait_that_was_interrupted_is_still_known() -> None:
         assert "poll for 3600" in unreached(pid, AWAKE)[0].how
 
 
-def test_a_kick_ends_a_wait_in_an_event_loop_and_leaves_a_stopped_process_alone() -> None:
-    """Python's epoll asks for its clock after EINTR; nobody else's stop is taken back."""
+def test_a_wake_up_ends_a_wait_in_an_event_loop_and_leaves_a_stopped_process_alone() -> None:
+    """Python's epoll reads its clock after EINTR; a foreign stop is not undone."""
     with waiting(SAYS + "select.epoll().poll(3600)") as pid:
         await_true("it waits", lambda: in_a_call(pid, ("232", "281", "22")))
         before = (
@@ -155,7 +155,7 @@ def test_a_kick_ends_a_wait_in_an_event_loop_and_leaves_a_stopped_process_alone(
 
 
 def test_a_process_that_has_ended_waits_for_nothing() -> None:
-    """And is not kicked."""
+    """And is not woken."""
     process = subprocess.Popen([sys.executable, "-S", "-c", ""])
     process.wait()
     assert unreached(process.pid, AWAKE) == []

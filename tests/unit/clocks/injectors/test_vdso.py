@@ -45,7 +45,7 @@ def attach() -> Iterator[AttachInjector]:
 
 @pytest.fixture
 def stranger() -> Iterator[subprocess.Popen[bytes]]:
-    """A process that somebody else started."""
+    """A process that the harness did not start."""
     process = subprocess.Popen(SLEEPS)
     yield process
     process.kill()
@@ -99,7 +99,7 @@ def test_clocks_that_never_go_back(vdso: VdsoInjector) -> None:
 
 
 def test_what_is_started_does_not_inherit_what_python_ignores(vdso: VdsoInjector) -> None:
-    """A pipe that is closed ends a program, as at any shell; and its exit code is told."""
+    """A pipe that is closed ends a program, as at any shell; and its exit code is reported."""
     process = vdso.start(
         Start((PYTHON, "-S", "-c", "import os, signal; os.kill(os.getpid(), signal.SIGXFSZ)"))
     )
@@ -128,7 +128,7 @@ def test_a_wait_for_an_end_that_does_not_come_is_an_error(vdso: VdsoInjector) ->
 def test_what_was_moved_before_stays_moved(
     attach: AttachInjector, stranger: subprocess.Popen[bytes]
 ) -> None:
-    """Whoever attaches next goes on from there; given back, it is on the kernel's clocks; it lives
+    """The next attach goes on from there; given back, it is on the kernel's clocks; it lives
     through all that."""
     assert offsets_inside(stranger.pid) == UNMOVED
     attach.attach(stranger.pid)
@@ -146,7 +146,7 @@ def test_what_was_moved_before_stays_moved(
     assert stranger.poll() is None
 
 
-def test_a_process_of_somebody_else_is_refused(
+def test_a_process_of_another_user_is_refused(
     attach: AttachInjector, stranger: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By name; and one that is not there is a mistake of the user's."""

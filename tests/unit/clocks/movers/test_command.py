@@ -97,7 +97,7 @@ def test_a_pause_is_looked_at_again_after_its_correction(box: Box) -> None:
 
 
 def test_a_command_after_which_nothing_has_parted_did_not_suspend(box: Box) -> None:
-    """It said nothing and ended well: `docker pause` does as much."""
+    """It printed nothing and succeeded: `docker pause` does as much."""
     of = plan(SUSPEND)
     mover = mover_of(box, of, "boot_id=box.now.boot_id")
     mover.prepare()
@@ -108,20 +108,20 @@ def test_a_command_after_which_nothing_has_parted_did_not_suspend(box: Box) -> N
 
 
 @pytest.mark.parametrize(
-    ("program", "spare_s", "said"),
+    ("program", "spare_s", "message"),
     [
         ("import sys; sys.exit('no such VM')", 60.0, "ended with 1: .*no such VM"),
         ("import time; time.sleep(60)", -1019.6, "did not end within 0 s"),
     ],
 )
 def test_a_command_that_fails_is_the_end_of_the_run(
-    box: Box, program: str, spare_s: float, said: str
+    box: Box, program: str, spare_s: float, message: str
 ) -> None:
     """With its own last words, or the deadline that it missed."""
     of = plan(SUSPEND)
     mover = mover_of(box, of, spare_s=spare_s)
     (box.directory / "suspend.py").write_text(program)
-    with pytest.raises(SubjectFailed, match=said):
+    with pytest.raises(SubjectFailed, match=message):
         mover.move(of.faults[0], at_once)
 
 
@@ -132,17 +132,17 @@ def test_a_machine_that_has_just_woken_is_given_time(
     of = plan(SUSPEND)
     mover = mover_of(box, of)
     mover.prepare()
-    asked: list[int] = []
+    calls: list[int] = []
 
     def later(way: Way, node: str, argv: Any, within_s: float) -> Answer:
-        asked.append(1)
-        if 1 < len(asked) < 5:
+        calls.append(1)
+        if 1 < len(calls) < 5:
             raise NoAnswer("docker exec: no answer")
         return answer(way, node, argv, within_s)
 
     monkeypatch.setattr(Way, "run", later)
     assert mover.move(of.faults[0], at_once).skipped_world_ns > 0
-    assert len(asked) == 5
+    assert len(calls) == 5
 
 
 def test_nodes_on_several_kernels_cannot_sleep_at_one_moment(tmp_path: Path, box: Box) -> None:
@@ -171,19 +171,19 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("command", "said"), REFUSED)
-def test_a_command_that_is_none_is_refused_before_anything(command: str, said: str) -> None:
+@pytest.mark.parametrize(("command", "message"), REFUSED)
+def test_a_command_that_is_none_is_refused_before_anything(command: str, message: str) -> None:
     """By name."""
-    assert said in "".join(command_refusals(plan(SUSPEND), command))
+    assert message in "".join(command_refusals(plan(SUSPEND), command))
 
 
 def test_it_sets_no_clock_and_suspends_no_node_alone() -> None:
     """Refused by name."""
     step = '[[fault]]\nkind = "step"\nnode = "*"\nat = "5m"\nby = "-2m"\n'
-    (said,) = command_refusals(plan(step), "true")
-    assert said.startswith("[fault 0] step:")
-    (said,) = command_refusals(plan(PAUSE.replace('"25s"', '"never"')), "true")
-    assert "stays behind" in said and "--clock engine or process" in said
-    (said,) = command_refusals(plan(SUSPEND.replace('"*"', '"east"'), nodes=TWO_NODES), "true")
-    assert "suspend of node east alone" in said
+    (message,) = command_refusals(plan(step), "true")
+    assert message.startswith("[fault 0] step:")
+    (message,) = command_refusals(plan(PAUSE.replace('"25s"', '"never"')), "true")
+    assert "stays behind" in message and "--clock engine or process" in message
+    (message,) = command_refusals(plan(SUSPEND.replace('"*"', '"east"'), nodes=TWO_NODES), "true")
+    assert "suspend of node east alone" in message
     assert command_refusals(plan(SUSPEND), "true") == []

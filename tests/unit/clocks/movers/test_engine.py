@@ -1,5 +1,5 @@
-"""The clock of the engine's machine is moved only where that harms nobody, and is measured, and put
-back."""
+"""The clock of the engine's machine is moved only where that does no harm, and is measured, and
+restored back."""
 
 from __future__ import annotations
 
@@ -135,11 +135,11 @@ def test_a_pause_that_nothing_corrects_steps_nothing(box: Box) -> None:
 def test_refusals_name_what_it_cannot_do(box: Box) -> None:
     """A suspend would move boottime, and one node alone has no clock of its own."""
     suspend = '[[fault]]\nkind = "suspend"\nnode = "*"\nat = "5m"\nlasts = "17m"\n'
-    (said,) = mover_of(box, plan()).refusals(plan(suspend))
-    assert said.startswith("[fault 0] suspend:") and 'kind = "pause"' in said
+    (message,) = mover_of(box, plan()).refusals(plan(suspend))
+    assert message.startswith("[fault 0] suspend:") and 'kind = "pause"' in message
     alone = PAUSE.replace('"*"', '"east"')
-    (said,) = mover_of(box, plan()).refusals(plan(alone, nodes=TWO_NODES))
-    assert "pause of node east alone" in said and "--clock process" in said
+    (message,) = mover_of(box, plan()).refusals(plan(alone, nodes=TWO_NODES))
+    assert "pause of node east alone" in message and "--clock process" in message
     assert mover_of(box, plan()).refusals(plan(PAUSE, nodes=TWO_NODES)) == []
 
 
@@ -161,19 +161,19 @@ GUARDS = [
 ]
 
 
-@pytest.mark.parametrize(("about", "said"), GUARDS)
+@pytest.mark.parametrize(("about", "message"), GUARDS)
 def test_a_guard_refuses_and_nothing_was_touched(
-    box: Box, about: dict[str, Any], said: str
+    box: Box, about: dict[str, Any], message: str
 ) -> None:
     """Neither a clock, nor a time synchronisation, nor anything on our disk."""
     box.change(**about)
-    with pytest.raises(LabUnavailable, match=said):
+    with pytest.raises(LabUnavailable, match=message):
         mover_of(box, plan(PAUSE)).prepare()
     assert box.now.sets == 0 and box.now.signals == ()
     assert list((box.directory / "clocks").glob("*.json")) == []
 
 
-def test_our_own_clock_when_told_so(box: Box) -> None:
+def test_our_own_clock_when_allowed(box: Box) -> None:
     """--allow-own-clock is the one way past the guard."""
     box.change(boot_id="ours")
     mover = mover_of(box, plan(STEP), allow_own_clock=True)
@@ -184,7 +184,7 @@ def test_our_own_clock_when_told_so(box: Box) -> None:
 
 
 def test_an_engine_that_hid_that_it_is_ours_is_undone_at_once(tmp_path: Path, box: Box) -> None:
-    """It said another boot and another monotonic clock, and then our own wall clock moved."""
+    """It reported another boot and another monotonic clock, and then our own wall clock moved."""
     file = tmp_path / "our-clock"
     box.change(moves_ours=str(file))
     of, base_ns = plan(PAUSE), box.now.base_ns
@@ -213,7 +213,7 @@ def test_an_engine_that_says_it_set_the_clock_is_not_believed(box: Box, lie: str
     assert box.now.sets == 3
 
 
-def test_somebody_else_sets_the_clock_during_a_run(box: Box) -> None:
+def test_the_clock_is_set_from_outside_during_a_run(box: Box) -> None:
     """The next look ends the run."""
     mover = mover_of(box, plan(PAUSE))
     mover.prepare()
@@ -252,7 +252,7 @@ def test_what_a_crash_left_is_restored_first(box: Box) -> None:
 
 
 def test_two_runs_do_not_share_a_clock(box: Box) -> None:
-    """The second is told so, and the first goes on."""
+    """The second is refused, and the first goes on."""
     first = mover_of(box, plan(PAUSE))
     first.prepare()
     with pytest.raises(LabUnavailable, match="another run is moving the clock"):
@@ -261,7 +261,7 @@ def test_two_runs_do_not_share_a_clock(box: Box) -> None:
 
 
 def test_a_clock_that_cannot_be_restored_leaves_its_intent(box: Box) -> None:
-    """For the watchdog and the next command; and whoever releases again is not told twice."""
+    """For the watchdog and the next command; and a second release reports nothing."""
     of = plan(STEP)
     mover = mover_of(box, of)
     mover.prepare()

@@ -28,9 +28,9 @@ class StillHelpers(Helpers):
 
     def _take(self, node: str, request: Mapping[str, Any]) -> dict[str, Any]:
         assert request["ends"] is True
-        told = super()._take(node, request)
+        taken = super()._take(node, request)
         more = [{"pid": 2, "executable": ISTIOD.executable}] if node == self.istiod_on else []
-        return {**told, "processes": [*(told["processes"] if node != "c" else []), *more]}
+        return {**taken, "processes": [*(taken["processes"] if node != "c" else []), *more]}
 
     def _still(self, node: str, request: Mapping[str, Any]) -> dict[str, Any]:
         busy = self.busy.pop(0) if self.busy else ""
@@ -55,34 +55,34 @@ def all_ahead(by_ns: int) -> ClockReading:
 
 
 def test_all_who_are_awake_are_taken_ahead_where_istiod_is_first() -> None:
-    """Also on a node that is none of the plan's; and each is kicked."""
+    """Also on a node that is none of the plan's; and each is woken."""
     helpers = StillHelpers()
     mover = ready(helpers)
     mover.await_still()
     mover.skip(HOUR_NS)
     mover.skip(HOUR_NS)
     assert helpers.offsets == dict.fromkeys("abc", all_ahead(2 * HOUR_NS))
-    sets = [(node, request) for node, request in helpers.asked if request["do"] == "set"]
+    sets = [(node, request) for node, request in helpers.requests if request["do"] == "set"]
     assert [node for node, _ in sets][0::3] == ["c", "c"] and all(
         request["kick"] for _, request in sets
     )
 
 
 def test_istiod_is_followed_to_the_node_it_moves_to() -> None:
-    """It is asked anew at every look."""
+    """It is queried again at every poll."""
     helpers = StillHelpers()
     mover = ready(helpers)
     helpers.istiod_on = "b"
     mover.await_still()
     mover.skip(HOUR_NS)
-    assert next(node for node, request in helpers.asked if request["do"] == "set") == "b"
+    assert next(node for node, request in helpers.requests if request["do"] == "set") == "b"
 
 
 def test_istiod_keeps_its_monotonic_clock_and_others_do_not() -> None:
     """So that its leases, keepalives and resyncs do not fire all at once."""
     helpers = StillHelpers()
     ready(helpers)
-    rules = next(request["rules"] for _, request in helpers.asked if request["do"] == "take")
+    rules = next(request["rules"] for _, request in helpers.requests if request["do"] == "take")
     kept = {rule["executable"] for rule in rules if rule["keeps_monotonic"]}
     assert kept == {ISTIOD.executable} and rules[0]["executable"] == ZTUNNEL.executable
 
@@ -110,8 +110,8 @@ def test_a_node_that_slept_while_the_others_lived_on(kind: str, shift: ClockRead
     assert helpers.offsets["a"] == ClockReading(*(9 * HOUR_NS + each for each in shift))
     mover.skip(HOUR_NS)
     assert helpers.offsets["a"] == ClockReading(*(10 * HOUR_NS + each for each in shift))
-    asked_asleep = [node for node, request in helpers.asked if request["do"] == "still"]
-    assert asked_asleep == ["b", "c"] or sorted(asked_asleep) == ["b", "c"]
+    still = [node for node, request in helpers.requests if request["do"] == "still"]
+    assert still == ["b", "c"] or sorted(still) == ["b", "c"]
 
 
 def test_a_wall_clock_that_was_set_stays_set() -> None:
@@ -126,7 +126,7 @@ def test_a_wall_clock_that_was_set_stays_set() -> None:
 
 
 def test_a_mesh_that_is_busy_is_waited_for() -> None:
-    """Until nobody works any more; never for ever."""
+    """Until no program works any more; never for ever."""
     helpers = StillHelpers()
     mover = ready(helpers)
     helpers.busy = ["ztunnel (7)"] * 4
@@ -162,15 +162,15 @@ def test_where_nothing_can_be_caught_nothing_is_skipped() -> None:
     assert helpers.words().count("release") == helpers.words().count("take")
 
 
-def test_what_is_ended_is_told_and_istiods_node_comes_first() -> None:
-    """What is started anew must not ask one that is ahead."""
+def test_what_is_ended_is_reported_and_istiods_node_comes_first() -> None:
+    """What is restarted must not get a certificate of one that is ahead."""
     helpers = StillHelpers()
     mover = ready(helpers)
     helpers.release_answer |= {
         "ended": [{"pid": 2, "executable": ISTIOD.executable, "cgroup": "0::/pod"}]
     }
     mover.release()
-    assert [node for node, request in helpers.asked if request["do"] == "release"] == [
+    assert [node for node, request in helpers.requests if request["do"] == "release"] == [
         "c",
         "a",
         "b",
@@ -179,7 +179,7 @@ def test_what_is_ended_is_told_and_istiods_node_comes_first() -> None:
 
 
 def test_no_fault_is_made_whole() -> None:
-    """The world goes on beside it."""
+    """The world goes on meanwhile."""
     slept = fault(0, "suspend", lasts_ns=5)
     with pytest.raises(HarnessFault, match="made of its beginning and its end"):
         ready(StillHelpers()).move(slept)

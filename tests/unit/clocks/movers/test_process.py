@@ -26,10 +26,10 @@ class Helpers:
     sleep at once."""
 
     def __init__(self) -> None:
-        self.asked: list[tuple[str, dict[str, Any]]] = []
+        self.requests: list[tuple[str, dict[str, Any]]] = []
         self.offsets: dict[str, ClockReading] = {}
         self.kernel = ClockReading(10**18, 10**15, 10**15)
-        self.extra = NONE  # what a program shows beside its offsets: somebody else moves it
+        self.extra = NONE  # what a program shows on top of its offsets: it is moved from outside
         self.take_answer: dict[str, Any] = {}
         self.hello_answer: dict[str, Any] = {"unsupported": None}
         self.release_answer: dict[str, Any] = {
@@ -45,17 +45,17 @@ class Helpers:
     def send(self, node: str, request: Mapping[str, Any], within_s: float = 0.0) -> dict[str, Any]:
         with self._lock:
             assert request["version"] == PROTOCOL_VERSION
-            self.asked.append((node, dict(request)))
+            self.requests.append((node, dict(request)))
             self.kernel = ClockReading(*(clock + MS for clock in self.kernel))
             try:
                 result = getattr(self, "_" + request["do"])(node, request)
             except SubjectFailed as error:
-                told = {"kind": "SubjectFailed", "message": str(error)}
-                return {"version": self.version, "ok": False, "error": told}
+                failure = {"kind": "SubjectFailed", "message": str(error)}
+                return {"version": self.version, "ok": False, "error": failure}
             return {"version": self.version, "ok": True, "result": result}
 
     def words(self, node: str | None = None) -> list[str]:
-        return [request["do"] for asked, request in self.asked if node in {None, asked}]
+        return [request["do"] for at, request in self.requests if node in {None, at}]
 
     def _hello(self, node: str, request: Mapping[str, Any]) -> dict[str, Any]:
         return self.hello_answer
@@ -154,7 +154,7 @@ def test_a_suspend_leaves_the_wall_right_and_monotonic_behind() -> None:
 
 
 def test_a_pause_leaves_all_clocks_behind_until_the_wall_is_corrected() -> None:
-    """What happens between is the caller's: it is told when the correction is due."""
+    """What happens between is the caller's: it gets the time of the correction."""
     helpers, paused = Helpers(), fault(0, "pause", lasts_ns=50 * MS, corrected_after_ns=7 * MS)
     seen: list[tuple[Moment, int, int]] = []
 
@@ -172,7 +172,7 @@ def test_a_pause_leaves_all_clocks_behind_until_the_wall_is_corrected() -> None:
 
 
 def test_a_pause_that_nothing_corrects_leaves_all_clocks_behind() -> None:
-    """They have not parted, and nobody waits for a correction."""
+    """They have not parted, and no correction is due."""
     helpers, paused = Helpers(), fault(0, "pause", lasts_ns=50 * MS, corrected=False)
     moved = ready(helpers, paused).move(paused, lambda *about: None)
     assert helpers.offsets["a"] == ClockReading(*([-50 * MS] * 3))
@@ -180,7 +180,7 @@ def test_a_pause_that_nothing_corrects_leaves_all_clocks_behind() -> None:
 
 
 @pytest.mark.parametrize("by_wall_ns", [3600 * 10**9, -3600 * 10**9])
-def test_a_step_moves_the_wall_and_stops_nobody(by_wall_ns: int) -> None:
+def test_a_step_moves_the_wall_and_stops_no_program(by_wall_ns: int) -> None:
     """Either way, and on top of what was moved before."""
     helpers = Helpers()
     asleep, stepped = fault(0, "suspend", lasts_ns=MS), fault(1, "step", by_wall_ns=by_wall_ns)
@@ -193,7 +193,7 @@ def test_a_step_moves_the_wall_and_stops_nobody(by_wall_ns: int) -> None:
 
 
 def test_a_freeze_moves_nothing() -> None:
-    """The trap: programs stood still, no clock parted."""
+    """The trap: programs were stopped, no clock parted."""
     helpers, frozen = Helpers(), fault(0, "freeze", lasts_ns=50 * MS)
     moved = ready(helpers, frozen).move(frozen)
     assert helpers.offsets["a"] == NONE
@@ -201,21 +201,21 @@ def test_a_freeze_moves_nothing() -> None:
 
 
 def test_nodes_that_fall_asleep_together_sleep_once() -> None:
-    """With the first of them; the second is only told what was measured. A node alone does not move
+    """With the first of them; the second only gets what was measured. A node alone does not move
     the other."""
     helpers = Helpers()
     both = [fault(0, "suspend", "a", lasts_ns=50 * MS), fault(1, "suspend", "b", lasts_ns=50 * MS)]
     mover = ready(helpers, *both)
     first = mover.move(both[0])
-    asked = len(helpers.asked)
+    before = len(helpers.requests)
     second = mover.move(both[1])
-    assert len(helpers.asked) == asked
+    assert len(helpers.requests) == before
     assert (first.fault, second.fault) == tuple(both)
     assert helpers.offsets == {name: ClockReading(0, -50 * MS, 0) for name in ("a", "b")}
 
 
 def test_a_program_that_shows_other_clocks_is_not_believed() -> None:
-    """Somebody else moves it, or it missed its page."""
+    """It is moved from outside, or it missed its page."""
     helpers = Helpers()
     mover = ready(helpers)
     helpers.extra = ClockReading(5 * 10**9, 0, 0)
@@ -260,7 +260,7 @@ def test_what_is_missing_is_refused_before_anything_moves(
 def test_a_helper_that_has_given_up_ends_the_run_and_says_why(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What it moved is put back already: no fault after that would be one. Released is released all
+    """What it moved is restored already: no fault after that would be one. Released is released all
     the same."""
     monkeypatch.setattr("meshwake.clocks.movers.process.RENEWED_EVERY_S", 0.01)
     helpers = Helpers()
@@ -279,7 +279,7 @@ def test_every_request_names_its_owner_and_no_two_runs_have_one_name() -> None:
     helpers, others = Helpers(), Helpers()
     ready(helpers).release()
     ready(others).release()
-    owners = [{request["owner"] for _, request in each.asked} for each in (helpers, others)]
+    owners = [{request["owner"] for _, request in each.requests} for each in (helpers, others)]
     assert len(owners[0]) == len(owners[1]) == 1 and owners[0] != owners[1]
     assert "a run of s, process" in owners[0].pop()
 
@@ -292,7 +292,8 @@ def test_drift_is_refused_by_name() -> None:
 
 
 def test_what_cannot_be_restored_is_named() -> None:
-    """With the node, the process, and what a person can do; released nodes are not asked again."""
+    """With the node, the process, and what a person can do; released nodes get no second
+    request."""
     helpers = Helpers()
     mover = ready(helpers)
     helpers.release_answer |= {"released": [], "failed": {"7": "it hangs"}}
@@ -300,9 +301,9 @@ def test_what_cannot_be_restored_is_named() -> None:
         mover.release()
     helpers.release_answer |= {"released": [7], "failed": {}}
     mover.release()
-    asked = len(helpers.asked)
+    before = len(helpers.requests)
     mover.release()
-    assert len(helpers.asked) == asked
+    assert len(helpers.requests) == before
 
 
 def test_istiod_is_moved_with_the_node_it_is_on() -> None:

@@ -152,7 +152,7 @@ def test_a_second_way_is_gone_when_the_first_has_gone(tmp_path: Path, box: Box) 
 
 
 def test_the_whole_way_in_a_real_shell(box: Box) -> None:
-    """Who synchronises is found and held and let go of, rights are read, by the very scripts that
+    """Time services are found, held and released, rights are read, by the very scripts that
     run in a node."""
     box.change(syncs=((7, "chronyd"), (8, "systemd-timesyn"), (9, "bash")), implicit="Y")
     way = Way(box.way)
@@ -171,7 +171,7 @@ def test_the_whole_way_in_a_real_shell(box: Box) -> None:
     assert "kill -s CONT 7" in box.now.signals and switch.read_text().strip() == "Y"
 
 
-def test_an_intent_survives_the_disk_and_damage_is_said(tmp_path: Path, box: Box) -> None:
+def test_an_intent_survives_the_disk_and_damage_is_reported(tmp_path: Path, box: Box) -> None:
     """Nothing is guessed about a clock."""
     held = (TimeSync(name="chronyd", how="process", pid=7, started_ticks=9),)
     path, intent = intent_path(tmp_path, BOOT_ID), intent_of(box, held=held)
@@ -184,7 +184,7 @@ def test_an_intent_survives_the_disk_and_damage_is_said(tmp_path: Path, box: Box
 
 
 def test_one_clock_one_run(tmp_path: Path) -> None:
-    """Who comes second is told so at once."""
+    """The second is refused at once."""
     path = intent_path(tmp_path, BOOT_ID)
     with (
         locked(path),
@@ -197,7 +197,7 @@ def test_one_clock_one_run(tmp_path: Path) -> None:
 def test_restore_lets_time_synchronisation_go_on(
     tmp_path: Path, box: Box, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was held is let go of, and the intent has gone."""
+    """What was held is released, and the intent has gone."""
     monkeypatch.setattr(Way, "run", answer)
     held = (TimeSync(name="chronyd", how="process", pid=7, started_ticks=4018),)
     path = intent_path(tmp_path, BOOT_ID)
@@ -218,8 +218,8 @@ def test_leftovers_are_restored_but_not_those_in_work(
     box.change(base_ns=box.now.base_ns + HOUR_NS)
     with locked(path):
         assert restore_leftovers(tmp_path) == [] and leftovers(tmp_path) == (path,)
-    (said,) = restore_leftovers(tmp_path)
-    assert said.startswith(f"{BOOT_ID}: restored") and leftovers(tmp_path) == ()
+    (message,) = restore_leftovers(tmp_path)
+    assert message.startswith(f"{BOOT_ID}: restored") and leftovers(tmp_path) == ()
 
 
 _HARNESS = """
@@ -235,7 +235,7 @@ with locked(path):
 
 
 def test_the_watchdog_puts_it_back_when_the_harness_is_killed(tmp_path: Path, box: Box) -> None:
-    """kill -9: nobody else can."""
+    """kill -9: the watchdog alone can."""
     path, right_ns = intent_path(tmp_path, BOOT_ID), box.now.base_ns
     write_intent(path, intent_of(box))
     box.change(base_ns=right_ns + HOUR_NS)

@@ -129,5 +129,5 @@ def test_what_is_held_back_until_an_acknowledgement_is_under_way(real_s: SimpleN
     assert not world.is_quiescent(no_clock)
     sockets.unsent, sockets.unacknowledged, sockets.moved = 0, 0, 2
     assert world.is_quiescent(no_clock)
-    sockets.unsent = 17  # cannot be: whoever writes then sends, and a packet moves
+    sockets.unsent = 17  # cannot be: a write is followed by a send, and a packet moves
     assert world.is_quiescent(no_clock)

@@ -54,7 +54,7 @@ def test_a_waiting_thread_is_woken_by_its_own_event() -> None:
 
 
 @pytest.mark.parametrize("events", [(), (LEVEL,), (EDGE, EDGE)])
-def test_without_exactly_one_wake_up_event_there_is_no_waker(
+def test_without_exactly_one_wake_up_event_no_waker_is_made(
     events: tuple[str, ...],
 ) -> None:
     """None, another kind, more than one: signals are used."""

@@ -79,8 +79,8 @@ class Machine:
         if cpu.reg_read(arm64.UC_ARM64_REG_W0) == 4711:
             cpu.reg_write(arm64.UC_ARM64_REG_X0, EINVAL)
             return
-        told = struct.pack("<qq", *divmod(self.kernel_ns, NS_PER_S))
-        cpu.mem_write(cpu.reg_read(arm64.UC_ARM64_REG_X1), told)
+        timeval = struct.pack("<qq", *divmod(self.kernel_ns, NS_PER_S))
+        cpu.mem_write(cpu.reg_read(arm64.UC_ARM64_REG_X1), timeval)
         cpu.reg_write(arm64.UC_ARM64_REG_X0, 0)
 
 
@@ -100,8 +100,8 @@ def test_fixed_time_is_the_table_to_the_nanosecond(clock_id: int, value_ns: int)
 
 
 @pytest.mark.parametrize("clock_id", [2, 3, 10, 12, 4096, -6])
-def test_other_clocks_are_asked_of_the_kernel(clock_id: int) -> None:
-    """Those of CPU time, and ids that nobody knows."""
+def test_other_clocks_are_read_from_the_kernel(clock_id: int) -> None:
+    """Those of CPU time, and unknown ids."""
     fixed = machine("fixed")
     fixed.kernel_ns = 123_456_789_012
     before = fixed.calls
@@ -134,7 +134,7 @@ def test_an_unknown_clock_is_refused_as_the_kernel_refuses_it(mode: Mode) -> Non
 
 
 @given(st.integers(0, 2**62))
-def test_gettimeofday_tells_whole_microseconds(wall_ns: int) -> None:
+def test_gettimeofday_returns_whole_microseconds(wall_ns: int) -> None:
     """To the caller's timeval, with a zone of nothing; either may be null."""
     fixed = machine("fixed")
     fixed.put(0, wall_ns)

@@ -96,7 +96,7 @@ def test_negative_offset_goes_back() -> None:
 
 
 @given(st.integers(0, 2**62))
-def test_gettimeofday_and_time_tell_the_same(wall_ns: int) -> None:
+def test_gettimeofday_and_time_agree(wall_ns: int) -> None:
     """gettimeofday shows the wall clock in whole microseconds, time in whole seconds, to the caller
     and in memory."""
     FIXED.put(time.CLOCK_REALTIME, wall_ns)

@@ -36,7 +36,8 @@ def decoded(secret: dict[str, Any], key: str) -> str:
 
 
 def test_cert_manager_then_the_authority_then_the_certificate() -> None:
-    """In this order: the issuer's kind is in the chart, and its account is registered with pebble."""
+    """In this order: the issuer's kind is in the chart, and its account is registered with
+    pebble."""
     assert [stage.name for stage in certificate_stages(full_choice(), pins())] == [
         "cert-manager",
         "acme",
@@ -110,7 +111,7 @@ def test_names_that_must_agree_do() -> None:
     assert GATEWAY_HOST.endswith("." + solver["selector"]["dnsZones"][0])
 
 
-def test_a_second_up_changes_nothing_and_another_seed_starts_the_pods_anew() -> None:
+def test_a_second_up_changes_nothing_and_another_seed_restarts_the_pods() -> None:
     def digests(seed: str) -> list[str]:
         deployments = [objects(seed)["Deployment", name] for name in ("pebble", "name-server")]
         return [

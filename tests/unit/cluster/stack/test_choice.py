@@ -37,23 +37,23 @@ def test_core_without_more_words() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "version", "kubernetes"),
+    ("requested", "version", "kubernetes"),
     [
         ("1.22", "1.22.8", "1.30.13"),
         ("1.30.7", "1.30.7", "1.34.11"),
         ("1.31.0-rc.0", "1.31.0-rc.0", "1.34.11"),
     ],
 )
-def test_a_minor_stands_for_its_pin_and_a_release_for_itself(
-    asked: str, version: str, kubernetes: str
+def test_a_minor_means_its_pin_and_a_release_itself(
+    requested: str, version: str, kubernetes: str
 ) -> None:
     """And each brings the Kubernetes that goes with it."""
-    choice = _choose(istio=asked)
+    choice = _choose(istio=requested)
     assert (choice.istio, choice.kubernetes) == (version, kubernetes)
 
 
 def test_parts_are_added_and_left_out() -> None:
-    """Profile first, then what is said beside it."""
+    """Profile first, then the options next to it."""
     assert _choose(with_parts=["hubble"]).parts == frozenset({*PROFILES["core"], "hubble"})
     assert _choose(profile="full", without_parts=["observability"]).parts == frozenset(PARTS) - {
         "observability"
@@ -61,7 +61,7 @@ def test_parts_are_added_and_left_out() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (
             {"profile": "ful"},
@@ -97,9 +97,9 @@ def test_parts_are_added_and_left_out() -> None:
         ),
     ],
 )
-def test_what_cannot_be_is_refused_by_name(words: dict[str, Any], said: str) -> None:
+def test_what_cannot_be_is_refused_by_name(words: dict[str, Any], message: str) -> None:
     """Found, expected, what to do."""
-    with pytest.raises(BadInput, match=said):
+    with pytest.raises(BadInput, match=message):
         _choose(**words)
 
 
@@ -115,7 +115,7 @@ def test_every_profile_can_be_chosen() -> None:
 
 
 def test_names_are_ours() -> None:
-    """The prefix tells our clusters from others; it is not written twice."""
+    """The prefix distinguishes our clusters from others; it is not written twice."""
     assert _choose(name="two").name == "meshwake-two"
     assert _choose(name="meshwake-two").name == "meshwake-two"
 

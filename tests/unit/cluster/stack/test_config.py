@@ -23,7 +23,7 @@ def digest(thing: dict[str, Any]) -> str:
 @pytest.mark.parametrize(
     "volume", [{"configMap": {"name": "used"}}, {"secret": {"secretName": "used"}}]
 )
-def test_pods_start_anew_when_what_they_mount_has_changed(volume: dict[str, Any]) -> None:
+def test_pods_restart_when_what_they_mount_has_changed(volume: dict[str, Any]) -> None:
     kind = "ConfigMap" if "configMap" in volume else "Secret"
 
     def after(content: str, name: str) -> str:
@@ -33,7 +33,9 @@ def test_pods_start_anew_when_what_they_mount_has_changed(volume: dict[str, Any]
 
     assert after("1", "used") == after("1", "used")
     assert after("1", "used") != after("2", "used")
-    assert after("1", "other") == after("2", "other"), "what they do not mount is no reason"
+    assert after("1", "other") == after("2", "other"), (
+        "what they do not mount does not restart them"
+    )
 
 
 def test_containers_get_their_pins_and_the_file_stays_as_it_is() -> None:

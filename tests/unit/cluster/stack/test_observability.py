@@ -105,7 +105,7 @@ def test_without_istio_nothing_is_put_into_its_namespace() -> None:
 
 
 def test_the_rules_are_those_that_are_offered_to_everybody() -> None:
-    """Word for word: what replays and docs say of them is said of these."""
+    """Word for word: replays and docs are about these rules."""
     text = (CLUSTERS / "observability" / "alerts" / "mesh.yml").read_text(encoding="utf-8")
     assert objects(chosen())["ConfigMap", "prometheus"]["data"]["mesh.yml"] == text
 
@@ -152,7 +152,7 @@ def test_dashboards_go_with_what_they_show() -> None:
     }
 
 
-def test_prometheus_starts_anew_when_its_jobs_have_changed() -> None:
+def test_prometheus_restarts_when_its_jobs_have_changed() -> None:
     """And Grafana does not, whose files are the same."""
 
     def digest(choice: Choice, name: str) -> str:
@@ -164,7 +164,7 @@ def test_prometheus_starts_anew_when_its_jobs_have_changed() -> None:
 
 
 def test_ports_and_places_agree_with_the_objects() -> None:
-    """Of the guard, and of Alertmanager: each stands in two files."""
+    """Of the guard, and of Alertmanager: each is written in two files."""
     found = objects(chosen())
     (guard,) = found["DaemonSet", "guard"]["spec"]["template"]["spec"]["containers"]
     config = content(chosen(), "prometheus", "prometheus.yml")

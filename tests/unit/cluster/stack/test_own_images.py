@@ -31,7 +31,7 @@ from meshwake.guard.cluster import Places
 
 from tests.support.paths import REPOSITORY
 
-# What is asked for only where there is no image (a kubeconfig on a node without containers).
+# What is requested only where the image is missing (a kubeconfig on a node without containers).
 NOT_IN_THE_IMAGE = {"yaml"}
 BOTH = pytest.mark.parametrize(
     ("image", "program"),
@@ -118,10 +118,10 @@ def test_the_engine_is_given_the_files_that_are_copied(
     assert copied == {str(path) for path in image.sources()}
     module = program.removesuffix(".py").replace("/", ".").removesuffix(".__main__")
     command = [sys.executable, "-E", "-s", "-S", "-m", module, "--help"]
-    said = subprocess.run(
+    completed = subprocess.run(
         command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
     )
-    assert said.returncode == 0, said.stderr
+    assert completed.returncode == 0, completed.stderr
 
 
 def test_a_tag_changes_with_the_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,8 +158,8 @@ def test_a_published_image_is_built_here_under_a_name_of_its_own(
     assert set(image_references(with_own_images(objects))) == {GUARD.reference}
 
 
-def test_only_our_images_are_named_anew() -> None:
-    """A guard from somebody's own registry stays what it is."""
+def test_only_our_images_are_renamed() -> None:
+    """A guard from a user's own registry keeps its name."""
     guards = with_own_images(objects_of(GUARD))
     assert own_images_in(objects_of(GUARD)) == (GUARD,) and own_images_in(objects_of(HELPER)) == (
         HELPER,

@@ -47,11 +47,11 @@ def test_objects_without_the_label_cannot_be_made() -> None:
 
 
 def test_images_of_all_containers_are_found() -> None:
-    """Init containers too, in whatever they stand."""
+    """Init containers too, in every kind of object."""
     assert list(image_references([{"kind": "List", "items": (_deployment(),)}])) == ["one", "two"]
 
 
-def test_files_are_read_anew_each_time() -> None:
+def test_files_are_read_again_each_time() -> None:
     """What one caller fills in is not seen by the next."""
     first = read_objects("metallb", "pool.yaml")
     first[0]["spec"]["addresses"].append("changed")

@@ -115,10 +115,10 @@ def test_a_minor_without_pins_is_refused() -> None:
         read_pins().istio_minor("1.21.0")
 
 
-def test_what_lies_outside_the_support_table_is_said() -> None:
-    """It is allowed, and said."""
-    said = read_pins().outside_support("1.22.8", "1.37.0")
-    assert said is not None and said.startswith(
+def test_what_is_outside_the_support_table_is_reported() -> None:
+    """It is allowed, and reported."""
+    message = read_pins().outside_support("1.22.8", "1.37.0")
+    assert message is not None and message.startswith(
         "Istio 1.22.8 on Kubernetes 1.37.0 is outside Istio's support table"
     )
 

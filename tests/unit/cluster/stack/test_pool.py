@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from meshwake.cluster.stack.pool import KEPT_FOR_CONTAINERS, POOL_MAX, POOL_MIN, pool_of
 from meshwake.core.errors import LabUnavailable
 
-# As the engine tells them: docker network inspect kind, IPAM.Config.
+# As the engine prints them: docker network inspect kind, IPAM.Config.
 IPV6_FIRST = [
     {"Subnet": "fc00:f853:ccd:e793::/64"},
     {"Subnet": "172.18.0.0/16", "Gateway": "172.18.0.1"},
@@ -26,9 +26,9 @@ def test_ipv4_is_chosen_though_ipv6_comes_first() -> None:
     assert pool_of(IPV6_FIRST) == "172.18.255.204-172.18.255.253"
 
 
-def test_addresses_that_somebody_has_are_left_alone() -> None:
-    """With a prefix length, as the engine tells those of containers; those of IPv6 and nonsense are
-    nothing to us."""
+def test_addresses_in_use_are_left_alone() -> None:
+    """With a prefix length, as the engine prints those of containers; those of IPv6 and nonsense
+    are nothing to us."""
     assert (
         pool_of(IPV6_FIRST, ["172.18.255.253/16", "fc00::1/64", ""])
         == "172.18.255.203-172.18.255.252"
@@ -37,19 +37,19 @@ def test_addresses_that_somebody_has_are_left_alone() -> None:
 
 
 def test_a_second_cluster_gets_the_addresses_below() -> None:
-    """Those of the first are told as used."""
+    """Those of the first are reported as used."""
     first, last = _ends(pool_of(IPV6_FIRST))
     used = [str(IPv4Address(number)) for number in range(int(first), int(last) + 1)]
     assert pool_of(IPV6_FIRST, used) == "172.18.255.154-172.18.255.203"
 
 
 def test_the_gateway_is_nobodys() -> None:
-    """Also when it stands at the end of its network."""
+    """Also when it is at the end of its network."""
     assert pool_of([{"Subnet": "10.0.0.0/24", "Gateway": "10.0.0.253"}]) == "10.0.0.203-10.0.0.252"
 
 
 def test_the_range_that_containers_get_addresses_from_is_kept_clear() -> None:
-    """An engine that was told a range within the network gives from the low end of that."""
+    """An engine with a configured range within the network assigns from its low end."""
     config = [{"Subnet": "10.0.0.0/16", "IPRange": "10.0.255.208/28", "Gateway": "10.0.0.1"}]
     assert pool_of(config) == "10.0.255.240-10.0.255.253"
 

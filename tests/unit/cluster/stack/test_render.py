@@ -59,8 +59,8 @@ def _charts(some: dict[str, Stage]) -> dict[str, Chart]:
     return {piece.release: piece for piece in pieces if isinstance(piece, Chart)}
 
 
-def test_steps_stand_in_the_order_in_which_they_must_be_done() -> None:
-    """Each needs what stands before it: definitions first, no node is ready before Cilium, the
+def test_steps_are_in_the_order_in_which_they_must_be_done() -> None:
+    """Each needs what is before it: definitions first, no node is ready before Cilium, the
     listener's Secret before the Gateway."""
     assert list(_stages(**ALL)) == [
         "gateway-api",
@@ -94,7 +94,7 @@ def test_parts_that_are_off_leave_nothing() -> None:
 @given(st.sets(st.sampled_from(PARTS)))
 @settings(max_examples=40, deadline=None)
 def test_every_part_can_be_on_or_off(parts: set[str]) -> None:
-    """Any choice is either refused by name or gives steps that stand in order, with nothing of a
+    """Any choice is either refused by name or gives steps that are in order, with nothing of a
     part that is off."""
     off = [part for part in PARTS if part not in parts]
     if any(not parts.issuperset(NEEDS.get(part, ())) for part in parts):
@@ -115,7 +115,7 @@ def test_everything_carries_our_label() -> None:
 
 
 def test_the_kind_configuration_follows_the_choice() -> None:
-    """Name, image with digest, one control plane and as many workers as were asked for."""
+    """Name, image with digest, one control plane and as many workers as were requested."""
     choice = _choose(workers=3, kubernetes="1.36", name="two")
     config = kind_config(choice, PINS)
     assert config["name"] == "meshwake-two"
@@ -192,7 +192,7 @@ def test_the_pool_is_announced() -> None:
     assert advertisement["spec"]["ipAddressPools"] == [pool["metadata"]["name"]]
 
 
-def test_https_is_there_when_somebody_makes_its_certificate() -> None:
+def test_https_is_there_when_its_certificate_is_made() -> None:
     """A listener without its Secret would keep the whole Gateway from being programmed."""
 
     def listeners(**words: Any) -> list[str]:
@@ -286,7 +286,7 @@ def test_no_waypoint_and_no_gateway_need_no_envoy() -> None:
 
 
 @pytest.mark.parametrize("words", [{}, ALL])
-def test_a_mirror_stands_for_every_registry(words: dict[str, Any]) -> None:
+def test_a_mirror_replaces_every_registry(words: dict[str, Any]) -> None:
     """No registry but the mirror is left in values, objects, images or charts; what is in no
     registry stays."""
     choice = _choose(mirror="registry.local:5000/all", **words)
@@ -340,7 +340,7 @@ def test_merged_lays_tables_into_tables() -> None:
 
 
 def test_every_file_of_values_is_used() -> None:
-    """A file that nobody reads would be a value that does nothing."""
+    """A file that is never read would be a value without effect."""
     used = read_values("istio", "base.yaml")
     assert used == istio_values("base", _choose(), PINS)
     assert {path.name for path in (CLUSTERS / "istio").iterdir()} == {
@@ -352,7 +352,7 @@ def test_every_file_of_values_is_used() -> None:
 
 
 @pytest.mark.parametrize(
-    ("istio", "off", "said"),
+    ("istio", "off", "expected"),
     [
         ("1.26", [], (None, None)),
         ("1.27", [], (True, "05-cilium.conflist")),
@@ -360,8 +360,8 @@ def test_every_file_of_values_is_used() -> None:
     ],
 )
 def test_istio_cni_keeps_a_file_of_its_own_where_it_can(
-    istio: str, off: list[str], said: tuple[object, object]
+    istio: str, off: list[str], expected: tuple[object, object]
 ) -> None:
     """A copy of the file that the node's own network writes, which must be named for it."""
     values = istio_values("cni", _choose(istio=istio, without_parts=off), PINS)
-    assert (values.get("istioOwnedCNIConfig"), values.get("cniConfFileName")) == said
+    assert (values.get("istioOwnedCNIConfig"), values.get("cniConfFileName")) == expected

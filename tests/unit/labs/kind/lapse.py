@@ -20,7 +20,7 @@ from meshwake.labs.kind.watchers import ZtunnelLogs
 from tests.unit.cluster.simulated import Clock, SimulatedCluster
 from tests.unit.labs.kind.runs import cluster_of, setting_of
 
-LEAP_TAKES_S, ASKED_FOR_STILLNESS_S = 0.1, 0.05
+LEAP_TAKES_S, CHECK_OF_STILLNESS_S = 0.1, 0.05
 
 
 @dataclass
@@ -33,7 +33,7 @@ class SimulatedLapse(LapseMover):
     released: bool = False
 
     def __post_init__(self) -> None:
-        self._stand: dict[str, ClockReading] = {}
+        self._stopped: dict[str, ClockReading] = {}
 
     def prepare(self) -> None:
         """See Mover."""
@@ -43,19 +43,19 @@ class SimulatedLapse(LapseMover):
         self.released = True
 
     def read(self, node: str) -> ClockReading:
-        """See Mover. Nobody can be asked who stands still."""
-        assert node not in self._stand, f"{node} was asked while it slept"
+        """See Mover. A node whose programs are stopped cannot answer."""
+        assert node not in self._stopped, f"{node} was queried while it slept"
         return self.cluster.reading(node)
 
     def await_still(self) -> None:
         """See LapseMover."""
-        self.cluster.sleep(ASKED_FOR_STILLNESS_S)
+        self.cluster.sleep(CHECK_OF_STILLNESS_S)
 
     def skip(self, by_ns: int) -> None:
         """See LapseMover."""
         self.leaps.append(by_ns)
         for node, clock in self.cluster.clocks.items():
-            if node not in self._stand:
+            if node not in self._stopped:
                 _move(clock, ClockReading(by_ns, by_ns, by_ns))
         self._skipped_ns = getattr(self, "_skipped_ns", 0) + by_ns
         self.cluster.sleep(LEAP_TAKES_S)
@@ -63,7 +63,7 @@ class SimulatedLapse(LapseMover):
     def fall_asleep(self, nodes: Sequence[str]) -> None:
         """See LapseMover."""
         for node in nodes:
-            self._stand[node] = self.cluster.reading(node)
+            self._stopped[node] = self.cluster.reading(node)
             self.cluster.stopped.add(node)
         self._fell_asleep_ns = {
             node: (self.cluster.now_ns, getattr(self, "_skipped_ns", 0)) for node in nodes
@@ -76,7 +76,7 @@ class SimulatedLapse(LapseMover):
             skipped_ns = getattr(self, "_skipped_ns", 0) - self._fell_asleep_ns[node][1]
             back_ns = {"suspend": (0, 1, 0), "pause": (1, 1, 1), "freeze": (0, 0, 0)}[kind]
             _move(clock, ClockReading(*(skipped_ns - lasts_ns * each for each in back_ns)))
-            slept_at = self._stand.pop(node)
+            slept_at = self._stopped.pop(node)
             assert self.cluster.reading(node).monotonic_ns >= slept_at.monotonic_ns, (
                 "its monotonic clock went back"
             )

@@ -1,5 +1,5 @@
-"""While programs of a node stand still, nobody knocks there; from their wake on everything is
-looked at again."""
+"""While programs of a node are stopped, no connection is made to it; from their wake on everything
+is looked at again."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LATE_NS = 40 * NS_PER_S
 
 
 @dataclass
-class Beside(Executor):
+class RecordingExecutor(Executor):
     """Work is done where it is submitted, but for a fault: that takes its time, and begins late,
     while the run goes on and asks whether it is done."""
 
@@ -78,12 +78,14 @@ def paused() -> History:
     )
     cluster = cluster_of(of, clocks={node.name: Clock() for node in of.nodes})
     mover, recorder = SimulatedMover(cluster, name="process"), Recorder()
-    session = Session(replace(setting_of(of, cluster), executor=Beside(cluster)), mover, recorder)
+    session = Session(
+        replace(setting_of(of, cluster), executor=RecordingExecutor(cluster)), mover, recorder
+    )
     session.run(Faults(session, mover, cluster))
     return recorder.history
 
 
-def test_nobody_knocks_at_a_node_that_sleeps_longer_than_planned() -> None:
+def test_no_connection_is_made_to_a_node_that_sleeps_longer_than_planned() -> None:
     """Planned from 60 to 180 s; it really wakes at 220 s: the attempts between are none, with the
     reason."""
     history = paused()
@@ -95,9 +97,9 @@ def test_nobody_knocks_at_a_node_that_sleeps_longer_than_planned() -> None:
         if 62 * NS_PER_S < event.world_ns < woke.world_ns
     ]
     assert asleep == []
-    told = history.of("connection_not_attempted")
-    assert told and {event["error"] for event in told} == {"node west is asleep"}
-    assert all(180 * NS_PER_S <= event.world_ns < woke.world_ns for event in told)
+    missed = history.of("connection_not_attempted")
+    assert missed and {event["error"] for event in missed} == {"node west is asleep"}
+    assert all(180 * NS_PER_S <= event.world_ns < woke.world_ns for event in missed)
 
 
 def test_from_its_wake_on_a_node_is_looked_at_by_its_own_clocks() -> None:

@@ -135,7 +135,7 @@ def test_a_whole_run_breaks_where_the_model_breaks() -> None:
 
 
 def test_a_whole_run_holds_where_nothing_happens() -> None:
-    """No fault: clocks are only read (movers.py makes a Reader), and whoever reads them is let go."""
+    """No fault: clocks are only read (movers.py makes a Reader), and the reader is released."""
     environment = environment_of(plan(duration="20m"))
     found = verdicts(environment.of, run(environment))
     assert found["traffic_flows"] is found["renewals_on_time"] is Verdict.HOLDS
@@ -155,7 +155,7 @@ def test_the_first_event_says_what_was_tested() -> None:
 
 
 def test_what_a_run_put_in_is_gone_after_it() -> None:
-    """Workloads first, then the clocks are put back, then ztunnels begin anew on those."""
+    """Workloads first, then the clocks are restored, then ztunnels restart on those."""
     environment = environment_of(plan(PAUSE))
     run(environment)
     cluster, mover = environment.real, environment.mover_made
@@ -164,13 +164,13 @@ def test_what_a_run_put_in_is_gone_after_it() -> None:
     calls = cluster.calls
     restarts = [at for at, call in enumerate(calls) if call == "patch DaemonSet.apps ztunnel"]
     assert calls.index("apply Deployment") < restarts[0]
-    assert mover.released_after <= restarts[1], "ztunnels begin anew on clocks that are right again"
+    assert mover.released_after <= restarts[1], "ztunnels restart on clocks that are right again"
     assert cluster.closed
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SubjectFailed("the clocks did not move")])
 def test_a_run_that_is_broken_off_leaves_nothing(error: BaseException) -> None:
-    """^C in the middle of a fault: the workloads go and the clocks are put back all the same."""
+    """^C in the middle of a fault: the workloads go and the clocks are restored all the same."""
 
     class Stuck(SimulatedMover):
         def move(self, fault: PlannedFault, meanwhile: Meanwhile = sleep_meanwhile) -> Moved:
@@ -199,18 +199,18 @@ def test_a_mover_that_refuses_to_prepare_leaves_nothing() -> None:
 
 
 def test_what_the_last_run_left_is_taken_away_first() -> None:
-    """A run that was killed left its workloads; what somebody else made stays."""
+    """A run that was killed left its workloads; foreign objects stay."""
     environment = environment_of(plan(duration="2m"))
     left = {"metadata": {"labels": {**OUR_LABELS, **RUN_LABELS}}}
     environment.real.objects["Deployment", "other", "left-behind"] = left
-    environment.real.objects["Deployment", "other", "somebody-elses"] = {
+    environment.real.objects["Deployment", "other", "foreign"] = {
         "metadata": {"labels": dict(RUN_LABELS)}
     }
     run(environment)
-    assert deployments(environment.real) == ["somebody-elses"]
+    assert deployments(environment.real) == ["foreign"]
 
 
-def test_a_name_that_somebody_else_uses_is_left_alone() -> None:
+def test_a_name_that_is_in_use_elsewhere_is_left_alone() -> None:
     """A Deployment default/client that is not ours: refused before anything is changed."""
     environment = environment_of(plan(duration="2m"))
     theirs = {"metadata": {"labels": {"app": "theirs"}}}
@@ -224,8 +224,8 @@ def test_a_name_that_somebody_else_uses_is_left_alone() -> None:
 
 
 def test_a_cluster_that_is_not_ours_is_not_reconfigured() -> None:
-    """Its ztunnels live by other numbers than the plan: said, with the command that would change
-    it."""
+    """Its ztunnels live by other numbers than the plan: reported, with the command that would
+    change it."""
     environment = environment_of(plan(duration="2m"), ours=False)
     with pytest.raises(LabUnavailable, match="SECRET_TTL=86400s.*helm upgrade ztunnel"):
         run(environment)
@@ -233,7 +233,7 @@ def test_a_cluster_that_is_not_ours_is_not_reconfigured() -> None:
     assert deployments(environment.real) == []
 
 
-def test_a_cluster_with_too_few_nodes_is_said_so() -> None:
+def test_a_cluster_with_too_few_nodes_is_reported() -> None:
     """Two nodes of the plan, one of the cluster."""
     from tests.unit.labs.kind.runs import TWO_NODES
 
@@ -250,7 +250,7 @@ def test_a_cluster_without_gateways_is_refused_before_anything_is_changed() -> N
     assert not [call for call in environment.real.calls if call.startswith(("apply", "patch"))]
 
 
-def test_an_api_server_that_is_away_at_the_beginning() -> None:
+def test_an_api_server_that_is_unavailable_at_the_beginning() -> None:
     """The subject failed, in words; whatever was opened is closed."""
     environment = environment_of(plan(duration="2m"))
     environment.real.unreachable = lambda what: what.startswith("list")
@@ -310,7 +310,7 @@ def test_programs_can_be_frozen_where_their_clocks_are_moved() -> None:
 
 @pytest.mark.parametrize("kind", ['kind = "restart"', 'kind = "ca_outage"\nlasts = "1m"'])
 def test_in_a_cluster_that_exists_nothing_of_others_is_ended(kind: str) -> None:
-    """ztunnel's pods and istiod belong to whoever installed them."""
+    """ztunnel's pods and istiod belong to the user who installed them."""
     of = plan(f'[[fault]]\n{kind}\nat = "2m"')
     of = of.model_copy(update={"cluster": PlannedCluster(kubeconfig="/somewhere", clock="engine")})
     assert "not ours" in refusals(of)
@@ -321,8 +321,8 @@ def test_numbers_that_istiod_does_not_know_are_refused() -> None:
     of = plan(duration="30m").model_copy(
         update={"backdate_s": 0, "lifetime_s": 30, "duration_ns": 9 * 10**15}
     )
-    said = refusals(of)
-    assert "backdate 0 s" in said and "lifetime 30 s" in said and "at most 2 h" in said
+    message = refusals(of)
+    assert "backdate 0 s" in message and "lifetime 30 s" in message and "at most 2 h" in message
 
 
 def test_an_authority_apart_cannot_stay_awake_on_a_machine_that_sleeps() -> None:
@@ -346,10 +346,10 @@ def test_an_authority_apart_cannot_stay_awake_on_a_machine_that_sleeps() -> None
     ],
 )
 def test_only_what_can_be_applied_to_a_cluster_is(fix: str, refused: bool) -> None:
-    """A chart's value, a hook of a machine or another ztunnel is no object: it would be left out
+    """A chart's value, a hook of a machine or another ztunnel is not an object: it would be left out
     without a word."""
-    said = refusals(plan(PAUSE).model_copy(update={"fix": PlannedFix(name=fix)}))
-    assert (f"fix {fix}: not an object to apply" in said) is refused
+    message = refusals(plan(PAUSE).model_copy(update={"fix": PlannedFix(name=fix)}))
+    assert (f"fix {fix}: not an object to apply" in message) is refused
 
 
 SUSPEND = '[[fault]]\nkind = "suspend"\nat = "6m"\nlasts = "7m"\n'
@@ -383,8 +383,8 @@ def test_a_fix_whose_actor_would_live_by_other_clocks_is_refused(
     import re
 
     changed = {"fix": PlannedFix(name=fix), "cluster": PlannedCluster(clock=clock)}
-    said = refusals(plan(faults).model_copy(update=changed))
-    assert said == "" if words is None else re.search(words, said)
+    message = refusals(plan(faults).model_copy(update=changed))
+    assert message == "" if words is None else re.search(words, message)
 
 
 def test_a_fix_whose_actor_stays_awake_has_the_right_clock_as_it_is() -> None:
@@ -410,9 +410,9 @@ def test_a_fix_for_another_namespace_than_that_of_a_run_is_refused() -> None:
     elsewhere = often.replace("istio-system", "ztunnel")
     for manifest, namespace, refused in ((elsewhere, "ztunnel", True), (often, None, False)):
         fix = PlannedFix(name="daily-restart", manifest=manifest, ztunnel_namespace=namespace)
-        said = refusals(plan(PAUSE).model_copy(update={"fix": fix}))
+        message = refusals(plan(PAUSE).model_copy(update={"fix": fix}))
         assert (
-            "fix.ztunnel_namespace ztunnel: ztunnel of a run lives in istio-system" in said
+            "fix.ztunnel_namespace ztunnel: ztunnel of a run lives in istio-system" in message
         ) is refused
 
 
@@ -420,7 +420,7 @@ def replace_fix(of: Plan, manifest: str) -> Plan:
     return of.model_copy(update={"fix": PlannedFix(name="weekly-restart", manifest=manifest)})
 
 
-def test_a_fix_is_applied_as_it_stands_and_goes_with_the_run() -> None:
+def test_a_fix_is_applied_unchanged_and_goes_with_the_run() -> None:
     """Its objects carry our labels while they are there."""
     manifest = Path("clusters/fixes/weekly-restart/cronjob.yaml").read_text(encoding="utf-8")
     of = replace_fix(plan(duration="12m"), manifest.replace("0 3 * * 0", "*/5 * * * *"))

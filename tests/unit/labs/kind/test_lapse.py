@@ -134,7 +134,7 @@ def test_a_step_sets_the_wall_clock_and_nothing_else() -> None:
     assert verdicts(of, history)["clock_fault_happened"] is Verdict.HOLDS
 
 
-def test_while_istiod_is_away_time_goes_on_in_small_leaps() -> None:
+def test_during_an_outage_of_istiod_time_goes_on_in_small_leaps() -> None:
     """So that ztunnel tries again nearly when it should; every refusal is in the history."""
     of = resolve(case_of(SCENARIOS / "ca_away_at_renewal.toml", "1.31.0"))
     history, _ = lapsed(of)
@@ -192,15 +192,15 @@ def test_no_connection_meets_a_restart_that_takes_its_real_time(
 def test_a_whole_run_says_first_that_clocks_are_taken_ahead(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """And that programs are started anew for it; it goes through the lab as every run does."""
+    """And that programs are restarted for it; it goes through the lab as every run does."""
     of = resolve(case_of(SCENARIOS / "forward_step.toml", "1.31.0"))
     environment = environment_of(of)
     environment.mover_made = mover = SimulatedLapse(environment.real)
     history = run_lab(environment)
     assert compare(of, judge(of, history)).kind is OutcomeKind.AS_EXPECTED
     assert mover.released and mover.leaps
-    said = capsys.readouterr().err
-    assert "taken ahead by up to 3d, and those programs are started again at the end" in said
+    err = capsys.readouterr().err
+    assert "taken ahead by up to 3d, and those programs are started again at the end" in err
 
 
 @pytest.mark.parametrize(

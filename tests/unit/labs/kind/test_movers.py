@@ -1,4 +1,4 @@
-"""The plan says how clocks are moved; here that becomes somebody who does it, or a refusal by name."""
+"""The plan says how clocks are moved; here that becomes a mover, or a refusal by name."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ CANNOT = [
 ]
 
 
-@pytest.mark.parametrize(("way", "faults", "about", "said"), CANNOT)
+@pytest.mark.parametrize(("way", "faults", "about", "message"), CANNOT)
 def test_what_a_way_cannot_do_is_refused_by_name(
-    way: Any, faults: str, about: dict[str, Any], said: str
+    way: Any, faults: str, about: dict[str, Any], message: str
 ) -> None:
     """Before a cluster is even looked for."""
-    assert said in "\n".join(mover_refusals(on(faults, clock=way, **about)))
+    assert message in "\n".join(mover_refusals(on(faults, clock=way, **about)))
 
 
 CAN: list[tuple[str, str, dict[str, Any], type]] = [
@@ -106,7 +106,7 @@ def test_where_no_clock_is_moved_they_are_only_read(about: dict[str, Any]) -> No
 
 
 def test_a_reader_reads_inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And says when nobody answers."""
+    """And reports a missing answer."""
     monkeypatch.setattr(Way, "run", answer)
     box = Box(tmp_path / "box", Machine())
     reader = Reader(Way(box.way), {"vm": "worker"})
@@ -154,7 +154,7 @@ class Pods:
 
 
 def test_a_node_of_another_cluster_is_entered_through_its_helper() -> None:
-    """Nobody answers for a node that has none."""
+    """A node without a helper gives no answer."""
     pods: Any = Pods()
     assert PodInside(pods).run("w1", ["sh", "-c", "x"], 5).output == "w1: sh -c x"
     with pytest.raises(NoAnswer, match="no helper is ready there"):

@@ -29,7 +29,7 @@ CHOICE = choose_stack(PINS, name="t", workers=1)
 
 
 @pytest.fixture
-def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def pulled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The images that the engine's machine was entered by; it is another machine."""
     monkeypatch.setenv("MESHWAKE_STATE", str(tmp_path / "state"))
     monkeypatch.setattr(Way, "run", answer)
@@ -45,7 +45,7 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def up(world: World, own: Any, folder: Path | None = None) -> list[str]:
-    told: list[Progress] = []
+    lines: list[Progress] = []
     engine, tools = SimulatedEngine(world), SimulatedTools(world)
     before = (own_clock_step(own),)
     bring_up(
@@ -53,16 +53,16 @@ def up(world: World, own: Any, folder: Path | None = None) -> list[str]:
         PINS,
         engine,
         tools,
-        told.append,
+        lines.append,
         dependencies=world.dependencies(),
         folder=folder,
         before=before,
     )
-    return steps_taken(told)
+    return steps_taken(lines)
 
 
-def test_our_own_kernel_is_refused_and_nothing_is_made(asked: list[str]) -> None:
-    """One image is fetched, the machines' own, for somebody must be asked; no machine, nothing
+def test_our_own_kernel_is_refused_and_nothing_is_made(pulled: list[str]) -> None:
+    """One image is fetched, the machines' own, for the clock check needs it; no machine, nothing
     remembered."""
     world = World()
     with pytest.raises(LabUnavailable, match=r"step own-clock .*own kernel .*--clock process"):
@@ -71,17 +71,17 @@ def test_our_own_kernel_is_refused_and_nothing_is_made(asked: list[str]) -> None
     assert not world.machines and not ClusterState.of(CHOICE.name).directory.exists()
 
 
-def test_another_machine_is_let_be(asked: list[str]) -> None:
-    """It is asked right after preflight, by the name that the engine has the image by."""
+def test_another_machine_is_accepted(pulled: list[str]) -> None:
+    """It is checked right after preflight, by the name that the engine has the image by."""
     assert up(World(), Ours(boot="another"))[:3] == [
         "preflight: done",
         "own-clock: done",
         "images: done",
     ]
-    assert asked == [node_image(CHOICE, PINS)]
+    assert pulled == [node_image(CHOICE, PINS)]
 
 
-def test_an_image_of_a_folder_does_as_well(asked: list[str], tmp_path: Path) -> None:
+def test_an_image_of_a_folder_does_as_well(pulled: list[str], tmp_path: Path) -> None:
     """And the archives after it are not loaded for the question."""
     (tmp_path / "images").mkdir()
     for number, reference in enumerate([node_image(CHOICE, PINS), "docker.io/other/one:1"]):
@@ -89,7 +89,7 @@ def test_an_image_of_a_folder_does_as_well(asked: list[str], tmp_path: Path) -> 
     world = World(registry=False)
     with pytest.raises(LabUnavailable, match="step own-clock"):
         up(world, Ours(boot=BOOT_ID), tmp_path)
-    assert asked == [node_image(CHOICE, PINS).partition("@")[0]]
+    assert pulled == [node_image(CHOICE, PINS).partition("@")[0]]
     assert len(world.acts) == 1
 
 

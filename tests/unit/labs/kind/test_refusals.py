@@ -1,4 +1,4 @@
-"""What this lab cannot do is said before a cluster is even looked for."""
+"""What this lab cannot do is reported before a cluster is even looked for."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def fault(kind: str, more: str = 'lasts = "5m"') -> str:
     return f'[[fault]]\nkind = "{kind}"\nnode = "*"\nat = "5m"\n{more}\n'
 
 
-SAID: list[tuple[Plan, str]] = [
+REFUSED: list[tuple[Plan, str]] = [
     (on(backdate_s=4), "istiod dates certificates back by 120 s"),
     (on(lifetime_s=60), "too short to be seen from outside"),
     (on(duration_ns=3 * 3600 * 10**9), "a run in real time lasts at most 2 h"),
@@ -66,10 +66,10 @@ SAID: list[tuple[Plan, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("of", "said"), SAID)
-def test_each_by_name(of: Plan, said: str) -> None:
+@pytest.mark.parametrize(("of", "message"), REFUSED)
+def test_each_by_name(of: Plan, message: str) -> None:
     """One sentence, with what to do."""
-    assert said in "\n".join(refusals(of))
+    assert message in "\n".join(refusals(of))
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from tests.unit.cluster.simulated import Clock, SimulatedMover
 from tests.unit.labs.kind.runs import cluster_of, run
 
 ALL = {path: read_scenario(path) for path in sorted(SCENARIOS.rglob("*.toml"))}
-# On a simulated cluster nobody lives who would act for a fix: those are run on the model, and on a
+# A simulated cluster runs no fix: those are run on the model, and on a
 # real cluster.
 FOR_KIND = [
     path for path, scenario in ALL.items() if "kind" in scenario.labs and scenario.fix is None
@@ -28,8 +28,8 @@ FOR_KIND = [
 FILES = [path for path in FOR_KIND if ALL[path].real_time is not None]
 
 
-class WhoeverIsAwakeWaits(SimulatedMover):
-    """As ProcessMover does it: the programs of a node stand still in real time, and wake with
+class AwakeNodesWait(SimulatedMover):
+    """As ProcessMover does it: the programs of a node are stopped in real time, and wake with
     monotonic behind (in a freeze with no clock behind); nodes that fall asleep together sleep once.
     """
 
@@ -66,7 +66,7 @@ def test_every_scenario_comes_out_as_expected_on_a_simulated_cluster(
     of = resolve(case_of(path, version))
     alone = any(fault.kind in ("suspend", "freeze") and len(of.nodes) > 1 for fault in of.faults)
     cluster = cluster_of(of, clocks={node.name: Clock() for node in of.nodes} if alone else {})
-    mover = WhoeverIsAwakeWaits(cluster, name="process") if alone else SimulatedMover(cluster)
+    mover = AwakeNodesWait(cluster, name="process") if alone else SimulatedMover(cluster)
     history = run(of, cluster, mover, log=True)
     outcome = compare(of, judge(of, history))
     assert outcome.kind is OutcomeKind.AS_EXPECTED, outcome.why

@@ -77,7 +77,7 @@ def test_nothing_breaks_when_nothing_sleeps() -> None:
 
 
 def test_certificates_are_placed_at_the_second_in_which_they_were_issued() -> None:
-    """A look comes up to two seconds late; what stands in the certificate does not."""
+    """A poll is up to two seconds late; the times in the certificate are not."""
     of = plan(duration="15m")
     seen = run(of).of("csr_answered", outcome="issued", identity=CLIENT)
     exact = on_the_model(of).of("csr_answered", outcome="issued", identity=CLIENT)
@@ -136,7 +136,7 @@ def test_a_ztunnel_that_is_restarted_is_another_process() -> None:
 
 
 def test_istiod_away_is_istiod_scaled_to_nothing() -> None:
-    """It goes and comes back, ztunnel's log tells of renewals refused, and 1.28 keeps what is still
+    """It goes and comes back, ztunnel's log has renewals refused, and 1.28 keeps what is still
     valid."""
     of = plan('[[fault]]\nkind = "ca_outage"\nat = "3m"\nlasts = "4m"', duration="20m")
     cluster = cluster_of(of)
@@ -146,7 +146,7 @@ def test_istiod_away_is_istiod_scaled_to_nothing() -> None:
     assert verdicts(of, history)["valid_certificate_kept"] is Verdict.HOLDS
 
 
-def test_a_ztunnel_that_is_restarted_while_istiod_is_away_is_seen_before_it_is_ready() -> None:
+def test_a_ztunnel_that_restarts_without_istiod_is_seen_before_it_is_ready() -> None:
     """It is not ready before istiod is back, which the same run brings back: the restart does not
     wait for that."""
     of = plan(
@@ -161,8 +161,8 @@ def test_a_ztunnel_that_is_restarted_while_istiod_is_away_is_seen_before_it_is_r
     assert history.of("connection_attempted", ok=False)
 
 
-def test_a_run_that_ends_while_istiod_is_away_brings_it_back() -> None:
-    """Whoever ends a run in the middle leaves no cluster without its authority."""
+def test_a_run_that_ends_during_an_outage_of_istiod_brings_it_back() -> None:
+    """A run that is ended in the middle leaves no cluster without its authority."""
     of = plan('[[fault]]\nkind = "ca_outage"\nat = "3m"\nlasts = "4m"')
     cluster = cluster_of(of)
     session = Session(setting_of(of, cluster), SimulatedMover(cluster), Recorder())
@@ -174,8 +174,8 @@ def test_a_run_that_ends_while_istiod_is_away_brings_it_back() -> None:
     assert cluster.istiods == 1
 
 
-def test_a_connection_that_nobody_could_attempt_is_no_failed_connection() -> None:
-    """The API server is away for a minute: no outage, and the reason is told."""
+def test_a_connection_that_could_not_be_attempted_did_not_fail() -> None:
+    """The API server is unavailable for a minute: no outage, and the reason is recorded."""
     of = plan(duration="10m")
     cluster = cluster_of(of)
     cluster.unreachable = lambda what: what == "exec curl" and 120 < cluster.now_ns / NS_PER_S < 180
@@ -186,7 +186,7 @@ def test_a_connection_that_nobody_could_attempt_is_no_failed_connection() -> Non
 
 
 def test_an_api_server_that_comes_back_ends_no_run() -> None:
-    """Away for a minute and a half: told once for each thing that could not be asked."""
+    """Unavailable for a minute and a half: recorded once for each observer that failed."""
     of = plan(duration="10m")
     cluster = cluster_of(of)
     cluster.unreachable = lambda what: 120 < cluster.now_ns / NS_PER_S < 210
@@ -199,7 +199,7 @@ def test_an_api_server_that_comes_back_ends_no_run() -> None:
 
 
 def test_an_api_server_that_stays_away_ends_the_run() -> None:
-    """Past the bound the subject has failed; what was seen until then is told."""
+    """Past the bound the subject has failed; what was seen until then is recorded."""
     of = plan(duration="20m")
     cluster = cluster_of(of)
     cluster.unreachable = lambda what: cluster.now_ns > 120 * NS_PER_S
@@ -244,7 +244,7 @@ def test_a_machine_that_cannot_look_for_long_ends_the_run_as_a_fault_of_ours() -
         session.run(Faults(session, SimulatedMover(cluster), cluster))
 
 
-def test_a_clock_that_somebody_else_moves_ends_the_run() -> None:
+def test_a_clock_that_is_moved_from_outside_ends_the_run() -> None:
     """A time synchronisation puts the clock back: nothing after it would be about the plan."""
     of = plan('[[fault]]\nkind = "pause"\nat = "3m"\nlasts = "17m"\ncorrected_after = "10s"')
     cluster = cluster_of(of)
@@ -262,7 +262,7 @@ def test_a_clock_that_somebody_else_moves_ends_the_run() -> None:
         run(of, cluster, Synchronised(cluster))
 
 
-class NobodyFor(SimulatedMover):
+class WithoutClocks(SimulatedMover):
     """Its ztunnel is gone from the second minute on, for so many seconds."""
 
     lasts_s = 0.0
@@ -273,15 +273,15 @@ class NobodyFor(SimulatedMover):
         return super().read(node)
 
 
-def test_a_ztunnel_that_is_just_being_started_anew_has_no_clocks_to_read() -> None:
+def test_a_ztunnel_that_is_just_restarting_has_no_clocks_to_read() -> None:
     """They are looked at the next time; a run does not end for it, unless it lasts."""
     of = plan(duration="10m")
     cluster = cluster_of(of)
-    mover = NobodyFor(cluster)
+    mover = WithoutClocks(cluster)
     mover.lasts_s = 60
     assert run(of, cluster, mover).of("run_ended", reason="duration")
     cluster = cluster_of(of)
-    mover = NobodyFor(cluster)
+    mover = WithoutClocks(cluster)
     mover.lasts_s = 9999
     with pytest.raises(
         SubjectFailed, match="the clocks of node vm have not been read for 120 s: .*gone"
@@ -289,7 +289,7 @@ def test_a_ztunnel_that_is_just_being_started_anew_has_no_clocks_to_read() -> No
         run(of, cluster, mover)
 
 
-def test_what_a_watcher_tells_is_recorded_when_it_changes() -> None:
+def test_what_a_watcher_reports_is_recorded_when_it_changes() -> None:
     """The same observation is recorded once; a watcher that fails is recorded once, too."""
 
     class Watcher:

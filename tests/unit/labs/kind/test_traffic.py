@@ -20,10 +20,10 @@ class Shell:
     """A conversation whose answers a test writes."""
 
     def __init__(self, answer: Callable[[], str]) -> None:
-        self._answer, self.closed, self.asked = answer, False, list[str]()
+        self._answer, self.closed, self.lines = answer, False, list[str]()
 
     def ask(self, line: str, within_s: float) -> str:
-        self.asked.append(line)
+        self.lines.append(line)
         return self._answer()
 
     def close(self) -> None:
@@ -48,7 +48,7 @@ def lost() -> str:
     raise Unreachable("exec in default/client: the program has ended")
 
 
-def knocks(cluster: Shells) -> ConnectionProbe:
+def probe_of(cluster: Shells) -> ConnectionProbe:
     return ConnectionProbe(cluster, {"default/client": Client("default", {"app": "client"}, "app")})
 
 
@@ -70,25 +70,25 @@ def knocks(cluster: Shells) -> ConnectionProbe:
     ],
 )
 def test_what_the_shell_says_of_an_attempt(answer: str, expected: Attempt) -> None:
-    """A program that is not there is no failed connection."""
-    assert knocks(Shells(Shell(lambda: answer))).attempt(ROUTE) == expected
+    """A missing program is not a failed connection."""
+    assert probe_of(Shells(Shell(lambda: answer))).attempt(ROUTE) == expected
 
 
 def test_one_shell_does_for_all_attempts_of_a_route() -> None:
     """It is begun once, and ended with the run."""
     shell = Shell(lambda: "0 200")
-    made = knocks(Shells(shell))
+    made = probe_of(Shells(shell))
     assert [made.attempt(ROUTE).error for _ in range(5)] == [None] * 5
-    assert len(shell.asked) == 5 and ROUTE.url in shell.asked[0]
+    assert len(shell.lines) == 5 and ROUTE.url in shell.lines[0]
     made.close()
     assert shell.closed
 
 
-def test_a_shell_that_has_ended_is_begun_anew() -> None:
-    """The pod was replaced: nobody heard the first question, so it is asked again."""
+def test_a_shell_that_has_ended_is_replaced() -> None:
+    """The pod was replaced: the first line was not read, so it is sent again."""
     answers = iter(["0 200"])
     first = Shell(lambda: next(answers, None) or lost())
-    made = knocks(Shells(first, Shell(lambda: "0 200")))
+    made = probe_of(Shells(first, Shell(lambda: "0 200")))
     assert made.attempt(ROUTE) == made.attempt(ROUTE) == Attempt(True, None)
     assert first.closed
 
@@ -101,9 +101,9 @@ def test_a_shell_that_has_ended_is_begun_anew() -> None:
         (Shells(Shell(lambda: "what?")), "unexpected answer"),
     ],
 )
-def test_an_attempt_that_was_not_made_is_no_failure(cluster: Shells, why: str) -> None:
-    """The reason is told."""
-    found = knocks(cluster).attempt(ROUTE)
+def test_an_attempt_that_was_not_made_is_not_a_failure(cluster: Shells, why: str) -> None:
+    """The reason is recorded."""
+    found = probe_of(cluster).attempt(ROUTE)
     assert not found.made and why in str(found.error)
 
 
@@ -113,7 +113,7 @@ def test_a_real_shell_answers_each_line_with_one(tmp_path: Path) -> None:
     program.write_text('#!/bin/sh\nprintf "two\\nlines\\n" >&2; cat; printf " 200"; exit $1\n')
     program.chmod(0o755)
     lines = "".join(f"{program} {code}\n" for code in (0, 7))
-    said = subprocess.run(
+    output = subprocess.run(
         list(_SHELL), input=lines, capture_output=True, text=True, check=True
     ).stdout
-    assert said == "0 two lines 200\n7 two lines 200\n"
+    assert output == "0 two lines 200\n7 two lines 200\n"

@@ -34,46 +34,46 @@ class Nodes(Inside):
 
     files: dict[tuple[str, str], str]
     silent: bool = False
-    asked: list[Sequence[str]] = field(default_factory=list)
+    commands: list[Sequence[str]] = field(default_factory=list)
 
     def run(self, node: str, argv: Sequence[str], within_s: float) -> Answer:
-        self.asked.append(argv)
+        self.commands.append(argv)
         if self.silent:
             raise NoAnswer("docker: no answer")
-        said = self.files.get((node, argv[-1]))
+        content = self.files.get((node, argv[-1]))
         return (
-            Answer(0, said, "")
-            if said is not None
+            Answer(0, content, "")
+            if content is not None
             else Answer(1, "", f"cat: {argv[-1]}: No such file")
         )
 
 
 def test_each_token_is_read_on_its_own_node() -> None:
-    """From the directory of its pod; ztunnel is not asked to run anything."""
+    """From the directory of its pod; nothing is run in ztunnel."""
     cluster = cluster_of(plan(nodes=TWO_NODES))
     nodes = Nodes(
         {("worker0", FILE.format(1)): token(1000), ("worker1", FILE.format(2)): token(2000)}
     )
-    told = Tokens(cluster, nodes).poll()
-    assert {each.data["pod"]: each.data["expires_wall_s"] for each in told} == {
+    seen = Tokens(cluster, nodes).poll()
+    assert {each.data["pod"]: each.data["expires_wall_s"] for each in seen} == {
         "istio-system/ztunnel-1": 1000,
         "istio-system/ztunnel-2": 2000,
     }
     assert not [call for call in cluster.calls if call.startswith("exec")]
-    assert "signature" not in repr(told), "the token itself is read and forgotten"
+    assert "signature" not in repr(seen), "the token itself is read and forgotten"
 
 
 @pytest.mark.parametrize(
-    ("nodes", "said"),
+    ("nodes", "message"),
     [
         (Nodes({}), "cat on worker0 ended with 1: cat: .*No such file"),
         (Nodes({}, silent=True), "docker: no answer"),
         (Nodes({("worker0", FILE.format(1)): "no token"}), "holds no token with an expiry"),
     ],
 )
-def test_what_cannot_be_read_is_said(nodes: Nodes, said: str) -> None:
-    """A watcher out of reach; the run tells it once."""
-    with pytest.raises(Unreachable, match=said):
+def test_what_cannot_be_read_is_reported(nodes: Nodes, message: str) -> None:
+    """A watcher out of reach; the run records it once."""
+    with pytest.raises(Unreachable, match=message):
         Tokens(cluster_of(plan()), nodes).poll()
 
 
@@ -102,7 +102,7 @@ def fired(alerts: Alerts) -> list[str]:
     return [str(each.data["alert"]) for each in alerts.poll() if each.kind == "alert_fired"]
 
 
-def test_an_alert_that_fired_before_the_run_is_no_warning() -> None:
+def test_an_alert_that_fired_before_the_run_does_not_count() -> None:
     """Unless it resolves and fires again."""
     monitoring = Monitoring()
     services = (("prometheus", 9090), ("alertmanager", 9093))

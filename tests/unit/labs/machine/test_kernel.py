@@ -73,7 +73,7 @@ def test_a_package_without_what_is_needed_replaces_nothing(tmp_path: Path) -> No
 
 
 @pytest.mark.usefixtures("empty_cache")
-def test_a_file_that_is_no_package(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_package(tmp_path: Path) -> None:
     """Is named."""
     if shutil.which("dpkg-deb") is None:
         pytest.skip("no dpkg-deb on this machine")

@@ -68,7 +68,7 @@ def test_a_crowd_of_machines_is_refused() -> None:
     assert "5 machines: at most 4 guests run side by side" in reason
 
 
-def test_an_authority_apart_is_no_matter_where_no_clock_is_touched() -> None:
+def test_an_authority_apart_does_not_matter_where_no_clock_is_touched() -> None:
     """Then all clocks are the same."""
     assert LAB.refusals(plan(APART)) == []
 

@@ -56,8 +56,8 @@ def test_one_pause_makes_every_later_renewal_late_by_its_length() -> None:
     history = run(plan(PAUSE, lifetime="10m", duration="3h"))
     issued = issued_world_s(history)
     assert issued[:3] == [0, 240, 480]
-    # Due at 720 s on a clock that did not move for 1020 s; there the first certificate planned on the
-    # parted clocks begins.
+    # Due at 720 s on a clock that did not move for 1020 s; there the first certificate planned on
+    # the parted clocks begins.
     assert issued[3:8] == [1_740 + 1_260 * cycle for cycle in range(5)]
 
 
@@ -88,8 +88,8 @@ def test_nights_of_eight_hours_renew_when_the_real_binary_did() -> None:
 
 
 def test_nights_of_eight_hours_break_on_the_third_day() -> None:
-    """After two nights the clock drift is 16 h, more than (L + B) / 2 = 12 h 01 min; the first two days show
-    nothing."""
+    """After two nights the clock drift is 16 h, more than (L + B) / 2 = 12 h 01 min; the first two
+    days show nothing."""
     history = run(plan(NIGHTS, duration="5d"))
     first = history.of("connection_attempted", ok=False)[0]
     assert first.world_ns == (115_080 + 86_400 + 1) * NS_PER_S
@@ -122,7 +122,8 @@ def test_a_step_forward_does_what_a_suspend_does() -> None:
 
 
 def test_a_step_back_by_more_than_half_a_life_floods_the_authority_and_is_stopped() -> None:
-    """Each new certificate is due in the past: without a bound world time would never move again."""
+    """Each new certificate is due in the past: without a bound world time would never move
+    again."""
     history = run(plan(step("-13h"), duration="1d"))
     ended = history.events[-1]
     assert (ended.kind, ended["reason"], ended.world_ns) == (
@@ -173,8 +174,8 @@ def test_at_one_moment_faults_come_first_then_timers_then_connections() -> None:
 
 
 def test_a_restart_that_fell_into_a_freeze_comes_after_what_was_overdue() -> None:
-    """A frozen process runs on the moment it is thawed, and asks; only then can anybody restart it. Seen on a real
-    1.31.0-rc.0 (timeline drawn from seed 71011)."""
+    """A frozen process runs on the moment it is thawed, and asks; only then can anybody restart it.
+    Seen on a real 1.31.0-rc.0 (timeline drawn from seed 71011)."""
     restart = '[[fault]]\nkind = "restart"\nat = "12h"\n'
     history = run(plan(freeze("11h50m", "20m") + restart, duration="1d"))
     kinds = [event.kind for event in at_world_s(history, 12 * HOUR_S + 600)]
@@ -247,7 +248,7 @@ def test_an_authority_away_at_renewal_is_an_outage_up_to_1_27(behaviour_class: s
 
 
 @pytest.mark.parametrize("behaviour_class", ["D", "E"])
-def test_an_authority_away_at_renewal_is_no_outage_from_1_28_on(behaviour_class: str) -> None:
+def test_an_authority_away_at_renewal_causes_no_outage_from_1_28_on(behaviour_class: str) -> None:
     """The certificates are kept, and renewed when it is back."""
     history = run(plan(CA_AWAY_AT_RENEWAL, duration="1d", behaviour_class=behaviour_class))
     assert failed_world_s(history) == []
@@ -318,7 +319,8 @@ def test_eight_slow_requests_hold_back_the_ninth() -> None:
 
 
 def test_a_restart_and_a_new_root_lose_what_is_under_way() -> None:
-    """A ztunnel that restarts requests again; one whose connection was closed retries within seconds."""
+    """A ztunnel that restarts requests again; one whose connection was closed retries within
+    seconds."""
     restart = '[[fault]]\nkind = "restart"\nat = "12h"\n'
     history = run(plan(SLOW.format("1h10m", "1h") + restart, duration="1d"))
     assert issued_world_s(history, CLIENT)[:2] == [0, 13 * HOUR_S]

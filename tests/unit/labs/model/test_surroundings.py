@@ -56,7 +56,7 @@ def test_a_gateway_waits_half_of_what_its_own_clock_says_is_left(fault: str, wai
     assert set(gaps[1:]) == {waits_h * HOUR_S}
 
 
-def test_a_gateway_keeps_its_certificate_while_the_authority_is_away() -> None:
+def test_a_gateway_keeps_its_certificate_during_an_outage_of_the_authority() -> None:
     history = run(
         plan(GATEWAY + '\n[[fault]]\nkind = "ca_outage"\nat = "11h"\nlasts = "3h"\n', duration="2d")
     )

@@ -114,7 +114,7 @@ def test_a_subject_that_spins_is_named_within_a_bound(
     assert not leftovers(tmp_path)
 
 
-def test_what_is_no_program_is_named(tmp_path: Path) -> None:
+def test_what_is_not_a_program_is_named(tmp_path: Path) -> None:
     """A file that cannot be executed gives the system's reason."""
     path = tmp_path / "fake-ztunnel"
     path.write_text("no program")
@@ -131,7 +131,8 @@ def test_an_old_version_is_refused_by_name() -> None:
 
 
 def test_forbidden_namespaces_are_a_refusal_with_a_way_out(tmp_path: Path) -> None:
-    """Where no namespace can be made, the error says so and what to do (here: by a limit of none)."""
+    """Where no namespace can be made, the error says so and what to do (here: by a limit of
+    none)."""
     script = textwrap.dedent(
         """
         import ctypes
@@ -244,7 +245,7 @@ def test_kill_9_leaves_nothing_behind(tmp_path: Path) -> None:
             WITHIN_S,
         )
         # Held open: the number of one that is gone may be given to another, of a test that runs
-        # beside this one.
+        # next to this one.
         held = [
             os.open(f"/proc/{line.split(':')[0]}/ns/net", os.O_RDONLY)
             for line in leftovers(tmp_path)

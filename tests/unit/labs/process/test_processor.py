@@ -18,7 +18,7 @@ def _unbound_afterwards() -> Iterator[None]:
     os.sched_setaffinity(0, before)
 
 
-def test_no_processor_is_given_twice_and_one_let_go_is_given_again() -> None:
+def test_no_processor_is_given_twice_and_a_released_one_is_given_again() -> None:
     """As many as there are, those of other runs not counted; then none; and when one ends, that
     one."""
     from meshwake.labs.process.processor import claim_processor

@@ -1,5 +1,5 @@
 """A registry on loopback that speaks the protocol as far as fetching needs it, and does wrong what
-it is told to."""
+it is configured to."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class RegistryServer:
         self.cuts = 0
         self.ranges = True
         self.changes = ""
-        self.asked: Counter[str] = Counter()
-        self.ranges_asked: list[str] = []
+        self.requests: Counter[str] = Counter()
+        self.ranges_requested: list[str] = []
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(0.01,), daemon=True
@@ -61,7 +61,7 @@ class RegistryServer:
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         url = urlsplit(request.path)
-        self.asked[url.path] += 1
+        self.requests[url.path] += 1
         if url.path == "/token":
             scope = parse_qs(url.query)["scope"][0]
             assert scope == "repository:istio/ztunnel:pull", scope
@@ -109,10 +109,10 @@ class RegistryServer:
             self._send_blob(request, content)
 
     def _send_blob(self, request: BaseHTTPRequestHandler, content: bytes) -> None:
-        asked = re.fullmatch(r"bytes=(\d+)-", request.headers.get("Range", ""))
-        begin = int(asked[1]) if asked and self.ranges else 0
-        if asked:
-            self.ranges_asked.append(asked[0])
+        wanted = re.fullmatch(r"bytes=(\d+)-", request.headers.get("Range", ""))
+        begin = int(wanted[1]) if wanted and self.ranges else 0
+        if wanted:
+            self.ranges_requested.append(wanted[0])
         status, rest = (206, content[begin:]) if begin else (200, content)
         if self.cuts:
             self.cuts -= 1

@@ -71,7 +71,7 @@ BINARY = "ztunnel/1.28.0/x86_64/ztunnel"
 
 
 def test_a_version_is_fetched_checked_and_remembered(registry: RegistryServer, cache: Path) -> None:
-    """The binary runs and is found like any other; index, manifest, layer and binary stand in the
+    """The binary runs and is found like any other; index, manifest, layer and binary are in the
     lock file."""
     fetched = get(registry)
     found = binaries.find("1.28.0")
@@ -88,26 +88,26 @@ def test_a_version_is_fetched_checked_and_remembered(registry: RegistryServer, c
 def test_only_the_layer_with_the_program_is_received(registry: RegistryServer) -> None:
     """The layers of the operating system below it stay where they are."""
     get(registry)
-    blobs = [path for path in registry.asked if "/blobs/" in path]
+    blobs = [path for path in registry.requests if "/blobs/" in path]
     assert blobs == [f"/v2/istio/ztunnel/blobs/{registry.images['1.28.0'].top_layer}"]
 
 
-def test_what_is_there_is_not_asked_for_again(registry: RegistryServer) -> None:
-    """Nobody is asked anything; a binary that is no longer what the lock file says is fetched anew."""
+def test_what_is_there_is_not_downloaded_again(registry: RegistryServer) -> None:
+    """There is not one request; a binary that differs from the lock file is fetched again."""
     get(registry)
-    registry.asked.clear()
+    registry.requests.clear()
     assert get(registry).was_there
-    assert not registry.asked
+    assert not registry.requests
     binaries.place_of("1.28.0").write_bytes(b"something else")
     assert not get(registry).was_there
     assert binaries.place_of("1.28.0").read_bytes() == program("1.28.0")
 
 
 def test_a_token_is_fetched_where_the_registry_says(registry: RegistryServer) -> None:
-    """401 with a challenge: an anonymous token for this repository, asked for once."""
+    """401 with a challenge: an anonymous token for this repository, requested once."""
     registry.wants_token = True
     get(registry)
-    assert registry.asked["/token"] == 1
+    assert registry.requests["/token"] == 1
 
 
 @pytest.mark.parametrize("ranges", [True, False])
@@ -117,8 +117,8 @@ def test_a_cut_transfer_goes_on_where_it_ended(registry: RegistryServer, ranges:
     get(registry)
     size = len(registry.images["1.28.0"].blobs[registry.images["1.28.0"].top_layer])
     half = size // 2
-    assert registry.ranges_asked[0] == f"bytes={half}-"
-    assert len(registry.ranges_asked) == 2
+    assert registry.ranges_requested[0] == f"bytes={half}-"
+    assert len(registry.ranges_requested) == 2
 
 
 def test_what_was_received_before_a_failure_is_not_received_again(
@@ -129,13 +129,13 @@ def test_what_was_received_before_a_failure_is_not_received_again(
     with pytest.raises(LabUnavailable, match=r"cut 5 times.*try again"):
         get(registry)
     assert [name for name in left_in(cache) if name.endswith(".partial")]
-    registry.ranges_asked.clear()
+    registry.ranges_requested.clear()
     get(registry)
-    assert len(registry.ranges_asked) == 1
+    assert len(registry.ranges_requested) == 1
     assert left_in(cache) == sorted([BINARY, LOCK])
 
 
-def test_a_busy_registry_is_asked_again(registry: RegistryServer) -> None:
+def test_a_busy_registry_is_retried(registry: RegistryServer) -> None:
     """429 with Retry-After."""
     registry.busy = 3
     get(registry)
@@ -173,7 +173,7 @@ def test_a_wrong_digest_is_refused(registry: RegistryServer, cache: Path, part: 
 
 
 def test_a_release_that_changes_is_refused_until_it_is_wanted(registry: RegistryServer) -> None:
-    """The same tag names something else: not without being told to."""
+    """The same tag names something else: not without the option."""
     get(registry)
     registry.images["1.28.0"] = image("1.28.0", layer({WANTED: program("1.28.0") + b"more"}))
     binaries.place_of("1.28.0").unlink()
@@ -213,8 +213,8 @@ def test_an_image_without_a_ztunnel_is_named(registry: RegistryServer) -> None:
         get(registry)
 
 
-def test_a_program_that_is_no_ztunnel_is_not_kept(registry: RegistryServer, cache: Path) -> None:
-    """It is asked what it is before it gets its place."""
+def test_a_program_that_is_not_a_ztunnel_is_not_kept(registry: RegistryServer, cache: Path) -> None:
+    """Its version is read before it gets its place."""
     registry.images["1.28.0"] = image("1.28.0", layer({WANTED: b"#!/bin/sh\n"}))
     with pytest.raises(BadInput, match="not a Linux program"):
         get(registry)
@@ -222,7 +222,7 @@ def test_a_program_that_is_no_ztunnel_is_not_kept(registry: RegistryServer, cach
 
 
 def test_a_version_of_its_own_is_a_remark(registry: RegistryServer) -> None:
-    """A tag that holds another release is taken, and said."""
+    """A tag that holds another release is taken, and reported."""
     registry.images["1.28.0"] = image("1.27.9")
     assert get(registry).remark == "it calls itself 1.27.9"
 
@@ -230,7 +230,7 @@ def test_a_version_of_its_own_is_a_remark(registry: RegistryServer) -> None:
 def test_without_a_network_the_refusal_is_immediate(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A port that nobody listens at: no second try, and the way out is named."""
+    """A port without a listener: no second try, and the way out is named."""
 
     def no_second_try(attempt: int) -> float:
         pytest.fail(f"waits after try {attempt}")
@@ -248,14 +248,14 @@ def test_without_a_network_the_refusal_is_immediate(
 def test_a_proxy_of_the_environment_is_used(
     registry: RegistryServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The registry stands for a proxy here: it is asked for the whole address."""
+    """The registry plays a proxy here: it is requested by the whole address."""
     monkeypatch.setenv("http_proxy", registry.address)
     fetch(
         "1.28.0",
         source_of("http://registry.test", None, None, False),
         lambda what: lambda received, of: None,
     )
-    assert registry.asked["/v2/istio/ztunnel/manifests/1.28.0"] == 1
+    assert registry.requests["/v2/istio/ztunnel/manifests/1.28.0"] == 1
 
 
 # --- Saved images ---------------------------------------------------------------------------------
@@ -340,8 +340,8 @@ def test_the_command_says_what_it_has_done(
 ) -> None:
     """Version, digest and place; with --json for programs; 3 for a version that is none."""
     assert run_command(["fetch", "1.28.0", "--registry", registry.address]) == 0
-    said = capsys.readouterr().out
-    assert digest_of(program("1.28.0")) in said and str(binaries.place_of("1.28.0")) in said
+    out = capsys.readouterr().out
+    assert digest_of(program("1.28.0")) in out and str(binaries.place_of("1.28.0")) in out
     assert run_command(["fetch", "1.28.0", "--registry", registry.address, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["was_there"] is True
     assert run_command(["fetch", "../evil", "--registry", registry.address]) == 3

@@ -72,7 +72,7 @@ def test_a_process_is_named_by_pid_and_start() -> None:
     assert executable_of(child.pid) is None
 
 
-def test_a_process_that_nobody_has_waited_for_has_ended() -> None:
+def test_a_process_that_was_not_waited_for_has_ended() -> None:
     with waiting() as child:
         child.kill()
         await_true("the end", lambda: started_ticks(child.pid) is None)

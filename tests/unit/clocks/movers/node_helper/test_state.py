@@ -45,7 +45,7 @@ def test_of_another_boot_nothing_counts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ['{"format": 2}', "{}", "not JSON"])
-def test_of_another_version_nothing_counts_and_that_is_said(
+def test_of_another_version_nothing_counts_and_that_is_reported(
     text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A helper that refused to start would be worse."""

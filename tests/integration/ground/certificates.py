@@ -18,7 +18,7 @@ _SERVER_NAMES = ("localhost", "kubernetes", "kubernetes.default", "kubernetes.de
 
 
 @dataclass(frozen=True)
-class Papers:
+class Certificates:
     """Files of one API server, all PEM."""
 
     authority: Path
@@ -30,7 +30,7 @@ class Papers:
     account_public_key: Path
 
 
-def write_papers(directory: Path) -> Papers:
+def write_certificates(directory: Path) -> Certificates:
     """Makes an authority, a server certificate for 127.0.0.1, an administrator (group
     system:masters) and the key with which tokens of service accounts are signed.
     """
@@ -44,7 +44,7 @@ def write_papers(directory: Path) -> Papers:
     server = _certificate("kube-apiserver", None, server_key, authority_key, authority)
     admin = _certificate("ground-admin", "system:masters", admin_key, authority_key, authority)
     account_key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    return Papers(
+    return Certificates(
         _write(directory / "authority.pem", authority.public_bytes(serialization.Encoding.PEM)),
         _write(directory / "server.pem", server.public_bytes(serialization.Encoding.PEM)),
         _write(directory / "server.key", _private(server_key)),
@@ -79,7 +79,7 @@ def _certificate(
     signer_key: ec.EllipticCurvePrivateKey,
     signer: x509.Certificate | None,
 ) -> x509.Certificate:
-    """A certificate for `name`; self-signed, and an authority, when there is no signer."""
+    """A certificate for `name`; self-signed, and an authority, without a signer."""
     attributes = [x509.NameAttribute(NameOID.COMMON_NAME, name)]
     if group:
         attributes.append(x509.NameAttribute(NameOID.ORGANIZATION_NAME, group))
