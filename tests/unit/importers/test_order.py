@@ -18,7 +18,7 @@ from meshwake.core.durations import NS_PER_S
 from meshwake.core.errors import BadInput
 from meshwake.importers import systemd
 from meshwake.importers.entries import JournalEntry
-from meshwake.importers.formats import read_journal
+from meshwake.importers.formats import read_journal, read_systemd
 from meshwake.importers.items import PowerEvent, Tally, shifted
 from meshwake.importers.placement import EntryPlacer, PlacedJournal, Stretch, place_stretches
 from meshwake.importers.sleep_history import SleepHistory, sleep_history_of
@@ -140,6 +140,41 @@ def test_pieces_of_one_journal_are_one(tmp_path: Path) -> None:
     assert told(read(tmp_path, lines[2:], lines[:2])) == whole
     assert told(read(tmp_path, lines[:5], lines[3:])) == whole
     assert told(read(tmp_path, lines[:4], lines[4:])) == whole  # boot by boot
+
+
+def test_entries_that_two_pieces_have_are_no_damage(tmp_path: Path) -> None:
+    """Each is there once, with journald's numbers and without."""
+    for fields in ({}, {"cursors": True}):
+        lines = []
+        for number, line in enumerate(two_boots(0)):
+            cursor = {"__CURSOR": f"s={'5' * 32};i={number + 1:x}"} if fields else {}
+            lines.append(json.dumps(json.loads(line) | cursor))
+        whole = told(read(tmp_path, lines))
+        for pieces in ((lines[:3], lines[1:]), (lines[1:], lines[:3]), (lines[:3] + lines[1:],)):
+            tallies = [Tally(str(tmp_path / f"{number}.json")) for number in range(len(pieces))]
+            for tally, piece in zip(tallies, pieces, strict=True):
+                Path(tally.path).write_text("\n".join(piece) + "\n")
+            logs = [read_systemd(Path(tally.path), tally) for tally in tallies]
+            (log,) = systemd.joined([log for log in logs if log is not None])
+            placed = systemd.place_boots(log)
+            assert placed is not None and told(sleep_history_of([placed])) == whole
+            assert [tally.not_understood for tally in tallies] == [0] * len(tallies)
+
+
+def test_a_suspend_just_after_a_boot_counts_where_a_message_announces_it(tmp_path: Path) -> None:
+    """A lid that is closed a minute after the start: nine hours of sleep. The same jump without a
+    word is the clock being set at the start."""
+    for message, happened in (
+        ("PM: suspend entry (deep)", [("suspend", 0.02, 9.0, 0.0)]),
+        ("tick", []),
+    ):
+        lines = [
+            entry(STARTS_S, 5),
+            entry(STARTS_S + 60, 65, message=message, _TRANSPORT="kernel"),
+            entry(STARTS_S + 60 + 9 * HOUR_S, 66),
+            entry(STARTS_S + 12 * HOUR_S, 6 + 3 * HOUR_S),
+        ]
+        assert told(read(tmp_path, lines)) == happened
 
 
 HOSTS = {
