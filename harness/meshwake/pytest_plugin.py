@@ -30,6 +30,7 @@ from meshwake.core.outcome import Comparison, OutcomeKind, Verdict
 from meshwake.core.run import Run
 from meshwake.core.scenario import read_scenario
 from meshwake.core.store import runs_dir
+from meshwake.report.headline import headline, judged
 from meshwake.report.html.folder import ReportEntry, ReportFolder, begin_report
 from meshwake.report.result import Summary
 from meshwake.report.terminal import plain, summary_table
@@ -39,7 +40,6 @@ from meshwake.runner.options import (
     Options,
     add_ini_to_pytest,
     add_to_pytest,
-    command_line_of,
     from_pytest,
     options_from,
 )
@@ -161,7 +161,7 @@ class _NotAsExpected(Exception):
 
 
 def _canary_words(path: Path, run: Run) -> list[str]:
-    if "canary" not in path.parts:
+    if "canary" not in path.parts or run.plan.goal is not None:
         return []
     broken = any(
         row.expected is Verdict.BROKEN and row.finding.verdict is Verdict.BROKEN
@@ -178,11 +178,12 @@ def _canary_words(path: Path, run: Run) -> list[str]:
 def _words(case: Case, run: Run) -> list[str]:
     if run.outcome.kind is OutcomeKind.AS_EXPECTED:
         return []
-    lines = [f"{run.outcome.kind}: {run.outcome.why}"]
+    first = headline(run)
+    lines = [f"{first.verdict}: {first.text}", judged(run)]
     for row in run.outcome.comparisons:
         if row.kind is not OutcomeKind.AS_EXPECTED:
             lines += _comparison_words(row)
-    return [*lines, f"evidence: {run.path}", f"repeat:   {repeat_command(case)}"]
+    return [*lines, f"evidence: {run.path}", f"repeat:   {case.repeat_command}"]
 
 
 def _comparison_words(row: Comparison) -> list[str]:
@@ -191,22 +192,6 @@ def _comparison_words(row: Comparison) -> list[str]:
         f"  expected {row.expected}: {row.expected_because}",
         *(f"  {evidence.world_s:>12.3f} s  {evidence.text}" for evidence in row.finding.evidence),
     ]
-
-
-def repeat_command(case: Case) -> str:
-    """What to type to see the same again."""
-    words = [
-        "meshwake run",
-        case.scenario.path,
-        f"--lab {case.lab} --istio {case.version} --seed {case.seed}",
-    ]
-    if case.ztunnel is not None:
-        words.append(f"--ztunnel {case.ztunnel}")
-    if case.cluster is not None:
-        words += command_line_of(case.cluster)
-    # On lab kind only this clock has another time to run in.
-    chosen = case.cluster is None or case.cluster.clock == "process"
-    return " ".join(words + ["--real-time"] * (case.real_time and chosen))
 
 
 # --- The summary ----------------------------------------------------------------------------------

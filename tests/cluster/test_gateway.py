@@ -12,8 +12,9 @@ import pytest
 from meshwake.cluster.stack.certificates import GATEWAY_HOST
 from meshwake.cluster.stack.pieces import ACME_NAMESPACE, DEMO_NAMESPACE
 from meshwake.core.errors import ExitCode
+from meshwake.system.deadline import Deadline
 
-from tests.cluster.trial import TWO_NODES, Trial, write_scenario
+from tests.cluster.trial import ENDS_WITHIN_S, TWO_NODES, Trial, write_scenario
 
 SLEEP = f"""
 title    = "Everything sleeps for a minute"
@@ -64,9 +65,10 @@ def test_it_answers_before_and_after_a_sleep(trial: Trial, tmp_path: Path) -> No
     scenario, log = write_scenario(tmp_path / "sleep_of_a_minute.toml", SLEEP), tmp_path / "run.log"
     address, answers = address_of(trial), list[tuple[float, str]]()
     with trial.running(scenario, log) as run:
+        deadline = Deadline("the end of the run", ENDS_WITHIN_S)
         while run.poll() is None:
             answers.append((time.monotonic(), asked(trial, "http", address)))
-            time.sleep(1)
+            deadline.pause(1)
         assert run.returncode == ExitCode.AS_EXPECTED, log.read_text()
     good = [at for at, said in answers if said == ANSWERS]
     assert answers[-1][1] == ANSWERS, answers[-1]

@@ -33,6 +33,9 @@ SKIPPED = (
     SCENARIOS / "frozen_nodes.toml",
     SCENARIOS / "restart_without_authority.toml",
 )
+GATEWAY = pytest.param(
+    SCENARIOS / "gateway_sleeps.toml", marks=pytest.mark.needs("gateway", "metallb")
+)
 WEEKS = (OF_EVERY_LAB / "nightly_sleep.toml", SCENARIOS / "nightly_sleep_with_guard.toml")
 WEEK_LONG = pytest.mark.slow(reason="a week on a cluster takes minutes")
 
@@ -47,7 +50,7 @@ def test_a_run_in_real_time_is_judged_as_expected_and_leaves_the_cluster_as_it_w
 
 @pytest.mark.parametrize(
     "scenario",
-    [*SKIPPED, *(pytest.param(week, marks=WEEK_LONG) for week in WEEKS)],
+    [*SKIPPED, GATEWAY, *(pytest.param(week, marks=WEEK_LONG) for week in WEEKS)],
     ids=lambda scenario: scenario.stem,
 )
 def test_a_run_that_skips_idle_time_is_judged_as_expected_and_leaves_the_cluster_as_it_was(

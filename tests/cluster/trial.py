@@ -363,7 +363,7 @@ def _objects(kubernetes: Kubernetes) -> Iterator[tuple[str, Any]]:
     for kind in _KINDS:
         for thing in kubernetes.all(kind):
             metadata = thing["metadata"]
-            if NAMESPACE in {metadata.get("namespace"), metadata["name"]}:
+            if NAMESPACE in {metadata.get("namespace"), metadata["name"]} or _is_renewed(thing):
                 continue
             content = {
                 key: part for key, part in thing.items() if key not in {"metadata", "status"}
@@ -380,6 +380,12 @@ def _objects(kubernetes: Kubernetes) -> Iterator[tuple[str, Any]]:
                     },
                 },
             )
+
+
+def _is_renewed(thing: Mapping[str, Any]) -> bool:
+    """Whether cert-manager writes it in its own time: it labels all Secrets of its certificates, the
+    private key of a renewal that is under way too."""
+    return "controller.cert-manager.io/fao" in (thing["metadata"].get("labels") or {})
 
 
 def _is_not_moved(channel: PodChannel, node: str) -> None:

@@ -71,7 +71,8 @@ def test_a_surprise_fails_with_all_a_person_needs(project: pytest.Pytester) -> N
     result.assert_outcomes(failed=1)
     text = output(result)
     for words in (
-        "surprise: traffic_flows is BROKEN, expected HOLDS",
+        "BROKEN: 7 h 59 m of 2 d without mTLS, first on day 1 at 11:59 (known for 1.28, ",
+        "surprise (a regression: traffic_flows is BROKEN, expected HOLDS)",
         "expected HOLDS: eight hours are less than half a life",
         "default/client could not reach default/server from ",
         f"evidence: {runs_dir()}",
@@ -87,7 +88,20 @@ def test_unknown_is_never_a_pass(project: pytest.Pytester) -> None:
     scenario(project, UNKNOWN)
     result = project.runpytest(*ON_MODEL)
     result.assert_outcomes(failed=1)
-    assert "unknown: valid_certificate_kept is UNKNOWN, expected HOLDS" in output(result)
+    assert "unknown (valid_certificate_kept is UNKNOWN, expected HOLDS)" in output(result)
+
+
+def test_a_goal_and_a_fix(project: pytest.Pytester) -> None:
+    """The mesh is judged, and not what the scenario expects; also when the settings ask for it."""
+    scenario(project, small(('lasts = "8h"', 'lasts = "20h"'), ('"holds"', '"broken"')))
+    project.runpytest(*ON_MODEL).assert_outcomes(passed=1)
+    result = project.runpytest(*ON_MODEL, "--meshwake-goal", "holds")
+    result.assert_outcomes(failed=1)
+    assert "goal 'holds' missed (recovers_within is BROKEN" in output(result)
+    assert " --goal holds" in output(result)
+    both = project.runpytest(*ON_MODEL, "--meshwake-fix", "none", "--meshwake-fix", "wake-guard")
+    both.assert_outcomes(failed=1, passed=1)
+    both.stdout.re_match_lines([r".* small +model +\S+ +wake-guard +reached "])
 
 
 def test_a_refused_case_is_skipped_with_its_reason(project: pytest.Pytester) -> None:

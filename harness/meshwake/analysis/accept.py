@@ -55,6 +55,11 @@ def acceptance(run: Path, scenario_file: Path, today: str, because: str | None =
     `scenario_file`. `because`: the reason to write; without one, what the check found. Raises
     BadInput when nothing surprised, or when the file has changed since the run was planned."""
     judged = check_run(run)
+    if judged.plan.goal is not None:
+        raise BadInput(
+            f"{run}: was judged by --goal {judged.plan.goal}, not by the expectations of a scenario: "
+            "run it again without --goal and --fix"
+        )
     surprises = [row for row in judged.outcome.comparisons if row.kind is OutcomeKind.SURPRISE]
     if not surprises or judged.outcome.kind is OutcomeKind.UNKNOWN:
         raise BadInput(

@@ -3,6 +3,8 @@ first."""
 
 from __future__ import annotations
 
+import re
+from datetime import UTC, datetime
 from itertools import pairwise
 
 from meshwake.core.durations import NS_PER_S
@@ -40,6 +42,26 @@ def moment_exactly(world_ns: int) -> str:
     hours, minute = divmod(minutes, 60)
     day, hour = divmod(hours, 24)
     return f"day {day} {hour:02}:{minute:02}:{second:02}"
+
+
+# What `moment` and `moment_exactly` write.
+_MOMENT = re.compile(r"\bday (\d+)(?: at)? (\d\d):(\d\d)(:\d\d)?")
+
+
+def dated(text: str, day_0_wall_s: int | None) -> str:
+    """`text` with its moments as dates in UTC, for a world that began at `day_0_wall_s`: 'Tue
+    2026-11-24 15:57' for 'day 2 07:58'. The text as it is for None."""
+    if day_0_wall_s is None:
+        return text
+
+    def date(found: re.Match[str]) -> str:
+        day, hour, minute = (int(found[group]) for group in (1, 2, 3))
+        second = int(found[4][1:]) if found[4] else 0
+        world_s = day * 86_400 + hour * 3_600 + minute * 60 + second
+        wall = datetime.fromtimestamp(day_0_wall_s + world_s, UTC)
+        return f"{wall:%a %Y-%m-%d %H:%M:%S}" if found[4] else f"{wall:%a %Y-%m-%d %H:%M}"
+
+    return _MOMENT.sub(date, text)
 
 
 def count(number: int, what: str) -> str:

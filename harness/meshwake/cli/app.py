@@ -129,11 +129,10 @@ def run_command(arguments: Sequence[str]) -> int:
         return ended.code
     except HarnessError as error:
         return _refused(error)
-    except KeyboardInterrupt:  # ^C, or SIGTERM: see _end_in_order
-        return INTERRUPTED
+    except KeyboardInterrupt as interrupt:  # ^C, or SIGTERM: see _end_in_order
+        return _interrupted(interrupt)
     except SystemExit as ended:
-        usage_error = ended.code == CLICK_USAGE_ERROR
-        return _usage_error_code(arguments) if usage_error else int(ended.code or 0)
+        return _exited(ended, arguments)
     except Exception as error:  # noqa: BLE001  the last resort: a fault of ours is reported, never shown as a bare traceback
         return _failed(error, arguments)
     return ExitCode.AS_EXPECTED
@@ -155,6 +154,24 @@ def _refused(error: HarnessError) -> int:
     if error.evidence is not None:
         say(f"evidence: {error.evidence}")
     return error.exit_code
+
+
+def _exited(ended: SystemExit, arguments: Sequence[str]) -> int:
+    """After typer has ended the program: for wrong usage, and for ^C, of which it makes an exit."""
+    cause: BaseException | None = ended
+    while cause is not None:
+        if isinstance(cause, KeyboardInterrupt):
+            return _interrupted(cause)
+        cause = cause.__cause__ or cause.__context__
+    usage_error = ended.code == CLICK_USAGE_ERROR
+    return _usage_error_code(arguments) if usage_error else int(ended.code or 0)
+
+
+def _interrupted(interrupt: KeyboardInterrupt) -> int:
+    """Its notes say what was kept."""
+    for line in ("interrupted", *getattr(interrupt, "__notes__", ())):
+        say(line)
+    return INTERRUPTED
 
 
 def _failed(error: Exception, arguments: Sequence[str]) -> int:

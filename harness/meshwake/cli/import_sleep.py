@@ -16,7 +16,9 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import typer
 
+from meshwake.analysis.outlook import outlook
 from meshwake.cli.output import print_text, say, write_text
+from meshwake.core import versions
 from meshwake.core.durations import NS_PER_S, format_duration, parse_option_ns
 from meshwake.core.errors import BadInput
 from meshwake.core.refusal import invalid, invalid_choice
@@ -95,11 +97,13 @@ def import_sleep(
         f"{Path(tally.path).name} ({tally.system}, {tally.entries} entries)" for tally in tallies
     ]
     text = scenario_text(month, ScenarioOptions(sources, node, after_ns, every_sleep_as))
-    parse_scenario(
-        text, str(output or "the scenario"), "imported"
-    )  # never hand out what `run` would refuse
+    # Never hand out what `run` would refuse.
+    scenario = parse_scenario(text, str(output or "the scenario"), "imported")
     for line in _summary(month, tallies):
         say(line)
+    say(f"without mTLS while awake: {outlook(scenario, versions.newest())}")
+    file = str(output or "SCENARIO")
+    say(f"when: meshwake run {file}; with every fix: meshwake matrix --scenario {file}")
     _hand_out(text, output)
 
 

@@ -5,6 +5,8 @@ Of several runs the most serious one decides the exit code.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,10 +15,12 @@ from rich.console import Console
 from rich.table import Table
 
 from meshwake.cli.options import JsonOption, VerboseOption
-from meshwake.cli.output import Ended, print_json, say
+from meshwake.cli.output import Ended, print_json, print_text, say
 from meshwake.core.errors import ExitCode, HarnessError
 from meshwake.core.extras import require
 from meshwake.core.scenario import read_scenario
+from meshwake.core.versions import find
+from meshwake.report.ci_formats import github_annotations
 from meshwake.report.progress import ProgressLine
 from meshwake.report.result import result
 from meshwake.report.terminal import run_detail, show, summary_table
@@ -53,26 +57,17 @@ def run(
     if flags.report is not None:
         require("report")  # before anything runs
     options = options_from(flags)
-    line = ProgressLine(shown=not as_json)
-    # Of many runs only those that were not as expected are shown in full; the table has the rest.
-    alone = len(files) == 1 and not files[0].is_dir() and len(options.istio) <= 1
-    in_full = verbose or alone
-
-    def watch(case: Case) -> Progress:
-        return line.watch(case.id, case.plan.duration_ns)
-
-    def show_one(ending: Ending) -> None:
-        line.end()
-        if ending.error is not None:
-            _say_error(ending.error)
-        elif not as_json and (in_full or ending.exit_code is not ExitCode.AS_EXPECTED):
-            _show_ending(ending, verbose)
-
+    one_file = len(files) == 1 and not files[0].is_dir()
+    alone = one_file and len(options.istio) <= 1 and len(options.fixes) <= 1
+    shown = _AsTheyEnd(options, as_json, in_full=verbose or alone, verbose=verbose)
     try:
-        suite = run_suite(Suite(tuple(files), options, watch, show_one))
+        suite = run_suite(Suite(tuple(files), options, shown.watch, shown.report))
+    except KeyboardInterrupt:
+        shown.interrupted()
+        raise
     finally:
-        line.end()
-    _show_suite(suite, as_json)
+        shown.line.end()
+    _show_suite(suite.endings, as_json)
     codes = [ending.exit_code for ending in suite.endings]
     if flags.report is not None:
         from meshwake.cli.report import report_endings
@@ -84,9 +79,47 @@ def run(
     raise Ended(most_serious(codes))
 
 
+class _AsTheyEnd:
+    """Shows cases while they run and as they end. Of many only those that need a look are shown in
+    full; the table has the rest."""
+
+    def __init__(self, options: Options, as_json: bool, in_full: bool, verbose: bool) -> None:
+        self.line = ProgressLine(shown=not as_json)
+        self._options, self._verbose = options, verbose
+        self._as_json, self._in_full = as_json, in_full
+        self._endings: list[Ending] = []
+
+    def watch(self, case: Case) -> Progress:
+        """Called with each case before it runs."""
+        return self.line.watch(case.id, case.plan.duration_ns)
+
+    def report(self, ending: Ending) -> None:
+        """Called with how each case ended."""
+        self._endings.append(ending)
+        self.line.end()
+        if ending.error is not None:
+            _say_error(ending.error)
+        elif not self._as_json and (self._in_full or _needs_a_look(ending, self._options)):
+            _show_ending(ending, self._verbose)
+
+    def interrupted(self) -> None:
+        """After ^C: what had ended until then."""
+        self.line.end()
+        if self._endings and not self._as_json:
+            show(Console(), summary_table([summary_of(ending) for ending in self._endings]))
+
+
+def _needs_a_look(ending: Ending, options: Options) -> bool:
+    """Of many runs: what was not expected. Fixes that are compared are expected to differ."""
+    return ending.exit_code is not ExitCode.AS_EXPECTED and len(options.fixes) <= 1
+
+
 def check(
     run_directory: Annotated[
-        Path, typer.Argument(metavar="RUN", help="A run that was kept, or a 'latest'.")
+        Path,
+        typer.Argument(
+            metavar="RUN", help="A run that was kept, the name of its scenario, or latest."
+        ),
     ],
     as_json: JsonOption = False,
     verbose: VerboseOption = False,
@@ -127,11 +160,15 @@ def doctor(as_json: JsonOption = False) -> None:
 # --- What is shown --------------------------------------------------------------------------------
 
 
-def _show_suite(suite: Suite, as_json: bool) -> None:
+def _show_suite(endings: Sequence[Ending], as_json: bool) -> None:
     if as_json:
-        print_json(_one_or_all([_json_of(ending) for ending in suite.endings]))
-    elif len(suite.endings) > 1:
-        show(Console(), summary_table([summary_of(ending) for ending in suite.endings]))
+        print_json(_one_or_all([_json_of(ending) for ending in endings]))
+        return
+    summaries = [summary_of(ending) for ending in endings]
+    if len(endings) > 1:
+        show(Console(), summary_table(summaries))
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        print_text("\n".join(github_annotations(summaries)))
 
 
 def _one_or_all(objects: list[dict[str, Any]]) -> Any:
@@ -148,7 +185,17 @@ def _show_ending(ending: Ending, verbose: bool) -> None:
     console.print(f"lab {ending.case.chosen_because}", highlight=False, soft_wrap=True)
     if run.path is not None:
         console.print(f"evidence: {run.path}", highlight=False, soft_wrap=True)
+    if run.plan.recorded and run.plan.fix is None:
+        _show_outlook(ending.case)
     console.print()
+
+
+def _show_outlook(case: Case) -> None:
+    """What a recorded month would be with a fix."""
+    from meshwake.analysis.outlook import outlook
+
+    lost = outlook(case.scenario, find(case.version))
+    print_text(f"without mTLS while awake, on the model: {lost}")
 
 
 def _show_health(health: Health) -> None:

@@ -19,11 +19,18 @@ from typing import Any
 from meshwake.core import versions
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.errors import LabUnavailable, SubjectFailed
-from meshwake.core.plan import Plan
+from meshwake.core.plan import Plan, PlannedGateway
 from meshwake.kubernetes.api import Kubernetes, Pod, Unreachable
 from meshwake.ztunnel.config_dump import parse_config_dump
-from meshwake.ztunnel.names import ISTIO_NAMESPACE, ISTIOD_LABELS, ZTUNNEL_LABELS
-from meshwake.ztunnel.ports import ADMIN_PORT, CONFIG_DUMP_PATH, ISTIOD_MONITORING_PORT
+from meshwake.ztunnel.envoy_certificates import parse_envoy_certificates
+from meshwake.ztunnel.names import GATEWAY_LABEL, ISTIO_NAMESPACE, ISTIOD_LABELS, ZTUNNEL_LABELS
+from meshwake.ztunnel.ports import (
+    ADMIN_PORT,
+    CONFIG_DUMP_PATH,
+    ENVOY_CERTIFICATES_PATH,
+    ISTIOD_MONITORING_PORT,
+)
+from meshwake.ztunnel.spiffe import identity_of
 
 ANSWER_WITHIN_S = 8.0
 
@@ -62,10 +69,32 @@ def read_config_dump(text: bytes) -> dict[str, Held]:
     }
 
 
+def read_envoy_certificates(text: bytes, identity: str) -> dict[str, Held]:
+    """As `read_config_dump`, for the one identity of a gateway; empty while Envoy has no certificate
+    for it. Raises SubjectFailed when the text is not that of /certs."""
+    try:
+        certificates = parse_envoy_certificates(text)
+    except ValueError as error:
+        raise SubjectFailed(f"a gateway's /certs is not understood: {error}") from error
+    # Every listener lists the certificate that it serves; while a new one is handed out, some of
+    # them still have the one before it.
+    newest = max(
+        (each for each in certificates if identity_of(each.spiffe) == identity),
+        key=lambda each: each.not_before_wall_s,
+        default=None,
+    )
+    if newest is None:
+        return {}
+    held = Held("Available", newest.serial, newest.not_before_wall_s, newest.not_after_wall_s)
+    return {identity: held}
+
+
 @dataclass(frozen=True)
 class Seen:
-    """One look at the ztunnel of one node of the plan; `held` has the identities of that node only."""
+    """One look at a process that holds certificates: the ztunnel of a node of the plan, which has
+    the name of that node, or a gateway. `held` has the plan's identities of that process only."""
 
+    process: str
     node: str
     pod: Pod
     held: Mapping[str, Held]
@@ -80,37 +109,13 @@ class Issued:
     held: Held
 
 
-class Ztunnels:
-    """Where each plan node's ztunnel runs, and what it held when it was last looked at."""
+class SeenCertificates:
+    """What processes held when they were last looked at, and what of it is new."""
 
-    def __init__(
-        self, kubernetes: Kubernetes, node_names: Mapping[str, str], backdate_s: int
-    ) -> None:
-        self._kubernetes, self._backdate_s = kubernetes, backdate_s
-        self._nodes = {name: node for node, name in node_names.items()}
+    def __init__(self, backdate_s: int) -> None:
+        self._backdate_s = backdate_s
         self._held: dict[str, Held] = {}
         self._looked_world_ns: dict[str, int] = {}
-
-    def pods(self) -> dict[str, Pod]:
-        """plan node -> its ztunnel's pod: the ready one, else one that runs. While istiod is away a
-        new ztunnel is not ready, and lives and can be asked all the same. Raises Unreachable."""
-        pods = sorted(
-            self._kubernetes.pods(ISTIO_NAMESPACE, ZTUNNEL_LABELS), key=lambda pod: pod.ready
-        )
-        return {
-            self._nodes[pod.node]: pod
-            for pod in pods
-            if pod.node in self._nodes and (pod.ready or pod.started)
-        }
-
-    def look(self, node: str, pod: Pod, identities: Sequence[str]) -> Seen:
-        """Asks one ztunnel. Raises Unreachable."""
-        held = read_config_dump(
-            self._kubernetes.get(pod, ADMIN_PORT, CONFIG_DUMP_PATH, ANSWER_WITHIN_S)
-        )
-        return Seen(
-            node, pod, {identity: held[identity] for identity in identities if identity in held}
-        )
 
     def forget(self, identities: Iterable[str]) -> None:
         """A process ended, and with it what it held."""
@@ -122,8 +127,8 @@ class Ztunnels:
     ) -> tuple[list[Issued], list[tuple[str, Held]]]:
         """What of `seen` is new since the last look: certificates issued, and states.
         `authority_wall_ns`: its wall clock at `looked_world_ns`."""
-        earliest_ns = self._looked_world_ns.get(seen.node, 0)
-        self._looked_world_ns[seen.node] = looked_world_ns
+        earliest_ns = self._looked_world_ns.get(seen.process, 0)
+        self._looked_world_ns[seen.process] = looked_world_ns
         issued, states = [], []
         for identity, held in seen.held.items():
             before = self._held.get(identity)
@@ -142,6 +147,56 @@ class Ztunnels:
                     )
                 )
         return issued, states
+
+
+class Ztunnels:
+    """Where each plan node's ztunnel runs, and what it holds."""
+
+    def __init__(self, kubernetes: Kubernetes, node_names: Mapping[str, str]) -> None:
+        self._kubernetes = kubernetes
+        self._nodes = {name: node for node, name in node_names.items()}
+
+    def pods(self) -> dict[str, Pod]:
+        """plan node -> its ztunnel's pod: the ready one, else one that runs. While istiod is away a
+        new ztunnel is not ready, and lives and can be asked all the same. Raises Unreachable."""
+        found = _ready_last(self._kubernetes.pods(ISTIO_NAMESPACE, ZTUNNEL_LABELS))
+        return {self._nodes[pod.node]: pod for pod in found if pod.node in self._nodes}
+
+    def look(self, node: str, pod: Pod, identities: Sequence[str]) -> Seen:
+        """Asks one ztunnel. Raises Unreachable."""
+        held = read_config_dump(
+            self._kubernetes.get(pod, ADMIN_PORT, CONFIG_DUMP_PATH, ANSWER_WITHIN_S)
+        )
+        of_plan = {identity: held[identity] for identity in identities if identity in held}
+        return Seen(node, node, pod, of_plan)
+
+
+class Gateways:
+    """Where each of the plan's gateways runs, and what it holds."""
+
+    def __init__(self, kubernetes: Kubernetes, gateways: Sequence[PlannedGateway]) -> None:
+        self._kubernetes = kubernetes
+        self._gateways = {gateway.name: gateway for gateway in gateways}
+
+    def pods(self) -> dict[str, Pod]:
+        """gateway -> its pod: the ready one, else one that runs. Raises Unreachable."""
+        found = {}
+        for name, gateway in self._gateways.items():
+            namespace = gateway.identity.partition("/")[0]
+            for pod in _ready_last(self._kubernetes.pods(namespace, {GATEWAY_LABEL: name})):
+                found[name] = pod
+        return found
+
+    def look(self, name: str, pod: Pod) -> Seen:
+        """Reads the certificates of one gateway. Raises Unreachable."""
+        gateway = self._gateways[name]
+        answer = self._kubernetes.get(pod, ADMIN_PORT, ENVOY_CERTIFICATES_PATH, ANSWER_WITHIN_S)
+        return Seen(name, gateway.node, pod, read_envoy_certificates(answer, gateway.identity))
+
+
+def _ready_last(pods: Iterable[Pod]) -> list[Pod]:
+    """Those that run, the ready ones last, so that they win where the last one counts."""
+    return sorted((pod for pod in pods if pod.ready or pod.started), key=lambda pod: pod.ready)
 
 
 # What runs
@@ -205,12 +260,16 @@ def node_names(plan: Plan, nodes: Sequence[str], istiod_nodes: Sequence[str]) ->
     """Which Kubernetes node each node of the plan is: istiod's own is the one on which the plan
     lets the authority live; where the plan has it apart, istiod's is taken last."""
     home = next((node for node in istiod_nodes if node in nodes), None)
-    left = [node for node in nodes if node != home]
-    at_home = plan.authority_node if home is not None else None
-    if home is not None and at_home is None:
-        left.append(home)
-    names = {at_home: home} if home is not None and at_home is not None else {}
-    return {node.name: names.get(node.name) or left.pop(0) for node in plan.nodes}
+    free = [node for node in nodes if node != home]
+    taken: dict[str, str] = {}
+    if home is not None and plan.authority_node is not None:
+        taken[plan.authority_node] = home
+    elif home is not None:
+        free.append(home)
+    for node in plan.nodes:
+        if node.name not in taken:
+            taken[node.name] = free.pop(0)
+    return {node.name: taken[node.name] for node in plan.nodes}
 
 
 def istiod_nodes(kubernetes: Kubernetes) -> tuple[str, ...]:

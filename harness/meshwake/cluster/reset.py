@@ -51,6 +51,10 @@ GONE_WITHIN_S, READY_WITHIN_S, ROLLED_OUT_WITHIN_S = 180.0, 240.0, 300.0
 # Kubernetes.
 KINDS_OF_A_RUN = (
     "Namespace",
+    # Before the Deployment and the Service that istiod makes of it, and would make again.
+    "Gateway.gateway.networking.k8s.io",
+    "HTTPRoute.gateway.networking.k8s.io",
+    "DestinationRule.networking.istio.io",
     "CronJob.batch",
     "DaemonSet.apps",
     "Deployment.apps",

@@ -131,6 +131,10 @@ class PlannedCluster(_Frozen):
     lapse: bool = False
 
 
+# What a run is judged by instead of the expectations of its scenario.
+Goal = Literal["holds"]
+
+
 class PlannedExpectation(_Frozen):
     """An expectation that applies to the version of the plan."""
 
@@ -141,7 +145,8 @@ class PlannedExpectation(_Frozen):
 
 class Plan(_Frozen):
     """Everything a lab needs to know. Times are world time in ns; `starts_wall_s` is Unix time at
-    world time 0."""
+    world time 0. Of a history that really happened (`recorded`) results are shown with its dates:
+    `dates_from_wall_s` is Unix time at world time 0 for that, None where a scenario has no date."""
 
     format: Literal[1] = PLAN_FORMAT
     scenario: str
@@ -166,6 +171,9 @@ class Plan(_Frozen):
     expectations: tuple[PlannedExpectation, ...] = ()
     ztunnel_mode: Literal["dedicated", "in-pod"] = "dedicated"
     discovery: bool = False
+    goal: Goal | None = None
+    recorded: bool = False
+    dates_from_wall_s: int | None = None
 
     @property
     def sha256(self) -> str:
@@ -235,7 +243,8 @@ _LATER_IN_CLUSTER = (
 
 def _unused_fields(plan: Plan) -> dict[str, Any]:
     """What of `plan` is not hashed, in the form of pydantic's `exclude`."""
-    unused: dict[str, Any] = {}
+    # What only changes how a result is shown.
+    unused: dict[str, Any] = {"recorded": True, "dates_from_wall_s": True}
     if plan.cluster is None:
         unused["cluster"] = True
     else:
@@ -243,6 +252,8 @@ def _unused_fields(plan: Plan) -> dict[str, Any]:
         unused["cluster"] = {name for name in _LATER_IN_CLUSTER if not getattr(cluster, name)}
     if not plan.gateways:
         unused["gateways"] = True
+    if plan.goal is None:
+        unused["goal"] = True
     if plan.token_s is None:
         unused["token_s"] = True
     if plan.ztunnel_mode == "dedicated":

@@ -11,6 +11,7 @@ from meshwake.core.durations import NS_PER_S
 from meshwake.core.errors import BadInput
 from meshwake.core.faults import EVERY_NODE, Fault, NodeFault, PodRestart, fault_times_ns
 from meshwake.core.plan import (
+    Goal,
     Plan,
     PlannedCluster,
     PlannedExpectation,
@@ -43,6 +44,7 @@ class PlanRequest:
     expectations: tuple[Expect, ...] = ()
     manifest: str | None = None
     cluster: PlannedCluster | None = None
+    goal: Goal | None = None
 
 
 def resolve(request: PlanRequest) -> Plan:
@@ -75,7 +77,21 @@ def resolve(request: PlanRequest) -> Plan:
         expectations=_expectations(request),
         ztunnel_mode=scenario.ztunnel.mode,
         discovery=scenario.ztunnel.workloads == "discovery",
+        goal=request.goal,
+        recorded=scenario.recorded_from is not None,
+        dates_from_wall_s=_dates_from_wall_s(request),
     )
+
+
+def _dates_from_wall_s(request: PlanRequest) -> int | None:
+    """Those of the recorded history, or of the scenario's own `starts`. In real time the timeline
+    is that of [real_time], and the dates are today's."""
+    scenario = request.scenario
+    if request.real_time:
+        return None
+    if scenario.recorded_from is not None:
+        return int(scenario.recorded_from.timestamp())
+    return int(scenario.starts.timestamp()) if "starts" in scenario.model_fields_set else None
 
 
 def _gateways(scenario: Scenario, lifetime_s: int) -> tuple[PlannedGateway, ...]:
@@ -98,6 +114,8 @@ def _token_s(scenario: Scenario) -> int | None:
 
 
 def _expectations(request: PlanRequest) -> tuple[PlannedExpectation, ...]:
+    if request.goal is not None:
+        return ()
     return tuple(
         PlannedExpectation(check=row.check, verdict=_VERDICTS[row.verdict], because=row.because)
         for row in request.expectations

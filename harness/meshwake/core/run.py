@@ -21,13 +21,15 @@ from meshwake.core.plan import Plan
 @dataclass(frozen=True)
 class Run:
     """One plan carried out and judged. `real_s`: what it cost in real time; `path`: the directory
-    where it was kept, None for a run that was not."""
+    where it was kept, None for a run that was not; `repeat`: the command that does the same again,
+    "" where no command does (a test with the `mesh` fixture) or none was recorded."""
 
     plan: Plan
     history: History
     findings: tuple[Finding, ...]
     real_s: float = 0.0
     path: Path | None = None
+    repeat: str = ""
 
     @cached_property
     def outcome(self) -> Outcome:

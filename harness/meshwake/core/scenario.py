@@ -144,7 +144,8 @@ class RealTime(Strict):
 
 class Scenario(Strict):
     """One scenario file, checked; durations are nanoseconds. `name` is the file's name without
-    `.toml`."""
+    `.toml`. `recorded_from`: the date of world time 0 in a history that really happened and that
+    `starts` moves to later years; dates are shown by it, and nothing else changes."""
 
     name: str = ""
     path: str = ""
@@ -153,6 +154,7 @@ class Scenario(Strict):
     labs: list[LabName] = Field(default=["model", "process"], min_length=1)
     duration: Length
     starts: datetime = DEFAULT_STARTS
+    recorded_from: datetime | None = None
     certificate: Certificate = Certificate()
     node: Annotated[list[Node], Field(min_length=1)]
     gateway: list[Gateway] = Field(default=[])

@@ -41,9 +41,9 @@ _WALL_S_MAX = int(datetime(2200, 1, 1, tzinfo=UTC).timestamp())
 
 def check_scenario(scenario: Scenario) -> None:
     """Raises ImpossibleScenario."""
-    if scenario.starts.tzinfo is None:
-        starts = scenario.starts.isoformat()
-        raise impossible(("starts",), starts, "needs a zone: '2027-01-04T08:00:00Z'")
+    _check_zone("starts", scenario.starts)
+    if scenario.recorded_from is not None:
+        _check_zone("recorded_from", scenario.recorded_from)
     if scenario.duration // scenario.traffic.every > ATTEMPTS_MAX:
         every = format_duration(scenario.traffic.every)
         raise impossible(("traffic", "every"), every, f"makes over {ATTEMPTS_MAX} attempts")
@@ -53,6 +53,11 @@ def check_scenario(scenario: Scenario) -> None:
     if short is not None:
         faults = scenario.fault if short.fault is None else short.fault
         _check_faults(scenario, faults, short.duration, ("real_time", "fault"))
+
+
+def _check_zone(key: str, date: datetime) -> None:
+    if date.tzinfo is None:
+        raise impossible((key,), date.isoformat(), "needs a zone: '2027-01-04T08:00:00Z'")
 
 
 # --- Names ----------------------------------------------------------------------------------------

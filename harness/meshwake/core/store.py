@@ -1,6 +1,7 @@
 """Runs on disk, so that yesterday's history can be judged by today's checks.
 
     runs/<scenario>/<lab>-<version>-<plan>[-n]/     plan.json  history.jsonl  result.json  logs/
+                                                    repeat.txt, the command that does the same again
     runs/<scenario>/latest                          the newest run that was kept (a link, or a file with its name)
 
 The directory exists from before the lab starts, so that a run which is killed leaves everything up
@@ -24,10 +25,12 @@ from pydantic import ValidationError
 from meshwake.core.errors import BadInput
 from meshwake.core.history import History
 from meshwake.core.plan import PLAN_FORMAT, Plan
+from meshwake.core.text_files import read_text
 
 PLAN_FILE = "plan.json"
 HISTORY_FILE = "history.jsonl"
 RESULT_FILE = "result.json"
+REPEAT_FILE = "repeat.txt"
 LATEST = "latest"
 _SAME_PLAN_MAX = 10_000
 _VANISHED_MAX = 20
@@ -53,6 +56,10 @@ class RunDirectory:
         """Writes what `meshwake run --json` prints."""
         text = json.dumps(result, indent=2, ensure_ascii=False) + "\n"
         (self.path / RESULT_FILE).write_text(text, encoding="utf-8")
+
+    def save_repeat(self, command: str) -> None:
+        """Writes the command that does the same again."""
+        (self.path / REPEAT_FILE).write_text(command + "\n", encoding="utf-8")
 
     def keep(self) -> None:
         """The run stays; `latest` of its scenario points to it."""
@@ -84,6 +91,12 @@ class SavedRun:
     plan: Plan
     history: History
     result: dict[str, Any] | None
+
+    @property
+    def repeat(self) -> str:
+        """The command that does the same again; "" where none was recorded."""
+        file = self.path / REPEAT_FILE
+        return read_text(file).strip() if file.is_file() else ""
 
     @property
     def real_s(self) -> float:
@@ -134,20 +147,36 @@ def _make_directory(base: Path, name: str) -> Path:
     raise BadInput(f"{base}: holds {_SAME_PLAN_MAX} runs of one plan; remove the old ones")
 
 
+def kept_runs() -> list[Path]:
+    """The directories of all runs that were kept, the newest first."""
+    plans = runs_dir().glob(f"*/*/{PLAN_FILE}")
+    found = [plan.parent for plan in plans if plan.parent.name != LATEST]
+    return sorted(found, key=lambda run: (ended_s(run), run), reverse=True)
+
+
+def ended_s(run: Path) -> float:
+    """When it was judged; of one that broke off, when it began."""
+    for name in (RESULT_FILE, PLAN_FILE):
+        with suppress(OSError):
+            return (run / name).stat().st_mtime
+    return 0.0  # removed just now
+
+
 def read_run(path: Path) -> SavedRun:
-    """The run saved at `path`: its directory, or a `latest`. Raises BadInput when it is none."""
-    directory = _follow_latest(path)
+    """The run saved at `path`: its directory, a `latest`, the name of a scenario (its newest run),
+    or the word `latest` (the newest of all). Raises BadInput when it is none."""
+    directory = _directory_of(path)
     if not (directory / PLAN_FILE).is_file():
         raise BadInput(
             f"{path}: is no run (it has no {PLAN_FILE}); give a directory below {runs_dir()}, "
-            f"for example {runs_dir()}/SCENARIO/{LATEST}"
+            f"or {LATEST}; meshwake runs lists them"
         )
     plan = _read_plan(directory / PLAN_FILE)
     return SavedRun(
         directory,
         plan,
         History.read(directory / HISTORY_FILE),
-        _read_result(directory / RESULT_FILE),
+        read_result(directory),
     )
 
 
@@ -156,6 +185,28 @@ def _pointed_to(pointer: Path) -> str | None:
     if pointer.is_symlink():
         return str(pointer.readlink())
     return pointer.read_text(encoding="utf-8").strip() if pointer.is_file() else None
+
+
+def _directory_of(path: Path) -> Path:
+    """The directory that `path` means. Raises BadInput for `latest` without any run."""
+    if path.exists():
+        return _newest_in(path)
+    if path == Path(LATEST):
+        return _newest_of_all()
+    below = runs_dir() / path
+    return _newest_in(below) if below.exists() else path
+
+
+def _newest_of_all() -> Path:
+    for newest in kept_runs():
+        return newest
+    raise BadInput(f"{LATEST}: no run is kept in {runs_dir()}; meshwake run --keep-run keeps one")
+
+
+def _newest_in(path: Path) -> Path:
+    """`path` itself, or where it has the runs of one scenario the newest of them."""
+    has_runs = (path / LATEST).exists() and not (path / PLAN_FILE).exists()
+    return _follow_latest(path / LATEST if has_runs else path)
 
 
 def _follow_latest(path: Path) -> Path:
@@ -181,7 +232,10 @@ def _read_plan(path: Path) -> Plan:
         ) from error
 
 
-def _read_result(path: Path) -> dict[str, Any] | None:
+def read_result(run: Path) -> dict[str, Any] | None:
+    """What the run at `run` was judged; None for one that ended before that. Raises BadInput for a
+    file that is none."""
+    path = run / RESULT_FILE
     if not path.is_file():
         return None
     raw = _read_json(path)

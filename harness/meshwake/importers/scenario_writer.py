@@ -45,20 +45,18 @@ class ScenarioOptions:
 def scenario_text(history: SleepHistory, writing: ScenarioOptions) -> str:
     """The scenario, as TOML."""
     weeks = weeks_ahead(_earliest_wall_s(history))
-    starts = (
-        datetime.fromtimestamp(history.starts_wall_s + weeks * WEEK_S, UTC)
-        .isoformat()
-        .replace("+00:00", "Z")
-    )
+    starts = _date(history.starts_wall_s + weeks * WEEK_S)
     sleeps, days = history.count("suspend", "pause"), history.duration_ns / (86_400 * NS_PER_S)
+    times = "once" if sleeps == 1 else f"{sleeps} times"
     lines = [
         *(f"# Made by meshwake import-sleep from {_plain(source)}" for source in writing.sources),
         "# Change what you like: the lifetime of certificates, the traffic, or add a [fix] "
         "(scenarios/README.md).",
-        f"title    = {_quoted(f'A machine that slept {sleeps} times in {days:.1f} days')}",
+        f"title    = {_quoted(f'A machine that slept {times} in {days:.1f} days')}",
         'labs     = ["model", "process"]',
         f"duration = {_quoted(format_duration(history.duration_ns))}",
         f"starts   = {starts}  # {weeks} weeks later than it was: the same weekdays and hours",
+        f"recorded_from = {_date(history.starts_wall_s)}  # results are shown with these dates",
         "",
         "[[node]]",
         f"name       = {_quoted(writing.node)}",
@@ -79,6 +77,10 @@ def scenario_text(history: SleepHistory, writing: ScenarioOptions) -> str:
     for each, room_ns, ahead_ns in _with_room(history):
         lines += ["", f"# {_shown(history, each, ahead_ns)}", *_fault(each, room_ns, writing)]
     return "\n".join(lines) + "\n"
+
+
+def _date(wall_s: int) -> str:
+    return datetime.fromtimestamp(wall_s, UTC).isoformat().replace("+00:00", "Z")
 
 
 def weeks_ahead(earliest_wall_s: int) -> int:

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from meshwake.checks.format import moment
+from meshwake.checks.format import dated, moment
 from meshwake.core.history import History
 from meshwake.core.plan import Plan
 from meshwake.report.html.content import describe_node
@@ -72,13 +72,20 @@ def ascii_timelines(plan: Plan, history: History, columns: int) -> RenderableTyp
     nodes, width = node_tracks(plan, history), max(columns - LABEL_COLUMNS, 20)
     if not nodes:
         return Text("no event of this history holds the clocks of a node: there is nothing to draw")
-    parts = [part for node in nodes for part in _strip(node, history.end_world_ns, width)]
+    from_and_to = [
+        dated(moment(at_ns), plan.dates_from_wall_s) for at_ns in (0, history.end_world_ns)
+    ]
+    parts = [
+        part for node in nodes for part in _strip(node, history.end_world_ns, width, from_and_to)
+    ]
     return Group(*parts, *(Text(line, style="dim") for line in LEGEND))
 
 
-def _strip(node: NodeTracks, end_world_ns: int, width: int) -> Iterator[Text]:
+def _strip(
+    node: NodeTracks, end_world_ns: int, width: int, from_and_to: list[str]
+) -> Iterator[Text]:
     yield Text.assemble((f"{node.node}: ", "bold"), describe_node(node), overflow="fold")
-    begins, ends = moment(0), moment(end_world_ns)
+    begins, ends = from_and_to
     yield Text(
         " " * LABEL_COLUMNS + begins + " " * (width - len(begins) - len(ends)) + ends, style="dim"
     )

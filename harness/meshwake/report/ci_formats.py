@@ -1,13 +1,13 @@
-"""Many runs in the formats of CI systems: JUnit XML, and Markdown for the summary of a GitHub
-job."""
+"""Many runs in the formats of CI systems: JUnit XML, Markdown for the summary of a GitHub job, and
+annotations for its log."""
 
 from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from meshwake.checks.format import lasting, moment
+from meshwake.checks.format import dated, lasting, moment
 from meshwake.core.outcome import OutcomeKind
 from meshwake.report.result import Summary
 
@@ -27,15 +27,17 @@ def junit_xml(runs: Sequence[tuple[Summary, float]]) -> str:
     suite = ET.Element("testsuite", name="meshwake", tests=str(len(runs)))
     totals = dict.fromkeys(("failure", "skipped", "error"), 0)
     for summary, real_s in runs:
-        name = f"{summary.scenario}[{summary.lab}-{summary.version}]"
+        fix = f"-{summary.fix}" if summary.goal and summary.fix != "none" else ""
+        name = f"{summary.scenario}[{summary.lab}-{summary.version}{fix}]"
         case = ET.SubElement(
             suite, "testcase", classname="meshwake", name=_xml(name), time=f"{real_s:.3f}"
         )
+        _add_properties(case, summary)
         kind = _kind(summary.outcome)
         if kind is not None:
             totals[kind] += 1
-            element = ET.SubElement(case, kind, message=_xml(f"{summary.outcome}: {summary.why}"))
-            element.text = f"evidence: {summary.run}" if summary.run else None
+            element = ET.SubElement(case, kind, message=_xml(_message(summary)))
+            element.text = _xml("\n".join(_next_steps(summary))) or None
     suite.set("failures", str(totals["failure"]))
     suite.set("skipped", str(totals["skipped"]))
     suite.set("errors", str(totals["error"]))
@@ -44,6 +46,67 @@ def junit_xml(runs: Sequence[tuple[Summary, float]]) -> str:
     root.append(suite)
     ET.indent(root)
     return '<?xml version="1.0" encoding="utf-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
+
+
+def properties(summary: Summary) -> list[tuple[str, str]]:
+    """What a JUnit file says of a run in addition to its outcome; nothing of what did not run."""
+    if not summary.headline:
+        return []
+    named = (
+        ("headline", summary.headline),
+        ("judged", summary.judged),
+        ("repeat", summary.repeat),
+        ("evidence", str(summary.run or "")),
+    )
+    return [(name, value) for name, value in named if value]
+
+
+def _add_properties(case: ET.Element, summary: Summary) -> None:
+    listed = properties(summary)
+    if listed:
+        parent = ET.SubElement(case, "properties")
+        for name, value in listed:
+            ET.SubElement(parent, "property", name=name, value=_xml(value))
+
+
+def _message(summary: Summary) -> str:
+    """What happens to the mesh, and what that is against the expectations."""
+    if not summary.headline:
+        return f"{summary.outcome}: {summary.why}"
+    return f"{summary.headline}; {summary.judged}"
+
+
+def _next_steps(summary: Summary) -> list[str]:
+    lines = [f"repeat: {summary.repeat}"] if summary.repeat else []
+    return [*lines, f"evidence: {summary.run}"] if summary.run else lines
+
+
+def github_annotations(summaries: Iterable[Summary]) -> list[str]:
+    """Lines for the log of a GitHub job, which shows them at the scenario file: an error for a
+    surprise and for what failed, a warning for an unknown."""
+    kinds = {OutcomeKind.SURPRISE.value: "error", OutcomeKind.UNKNOWN.value: "warning"}
+    return [
+        _annotation(kinds.get(each.outcome, "error"), each)
+        for each in summaries
+        if each.outcome not in {OutcomeKind.AS_EXPECTED.value, "refused"}
+    ]
+
+
+def _annotation(kind: str, summary: Summary) -> str:
+    title = f"meshwake: {summary.scenario} on {summary.lab} {summary.version}"
+    placed = {"file": summary.file, "title": title}
+    where = ",".join(f"{key}={_in_property(value)}" for key, value in placed.items() if value)
+    text = "\n".join([_message(summary), *_next_steps(summary)])
+    return f"::{kind} {where}::{_in_message(text)}"
+
+
+def _in_message(text: str) -> str:
+    """As GitHub's workflow commands want it."""
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _in_property(text: str) -> str:
+    return _in_message(text).replace(":", "%3A").replace(",", "%2C")
 
 
 def _kind(outcome: str) -> str | None:
@@ -78,8 +141,8 @@ def markdown(summaries: Sequence[Summary]) -> str:
 
 def _line(summary: Summary) -> str:
     outcome = summary.outcome
-    if outcome != OutcomeKind.AS_EXPECTED.value and summary.why:
-        outcome += f": {summary.why}"
+    if outcome != OutcomeKind.AS_EXPECTED.value:
+        outcome = summary.judged or (f"{outcome}: {summary.why}" if summary.why else outcome)
     outage = (
         "-"
         if summary.outage_ns is None
@@ -87,9 +150,9 @@ def _line(summary: Summary) -> str:
         if summary.outage_ns
         else "none"
     )
-    first = (
-        "-" if summary.first_failure_world_ns is None else moment(summary.first_failure_world_ns)
-    )
+    first = "-"
+    if summary.first_failure_world_ns is not None:
+        first = dated(moment(summary.first_failure_world_ns), summary.dates_from_wall_s)
     sign = _SIGNS.get(summary.outcome, "\N{WARNING SIGN}")
     cells = (sign, f"`{summary.scenario}`", summary.lab, summary.version, outcome, outage, first)
     return f"| {' | '.join(_cell(cell) for cell in cells)} |"

@@ -8,15 +8,25 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from meshwake.checks.format import lasting, moment
-from meshwake.core.outcome import OutcomeKind, Verdict
+from meshwake.checks.facts.spans import Spans
+from meshwake.checks.facts.traffic import failures, outages
+from meshwake.checks.format import dated, lasting, moment
+from meshwake.core.outcome import Finding, OutcomeKind, Verdict
 from meshwake.core.run import Run
-from meshwake.report.result import summarise
+from meshwake.core.versions import find, has_row, minor_of
+from meshwake.fixes import FIXES
+from meshwake.ztunnel.known_issues import DROPPED_WHILE_VALID, LATE_AFTER_SLEEP, KnownIssue
 
+DROPPED = "valid_certificate_kept"
 # Faults that do harm without a connection that fails.
 HARMFUL = {
     "ca_not_flooded": "ztunnel asks its authority for certificates without a pause",
-    "valid_certificate_kept": "ztunnel throws away a certificate that was still good",
+    DROPPED: "ztunnel throws away a certificate that was still good",
+}
+GOAL_WORDS = {
+    OutcomeKind.AS_EXPECTED: "reached",
+    OutcomeKind.SURPRISE: "missed",
+    OutcomeKind.UNKNOWN: "unknown",
 }
 CONNECTIONS = ("traffic_flows", "recovers_within")
 
@@ -34,15 +44,23 @@ def headline(run: Run) -> Headline:
         if finding.is_assumption and finding.verdict is not Verdict.HOLDS:
             return Headline(Verdict.UNKNOWN, f"nothing could be judged: {finding.because}")
     verdicts = {finding.check: finding.verdict for finding in run.findings}
+    broken = _broken(run, verdicts)
+    if broken is not None:
+        return Headline(Verdict.BROKEN, broken)
+    for check in CONNECTIONS:
+        if verdicts.get(check) is Verdict.UNKNOWN:
+            return Headline(Verdict.UNKNOWN, run.finding(check).because)
+    return _connections_recover(run, verdicts)
+
+
+def _broken(run: Run, verdicts: dict[str, Verdict]) -> str | None:
+    """What breaks the mesh beyond a short outage; None where nothing does."""
     if verdicts.get("recovers_within") is Verdict.BROKEN:
-        return Headline(Verdict.BROKEN, _outage(run))
+        return _outage(run) + _late_after_sleep(run)
     for check, harm in HARMFUL.items():
         if verdicts.get(check) is Verdict.BROKEN:
-            return Headline(Verdict.BROKEN, harm)
-    unknown = [check for check in CONNECTIONS if verdicts.get(check) is Verdict.UNKNOWN]
-    if unknown:
-        return Headline(Verdict.UNKNOWN, run.finding(unknown[0]).because)
-    return _connections_recover(run, verdicts)
+            return harm + (_known(run, DROPPED_WHILE_VALID) if check == DROPPED else "")
+    return None
 
 
 def _connections_recover(run: Run, verdicts: dict[str, Verdict]) -> Headline:
@@ -57,22 +75,78 @@ def _connections_recover(run: Run, verdicts: dict[str, Verdict]) -> Headline:
 
 def _outage(run: Run) -> str:
     """How much of the run was without connections, and from when on."""
-    summary = summarise(run)
+    lost = lost_connections(run)
     of = f"of {lasting(run.plan.duration_ns)} without mTLS"
-    if summary.outage_ns is None or summary.first_failure_world_ns is None:
+    if lost.outage_ns is None or lost.first_world_ns is None:
         return f"an unknown part {of}"
-    day, time = moment(summary.first_failure_world_ns).rsplit(" ", 1)
-    return f"{lasting(summary.outage_ns)} {of}, first on {day} at {time}"
+    day, time = moment(lost.first_world_ns).rsplit(" ", 1)
+    first = dated(f"first on {day} at {time}", run.plan.dates_from_wall_s)
+    return f"{lasting(lost.outage_ns)} {of}, {first}"
+
+
+class LostConnections(NamedTuple):
+    """Time awake during which any pair was out, and when that began. None where that is unknown,
+    and for the beginning where no connection failed."""
+
+    outage_ns: int | None
+    first_world_ns: int | None
+
+
+def lost_connections(run: Run) -> LostConnections:
+    """Of the whole run."""
+    try:
+        failing = failures(run.plan, run.history)
+        total_ns = Spans(outage.span for outage in outages(run.plan, run.history)).total_ns
+    except Exception:  # noqa: BLE001
+        # A damaged history: judge() met the same error and has named it in every finding.
+        return LostConnections(None, None)
+    return LostConnections(total_ns, failing[0].from_world_ns if failing else None)
+
+
+def _known(run: Run, known: KnownIssue) -> str:
+    """That upstream knows of it: " (known for 1.31, istio/ztunnel#1481)"; "" where the class of the
+    release is not known, and for a ztunnel that a fix has patched."""
+    version = run.plan.version
+    if not has_row(version) or not find(version).classified:
+        return ""
+    patched = run.plan.fix is not None and FIXES[run.plan.fix.name].patch is not None
+    if patched or run.plan.behaviour_class not in known.classes:
+        return ""
+    return f" (known for {minor_of(version)}, {known.issue})"
+
+
+def _late_after_sleep(run: Run) -> str:
+    """Where an expired certificate was served because a clock had drifted, and not because the
+    authority did not answer."""
+    served = run.finding("no_expired_certificate_served").verdict is Verdict.BROKEN
+    drifted = any(fault.expected_drift_ns > 0 for fault in run.plan.faults)
+    return _known(run, LATE_AFTER_SLEEP) if served and drifted else ""
+
+
+def judged(run: Run) -> str:
+    """What came of a run against what was expected of it, or against its goal: `surprise (a cure:
+    renewals_on_time is HOLDS, expected BROKEN)`."""
+    outcome, named = run.outcome, surprise(run)
+    why = f"{named}: {outcome.why}" if named else outcome.why
+    if run.plan.goal is not None:
+        word = GOAL_WORDS[outcome.kind]
+        return f"goal '{run.plan.goal}' {word} ({why})"
+    return f"{outcome.kind.value} ({why})"
 
 
 def surprise(run: Run) -> str | None:
-    """A surprise by its name: a cure, a regression, or both; None when there is none."""
-    found = [row for row in run.outcome.comparisons if row.kind is OutcomeKind.SURPRISE]
-    kinds = {
-        Verdict.HOLDS: "a cure",
-        Verdict.BROKEN: "a regression",
-    }
-    named = dict.fromkeys(
-        kinds[row.finding.verdict] for row in found if not row.finding.is_assumption
-    )
-    return " and ".join(named) or None
+    """A surprise by its name: a cure, a regression, or both; None when there is none, and for a
+    recorded month and a goal, where it is only hoped that nothing breaks."""
+    if run.plan.recorded or run.plan.goal is not None:
+        return None
+    kinds = {Verdict.HOLDS: "a cure", Verdict.BROKEN: "a regression"}
+    verdicts = dict.fromkeys(finding.verdict for finding in _surprises(run))
+    return " and ".join(kinds[verdict] for verdict in verdicts) or None
+
+
+def _surprises(run: Run) -> list[Finding]:
+    return [
+        row.finding
+        for row in run.outcome.comparisons
+        if row.kind is OutcomeKind.SURPRISE and not row.finding.is_assumption
+    ]

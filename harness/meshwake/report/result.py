@@ -14,11 +14,11 @@ from typing import Any, TypeVar
 
 from meshwake.checks.facts.certificates import Renewal, renewals
 from meshwake.checks.facts.clocks import ClockFault, clock_faults
-from meshwake.checks.facts.spans import Spans
-from meshwake.checks.facts.traffic import Outage, failures, outages
+from meshwake.checks.facts.traffic import Outage, outages
 from meshwake.core.durations import seconds
 from meshwake.core.outcome import Comparison
 from meshwake.core.run import Run
+from meshwake.report.headline import headline, judged, lost_connections
 
 _Derived = TypeVar("_Derived")
 
@@ -99,7 +99,10 @@ def _clock_fault(fault: ClockFault) -> dict[str, Any]:
 class Summary:
     """One row of a table of runs. `outage_ns`: time awake during which any pair was out; None
     where the case did not run. `why`: what was unexpected, or why it did not run; `run`: where the
-    evidence lies."""
+    evidence lies; `dates_from_wall_s`: as the plan has it. `headline` and `judged`: what
+    happens to the mesh, and what that is against the expectations (report/headline.py); `repeat`:
+    the command that does the same again; `file`: where the scenario is written. They are "" where
+    that is not known."""
 
     scenario: str
     lab: str
@@ -109,21 +112,31 @@ class Summary:
     first_failure_world_ns: int | None = None
     why: str = ""
     run: Path | None = None
+    dates_from_wall_s: int | None = None
+    fix: str = ""
+    goal: str = ""
+    headline: str = ""
+    judged: str = ""
+    repeat: str = ""
+    file: str = ""
 
 
 def summarise(run: Run) -> Summary:
     """The row of one run."""
-    plan, history, outcome = run.plan, run.history, run.outcome
-    failing = _or_null(lambda: failures(plan, history))
+    plan, outcome, lost, first = run.plan, run.outcome, lost_connections(run), headline(run)
     return Summary(
         scenario=plan.scenario,
         lab=plan.lab,
         version=plan.version,
         outcome=outcome.kind.value,
-        outage_ns=_or_null(
-            lambda: Spans(outage.span for outage in outages(plan, history)).total_ns
-        ),
-        first_failure_world_ns=failing[0].from_world_ns if failing else None,
+        outage_ns=lost.outage_ns,
+        first_failure_world_ns=lost.first_world_ns,
         why=outcome.why,
         run=run.path,
+        dates_from_wall_s=plan.dates_from_wall_s,
+        fix=run.fix_name,
+        goal=plan.goal or "",
+        headline=f"{first.verdict}: {first.text}",
+        judged=judged(run),
+        repeat=run.repeat,
     )

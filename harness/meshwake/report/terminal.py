@@ -20,12 +20,12 @@ from rich.text import Text
 
 from meshwake.checks.facts.certificates import renewals
 from meshwake.checks.facts.clocks import clock_faults
-from meshwake.checks.format import lasting, moment, moment_exactly
+from meshwake.checks.format import dated, lasting, moment, moment_exactly
 from meshwake.core.history import History
 from meshwake.core.outcome import Comparison, OutcomeKind, Verdict
 from meshwake.core.plan import Plan
 from meshwake.core.run import Run
-from meshwake.report.headline import headline, surprise
+from meshwake.report.headline import GOAL_WORDS, headline, judged
 from meshwake.report.result import Summary
 
 WIDTH_MAX = 100
@@ -66,22 +66,40 @@ def summary_table(summaries: Sequence[Summary]) -> RenderableType:
     """One line a run, and below it why those did not come out as expected and where their evidence
     lies."""
     table = Table(box=_LINE_UNDER_HEADINGS, pad_edge=False, padding=(0, 1), expand=False)
-    for heading in ("scenario", "lab", "ztunnel", "outcome", "outage", "first failure"):
+    with_fix = ["fix"] if _differ_in_fix(summaries) else []
+    headings = ["scenario", "lab", "ztunnel", *with_fix, "outcome", "outage", "first failure"]
+    for heading in headings:
         table.add_column(heading, overflow="fold", no_wrap=heading in ("outcome", "first failure"))
     for row in summaries:
         table.add_row(
             row.scenario,
             row.lab,
             row.version,
-            _word(row.outcome),
+            *([row.fix] if with_fix else []),
+            _outcome(row),
             _outage(row),
             _first_failure(row),
         )
     return Group(table, *chain.from_iterable(_remarks(row) for row in summaries))
 
 
+def _differ_in_fix(summaries: Sequence[Summary]) -> bool:
+    """Whether one scenario ran with several fixes."""
+    without = {(row.scenario, row.lab, row.version) for row in summaries if row.fix}
+    return len(without) < len(
+        {(row.scenario, row.lab, row.version, row.fix) for row in summaries if row.fix}
+    )
+
+
 def _word(word: str) -> Text:
     return Text(word, style=_STYLES.get(word, ""))
+
+
+def _outcome(row: Summary) -> Text:
+    """In one word; of a goal whether it was reached."""
+    if row.goal and row.outcome in _STYLES:
+        return Text(GOAL_WORDS[OutcomeKind(row.outcome)], style=_STYLES[row.outcome])
+    return _word(row.outcome)
 
 
 def _outage(row: Summary) -> str:
@@ -91,15 +109,21 @@ def _outage(row: Summary) -> str:
 
 
 def _first_failure(row: Summary) -> str:
-    return _NOTHING if row.first_failure_world_ns is None else moment(row.first_failure_world_ns)
+    if row.first_failure_world_ns is None:
+        return _NOTHING
+    return dated(moment(row.first_failure_world_ns), row.dates_from_wall_s)
 
 
 def _remarks(row: Summary) -> Iterator[RenderableType]:
     if row.outcome == OutcomeKind.AS_EXPECTED.value:
         return
-    yield Text.assemble(
-        f"{row.scenario} ({row.lab} {row.version}): ", _word(row.outcome), f": {row.why}"
-    )
+    fix = "" if row.fix in {"", "none"} else f", {row.fix}"
+    where = f"{row.scenario} ({row.lab} {row.version}{fix}): "
+    if row.judged:
+        yield Text.assemble(where, (row.judged, _STYLES.get(row.outcome, "")))
+        yield _indented(row.headline, 2)
+    else:
+        yield Text.assemble(where, _word(row.outcome), f": {row.why}")
     if row.run is not None:
         yield _indented(f"evidence: {row.run}", 2)
 
@@ -111,21 +135,20 @@ def run_detail(run: Run, verbose: bool = False) -> RenderableType:
     """What the checks found, and what was expected. `verbose` adds what goes well and was not
     expected, every piece of evidence, renewals and clock faults."""
     plan, outcome = run.plan, run.outcome
-    first, cure = headline(run), surprise(run)
-    judged = f" ({cure}: {outcome.why})" if cure else f" ({outcome.why})"
+    first = headline(run)
     parts: list[RenderableType] = [
         Text.assemble((first.verdict.value, _STYLES[first.verdict.value]), f": {first.text}"),
-        Text.assemble("outcome: ", _word(outcome.kind.value), judged),
+        Text.assemble("outcome: ", (judged(run), _STYLES[outcome.kind.value])),
         Text(
             f"{plan.scenario} on {plan.lab}, ztunnel {plan.version}, "
             f"{lasting(plan.duration_ns)}: {plan.title}"
         ),
-        Text(f"day 0 00:00 is {_starts(plan)}, when every ztunnel was started"),
+        Text(_when_it_began(plan)),
         Text(),
     ]
     asides = [] if verbose else [row for row in outcome.comparisons if _is_aside(row)]
     shown = (row for row in outcome.comparisons if row not in asides)
-    parts += chain.from_iterable(_comparison(row, verbose) for row in shown)
+    parts += chain.from_iterable(_comparison(plan, row, verbose) for row in shown)
     if asides:
         words = ", ".join(f"{row.finding.check} {row.finding.verdict.value}" for row in asides)
         parts += [Text(f"nothing expected of: {words} (-v shows more)", overflow="fold")]
@@ -134,8 +157,15 @@ def run_detail(run: Run, verbose: bool = False) -> RenderableType:
     return Group(*parts)
 
 
-def _starts(plan: Plan) -> str:
-    return f"{datetime.fromtimestamp(plan.starts_wall_s, UTC):%A %Y-%m-%d %H:%M} UTC"
+def _when_it_began(plan: Plan) -> str:
+    dates_from_s = plan.dates_from_wall_s
+    if dates_from_s is None:
+        return f"day 0 00:00 is {_date(plan.starts_wall_s)}, when every ztunnel was started"
+    return f"every ztunnel was started on {_date(dates_from_s)}; all times are UTC"
+
+
+def _date(wall_s: int) -> str:
+    return f"{datetime.fromtimestamp(wall_s, UTC):%A %Y-%m-%d %H:%M} UTC"
 
 
 def _is_aside(row: Comparison) -> bool:
@@ -143,14 +173,14 @@ def _is_aside(row: Comparison) -> bool:
     return row.expected is None and row.finding.verdict is not Verdict.BROKEN
 
 
-def _comparison(row: Comparison, verbose: bool) -> Iterator[RenderableType]:
-    finding = row.finding
+def _comparison(plan: Plan, row: Comparison, verbose: bool) -> Iterator[RenderableType]:
+    finding, dates_from_s = row.finding, plan.dates_from_wall_s
     yield Text.assemble(
         (f"{finding.verdict.value:<8}", _STYLES[finding.verdict.value]),
         finding.check,
-        _expectation(row),
+        _goal(row) if plan.goal is not None else _expectation(row),
     )
-    yield _indented(finding.because, 8)
+    yield _indented(dated(finding.because, dates_from_s), 8)
     if (
         row.expected is not None
         and not finding.is_assumption
@@ -159,7 +189,11 @@ def _comparison(row: Comparison, verbose: bool) -> Iterator[RenderableType]:
         yield _indented(f"expected {row.expected.value}, because {row.expected_because}", 8)
     if verbose or row.kind is not OutcomeKind.AS_EXPECTED:
         for evidence in finding.evidence:
-            yield _indented(evidence.text, 10)
+            yield _indented(dated(evidence.text, dates_from_s), 10)
+
+
+def _goal(row: Comparison) -> str:
+    return "" if row.expected is None else "  (must hold)"
 
 
 def _expectation(row: Comparison) -> str:
@@ -182,6 +216,10 @@ def _tables(plan: Plan, history: History) -> list[RenderableType]:
         return [Text(f"renewals and clock faults cannot be shown: {error}")]
 
 
+def _when(plan: Plan, world_ns: int) -> str:
+    return dated(moment_exactly(world_ns), plan.dates_from_wall_s)
+
+
 def _table(title: str, *headings: str, rows: Iterable[Sequence[str]]) -> Iterator[RenderableType]:
     table = Table(*headings, box=_LINE_UNDER_HEADINGS, pad_edge=False, padding=(0, 1))
     for row in rows:
@@ -195,9 +233,9 @@ def _renewal_table(plan: Plan, history: History) -> Iterator[RenderableType]:
     rows = [
         (
             renewal.identity,
-            moment_exactly(renewal.certificate.issued_world_ns),
-            moment_exactly(renewal.certificate.due_world_ns),
-            "never" if renewal.done_world_ns is None else moment_exactly(renewal.done_world_ns),
+            _when(plan, renewal.certificate.issued_world_ns),
+            _when(plan, renewal.certificate.due_world_ns),
+            "never" if renewal.done_world_ns is None else _when(plan, renewal.done_world_ns),
             _NOTHING if renewal.late_ns is None else lasting(renewal.late_ns),
         )
         for renewal in renewals(plan, history)
@@ -210,7 +248,7 @@ def _fault_table(plan: Plan, history: History) -> Iterator[RenderableType]:
         (
             fault.planned.kind,
             str(fault.planned.node),
-            moment_exactly(fault.span.began_world_ns),
+            _when(plan, fault.span.began_world_ns),
             lasting(fault.asked_ns),
             *(("not ended",) * 3 if fault.measured is None else map(lasting, fault.measured)),
         )

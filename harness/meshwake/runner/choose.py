@@ -7,6 +7,7 @@ a lab that was named is never replaced by another.
 
 from __future__ import annotations
 
+import shlex
 import sys
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -17,12 +18,13 @@ from meshwake.core.errors import BadInput, LabUnavailable
 from meshwake.core.plan import Plan
 from meshwake.core.refusal import invalid_choice
 from meshwake.core.resolve import PlanRequest, resolve
-from meshwake.core.scenario import Expect, Scenario
+from meshwake.core.scenario import Expect, FixName, Scenario
+from meshwake.core.scenario import Fix as ScenarioFix
 from meshwake.core.text_files import is_there, read_text
 from meshwake.fixes import FIXES, adapted, patch_of
 from meshwake.fixes.patched import lacks_patch
 from meshwake.labs import IN_REAL_TIME, LAB_MODULES, WITH_BINARY, load_lab
-from meshwake.runner.options import AUTO, Options
+from meshwake.runner.options import AUTO, Options, command_line_of
 from meshwake.runner.subjects import Subject, find_subjects
 from meshwake.ztunnel import binaries
 
@@ -35,11 +37,14 @@ class Case(PlanRequest):
     ztunnel: Path | None = None
     chosen_because: str = ""
     refusal: str | None = None
+    named_fix: str | None = None
 
     @property
     def id(self) -> str:
-        """The name a person reads in a list: nightly_sleep[process-1.31.0]."""
-        return f"{self.scenario.name}[{self.lab}-{self.version}]"
+        """The name a person reads in a list: nightly_sleep[process-1.31.0]; with the fix where the
+        command line names one."""
+        fix = "" if self.named_fix is None else f"-{self.named_fix}"
+        return f"{self.scenario.name}[{self.lab}-{self.version}{fix}]"
 
     @cached_property
     def plan(self) -> Plan:
@@ -47,10 +52,55 @@ class Case(PlanRequest):
         what the lab needs, or a manifest is not what it should be."""
         return adapted(resolve(self))
 
+    @property
+    def repeat_command(self) -> str:
+        """What to type to see the same again; "" for a scenario that no file holds."""
+        if not self.scenario.path.endswith(".toml"):
+            return ""
+        return " ".join(
+            [
+                "meshwake run",
+                shlex.quote(_typed_path(self.scenario.path)),
+                f"--lab {self.lab} --istio {self.version} --seed {self.seed}",
+                *self._subject_words(),
+                *self._judged_words(),
+                *self._cluster_words(),
+            ]
+        )
+
+    def _subject_words(self) -> list[str]:
+        words = []
+        if self.ztunnel is not None:
+            words.append(f"--ztunnel {shlex.quote(str(self.ztunnel))}")
+        if self.lab == "model" and self.behaviour_class != versions.find(self.version).model_class:
+            words.append(f"--as-class {self.behaviour_class}")
+        return words
+
+    def _judged_words(self) -> list[str]:
+        if self.named_fix is not None:
+            return [f"--fix {self.named_fix}"]
+        return [] if self.goal is None else [f"--goal {self.goal}"]
+
+    def _cluster_words(self) -> list[str]:
+        real_time = ["--real-time"] if self.real_time else []
+        if self.cluster is None:
+            return real_time
+        # On lab kind only this clock has another time to run in.
+        chosen = real_time if self.cluster.clock == "process" else []
+        return command_line_of(self.cluster) + chosen
+
     def require_runnable(self) -> None:
         """Raises LabUnavailable with the reason when the case was refused."""
         if self.refusal is not None:
             raise LabUnavailable(f"{self.id}: {self.refusal}")
+
+
+def _typed_path(path: str) -> str:
+    """A scenario that comes with an installed meshwake is typed by its name; a file by its path."""
+    file = Path(path)
+    if not resources.is_checkout() and file.is_relative_to(resources.SCENARIOS):
+        return file.relative_to(resources.SCENARIOS).with_suffix("").as_posix()
+    return path
 
 
 def choose(scenario: Scenario, options: Options) -> tuple[Case, ...]:
@@ -74,10 +124,16 @@ class Chooser:
         self._subjects = find_subjects(self.options)
 
     def cases(self, scenario: Scenario) -> tuple[Case, ...]:
-        """One case for each version under test. Raises BadInput when the scenario and its files do
-        not fit together."""
+        """One case for each version under test and each fix that was named. Raises BadInput when
+        the scenario and its files do not fit together."""
         check_ranges(scenario)
-        return tuple(self._case(scenario, subject) for subject in self._subjects)
+        wanted = [(fix, subject) for fix in self.options.fixes for subject in self._subjects]
+        if not wanted:
+            return tuple(self._case(scenario, subject) for subject in self._subjects)
+        return tuple(
+            replace(self._case(with_fix(scenario, fix), subject), named_fix=fix)
+            for fix, subject in wanted
+        )
 
     def _case(self, scenario: Scenario, subject: Subject) -> Case:
         options = self.options
@@ -90,6 +146,7 @@ class Chooser:
             real_time=options.real_time or self._lab_runs_in_real_time(),
             manifest=read_manifest(scenario),
             cluster=options.cluster if options.lab == "kind" else None,
+            goal=options.goal,
         )
         if options.lab == AUTO and options.ztunnel is None:
             return self._automatic(base, subject)
@@ -221,6 +278,12 @@ def _expectations(scenario: Scenario, version: str) -> tuple[Expect, ...]:
                 "narrow their 'versions', or end one with 'until', so that only one does"
             )
     return rows
+
+
+def with_fix(scenario: Scenario, name: FixName) -> Scenario:
+    """`scenario` with the fix `name` deployed instead of its own, as this repository has it."""
+    fix = None if name == "none" else ScenarioFix(name=name)
+    return scenario.model_copy(update={"fix": fix})
 
 
 def read_manifest(scenario: Scenario) -> str | None:

@@ -24,7 +24,7 @@ from meshwake.core.durations import NS_PER_S, format_duration, parse_option_ns
 from meshwake.core.errors import BadInput, HarnessFault
 from meshwake.core.outcome import Finding
 from meshwake.core.run import Run
-from meshwake.core.scenario import DEFAULT_STARTS, Scenario, scenario_of
+from meshwake.core.scenario import Scenario, scenario_of
 from meshwake.core.store import RunDirectory
 from meshwake.report.result import result
 from meshwake.runner.choose import Case, choose
@@ -183,7 +183,6 @@ class Mesh:
         document: dict[str, Any] = {
             "title": f"told by {self.name}",
             "duration": format_duration(self._now_ns),
-            "starts": DEFAULT_STARTS,
             "certificate": {"lifetime": self.world.lifetime, "backdate": self.world.backdate},
             "node": [{"name": "laptop", "identities": [CLIENT, SERVER]}],
             "traffic": {"pairs": [[CLIENT, SERVER]], "every": self.world.every},

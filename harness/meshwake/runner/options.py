@@ -26,8 +26,9 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar, cast, get_args, get_type_hints
 
 from meshwake.core.errors import BadInput
-from meshwake.core.plan import ClockWay, PlannedCluster
+from meshwake.core.plan import ClockWay, Goal, PlannedCluster
 from meshwake.core.refusal import invalid, invalid_choice
+from meshwake.core.scenario import FixName
 
 AUTO = "auto"
 
@@ -35,7 +36,8 @@ AUTO = "auto"
 @dataclass(frozen=True)
 class Options:
     """What a run is asked for, checked: which labs and versions, with what, and what to keep.
-    `cluster` is for lab kind, `as_class` for lab model."""
+    `cluster` is for lab kind, `as_class` for lab model; `fixes` are deployed one after the other,
+    each instead of the scenario's."""
 
     lab: str = AUTO
     istio: tuple[str, ...] = ()
@@ -45,6 +47,8 @@ class Options:
     real_time: bool = False
     cluster: PlannedCluster = field(default_factory=PlannedCluster)
     as_class: str | None = None
+    goal: Goal | None = None
+    fixes: tuple[FixName, ...] = ()
 
 
 # --- The options ----------------------------------------------------------------------------------
@@ -153,6 +157,14 @@ class LabFlags(ClusterFlags, WhereFlags):
 class RunFlags(LabFlags, CaseFlags):
     """All options of a run."""
 
+    fix: Annotated[
+        tuple[str, ...],
+        Flag("--fix", "Deploy this, not the scenario's fix; implies --goal; repeatable.", "NAME"),
+    ] = ()
+    goal: Annotated[
+        str | None,
+        Flag("--goal", "holds: judge the mesh, not the scenario's expectations.", "GOAL"),
+    ] = None
     keep_run: Annotated[
         bool, Flag("--keep-run", "Keep the run even when it came out as expected.")
     ] = False
@@ -340,7 +352,23 @@ def options_from(flags: RunFlags) -> Options:
         real_time=flags.real_time,
         cluster=planned_cluster(flags),
         as_class=flags.as_class,
+        goal=_goal(flags),
+        fixes=_fixes(flags.fix),
     )
+
+
+def _goal(flags: RunFlags) -> Goal | None:
+    """Expectations are written for what a scenario deploys: with another fix they say nothing."""
+    if flags.goal is not None and flags.goal not in get_args(Goal):
+        raise invalid_choice("--goal", flags.goal, get_args(Goal))
+    return "holds" if flags.goal or flags.fix else None
+
+
+def _fixes(names: tuple[str, ...]) -> tuple[FixName, ...]:
+    for name in names:
+        if name not in get_args(FixName):
+            raise invalid_choice("--fix", name, get_args(FixName))
+    return cast(tuple[FixName, ...], names)
 
 
 def planned_cluster(flags: LabFlags) -> PlannedCluster:

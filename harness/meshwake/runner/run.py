@@ -38,6 +38,7 @@ def run_case(case: Case, options: Options, progress: Progress = ignore_progress)
     with _recording(case, options.keep_run) as directory:
         toolbox = Toolbox(case.ztunnel, directory.logs, progress)
         run = execute(case.plan, toolbox, Recorder(directory.history))
+        run = replace(run, repeat=case.repeat_command)
         if options.keep_run or run.outcome.kind is not OutcomeKind.AS_EXPECTED:
             directory.save_result(result(run))
             directory.keep()
@@ -51,7 +52,7 @@ def check_run(path: Path) -> Run:
     Raises BadInput when there is no run at `path`."""
     saved = read_run(path)
     findings = judge(saved.plan, saved.history)
-    return Run(saved.plan, saved.history, findings, saved.real_s, saved.path)
+    return Run(saved.plan, saved.history, findings, saved.real_s, saved.path, saved.repeat)
 
 
 @contextmanager
@@ -59,11 +60,21 @@ def _recording(case: Case, keep_run: bool) -> Iterator[RunDirectory]:
     """The directory in which a run of `case` is recorded. Where the run fails, it stays as evidence
     if there is something to learn from it; where it never began, it is removed."""
     directory = open_run(case.plan)
+    if case.repeat_command:
+        directory.save_repeat(case.repeat_command)
     try:
         yield directory
-    except (BadInput, LabUnavailable, KeyboardInterrupt):
+    except (BadInput, LabUnavailable):
         if not keep_run:
             directory.remove()
+        raise
+    except KeyboardInterrupt as interrupt:
+        # An hour of a real cluster may be of use; a model is as quick again.
+        if keep_run or case.real_time:
+            interrupt.add_note(f"recorded until then: {directory.path}")
+        else:
+            directory.remove()
+            interrupt.add_note(f"{case.id}: not kept; --keep-run keeps what was recorded")
         raise
     except (SubjectFailed, HarnessFault) as error:
         error.evidence = directory.path

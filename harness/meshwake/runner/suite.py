@@ -111,9 +111,9 @@ def most_serious(codes: Iterable[ExitCode]) -> ExitCode:
 
 def summary_of(ending: Ending) -> Summary:
     """The row of one case in a table of many, whether it ran or not."""
-    if ending.run is not None:
-        return summarise(ending.run)
     case = ending.case
+    if ending.run is not None:
+        return replace(summarise(ending.run), file=case.scenario.path)
     return Summary(
         case.scenario.name,
         case.lab,
@@ -121,4 +121,5 @@ def summary_of(ending: Ending) -> Summary:
         ending.word,
         why=str(ending.error),
         run=ending.evidence,
+        file=case.scenario.path,
     )

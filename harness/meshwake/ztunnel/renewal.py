@@ -50,6 +50,18 @@ def renewal_due_wall_ns(not_before_wall_ns: int, not_after_wall_ns: int) -> int:
     return not_before_wall_ns + validity_ns // 2
 
 
+def agent_waits_ns(valid_for_ns: int) -> int:
+    """How long pilot-agent waits on its monotonic clock before it renews a certificate that was
+    just issued, and that is valid for `valid_for_ns` by the agent's own wall clock.
+
+    Half of it: SECRET_GRACE_PERIOD_RATIO, 0.5 unless set. Since 1.24 the wait is spread by one
+    percent of the validity in both directions (SECRET_GRACE_PERIOD_RATIO_JITTER), which is not in
+    this number. Source: rotateTime in istio security/pkg/nodeagent/cache/secretcache.go, the same
+    rule from 1.18.0 to 1.31.0-rc.0.
+    """
+    return max(valid_for_ns // 2, 0)
+
+
 def expired_from_wall_ns(not_after_wall_ns: int) -> int:
     """The first moment at which a peer refuses the certificate."""
     not_after_wall_s = not_after_wall_ns // NS_PER_S

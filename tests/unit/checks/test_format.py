@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
-from meshwake.checks.format import count, lasting, moment, moment_exactly
+from meshwake.checks.format import count, dated, lasting, moment, moment_exactly
 
 from tests.support.histories import ns
 
@@ -36,6 +38,17 @@ def test_moments() -> None:
     assert moment(ns("2d7h59m59s")) == "day 2 07:59"
     assert moment_exactly(ns("2d7h59m2s")) == "day 2 07:59:02"
     assert moment_exactly(0) == "day 0 00:00:00"
+
+
+def test_moments_as_dates() -> None:
+    """Of a world that began at a date; everything else in the text stays."""
+    begun_s = int(datetime(2026, 11, 22, 8, tzinfo=UTC).timestamp())
+    text = "late at day 2 07:58 (2 days), first on day 0 at 16:00; due day 1 00:00:02"
+    assert dated(text, None) == text
+    assert dated(text, begun_s) == (
+        "late at Tue 2026-11-24 15:58 (2 days), first on Mon 2026-11-23 00:00; "
+        "due Mon 2026-11-23 08:00:02"
+    )
 
 
 def test_count() -> None:

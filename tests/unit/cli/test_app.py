@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+from meshwake.checks import judge
 from meshwake.cli import run as cli
 from meshwake.cli.app import run_command
 from meshwake.core.errors import ExitCode
-from meshwake.core.store import LATEST, runs_dir
+from meshwake.core.store import LATEST, kept_runs, runs_dir
 
 from tests.support.scenarios import SURPRISING, UNKNOWN, small, write
 
@@ -145,8 +148,10 @@ def test_help_is_no_error(capsys: pytest.CaptureFixture[str]) -> None:
         assert command in out
 
 
-def test_interrupted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """^C ends with 130 and leaves no run."""
+def test_interrupted(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """^C ends with 130 and leaves no run, which it says; with --keep-run it stays."""
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
@@ -154,6 +159,54 @@ def test_interrupted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("meshwake.runner.execution.judge", interrupt)
     assert run_command(["run", str(write(tmp_path)), "--lab", "model"]) == 130
     assert not runs_dir().exists()
+    printed = capsys.readouterr().err
+    assert "interrupted\n" in printed and "not kept; --keep-run keeps" in printed
+    assert run_command(["run", str(write(tmp_path)), "--lab", "model", "--keep-run"]) == 130
+    (kept,) = kept_runs()
+    assert f"recorded until then: {kept}" in capsys.readouterr().err
+
+
+def test_interrupted_among_many(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Those that had ended are in the table."""
+    files = [write(tmp_path, name=name) for name in ("first", "second")]
+    judging = iter([judge])
+
+    def then_interrupt(*arguments: Any) -> Any:
+        try:
+            return next(judging)(*arguments)
+        except StopIteration:
+            raise KeyboardInterrupt from None
+
+    monkeypatch.setattr("meshwake.runner.execution.judge", then_interrupt)
+    assert run_command(["run", *map(str, files), "--lab", "model"]) == 130
+    printed = capsys.readouterr()
+    assert "as expected" in printed.out and "first" in printed.out
+    assert "second" not in printed.out
+    assert "interrupted" in printed.err
+
+
+def test_kept_runs_are_listed_and_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The newest first; `latest`, and a scenario's name, are accepted where runs are."""
+    assert run_command(["check", "latest"]) == ExitCode.BAD_INPUT
+    assert "no run is kept" in capsys.readouterr().err
+    for name in ("older", "newer"):
+        path = write(tmp_path, name=name)
+        assert run_command(["run", str(path), "--lab", "model", "--keep-run"]) == 0
+    for at_s, run in enumerate(sorted(runs_dir().glob("*/model-*/result.json"))):
+        os.utime(run, (1_700_000_000 + at_s * 60,) * 2)
+    capsys.readouterr()
+    assert run_command(["runs"]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert "as expected  " in first and "/older/" in first and "/newer/" in second
+    for word, scenario in (("latest", "older"), ("newer", "newer"), ("newer/latest", "newer")):
+        assert run_command(["check", word]) == 0
+        assert f"{scenario} on model" in capsys.readouterr().out
+    assert run_command(["report", "latest"]) == 0
+    assert "older on model" in capsys.readouterr().out
 
 
 def test_a_fault_of_ours(

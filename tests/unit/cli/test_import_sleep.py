@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,67 @@ def test_a_month_is_imported_and_run(tmp_path: Path, capsys: pytest.CaptureFixtu
     }
     assert findings["clock_fault_happened"] == "HOLDS"
     assert findings["traffic_flows"] == findings["recovers_within"] == "BROKEN"
+
+
+def import_two_weeks(directory: Path) -> Path:
+    """A laptop that sleeps eight hours a night, imported."""
+    at_us, awake_us = 1_763_625_600_000_000, 0
+    lines: list[dict[str, str]] = []
+    hour_us = 3_600_000_000
+    for _ in range(14):
+        for slept_h, awake_h, message in (
+            (0, 16, "PM: suspend entry (deep)"),
+            (8, 0, "PM: suspend exit"),
+        ):
+            at_us += (slept_h + awake_h) * hour_us
+            awake_us += awake_h * hour_us + 1_000_000
+            lines.append(
+                {
+                    "__CURSOR": f"s=1;i={len(lines) + 1:x}",
+                    "__REALTIME_TIMESTAMP": str(at_us),
+                    "__MONOTONIC_TIMESTAMP": str(awake_us),
+                    "_BOOT_ID": "b" * 32,
+                    "_TRANSPORT": "kernel",
+                    "MESSAGE": message,
+                }
+            )
+    journal, scenario = directory / "journal.json", directory / "mine.toml"
+    journal.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    assert run_command(["import-sleep", str(journal), "-o", str(scenario)]) == 0
+    return scenario
+
+
+def test_an_import_ends_with_one_line_per_fix(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Hours a week without a connection, of runs of the model; a run of the month ends so, too."""
+    two_weeks = import_two_weeks(tmp_path)
+    answer = re.compile(
+        r"as it is: (\d+) h a week · weekly restart: (\d+) h · wake guard: none$", re.MULTILINE
+    )
+    imported = answer.search(capsys.readouterr().err)
+    assert run_command(["run", str(two_weeks), "--lab", "model"]) == ExitCode.SURPRISE
+    run = answer.search(capsys.readouterr().out)
+    assert imported is not None and run is not None
+    assert imported.groups() == run.groups()
+    as_it_is, restarted = map(int, run.groups())
+    assert as_it_is > restarted > 0
+
+
+def test_a_month_has_its_own_dates(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where people read; programs still get seconds."""
+    two_weeks = import_two_weeks(tmp_path)
+    capsys.readouterr()
+    run_command(["run", str(two_weeks), "--lab", "model", "-v"])
+    shown = capsys.readouterr().out
+    assert shown.startswith("BROKEN: ")
+    first = re.search(r"first on (\w+ \d{4}-\d\d-\d\d)", shown.splitlines()[0])
+    assert first is not None and first[1].startswith("Sat 2025-11-22")
+    assert "every ztunnel was started on Thursday 2025-11-20" in shown
+    assert not re.search(r"\bday \d+ \d", shown)
+    run_command(["run", str(two_weeks), "--lab", "model", "--json"])
+    findings = json.loads(capsys.readouterr().out)["findings"]
+    assert any("day 1 " in finding["because"] for finding in findings)
 
 
 @pytest.mark.parametrize("path", sorted(JOURNALS.iterdir()), ids=lambda path: path.name)

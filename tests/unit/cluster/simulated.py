@@ -18,13 +18,17 @@ from random import Random
 from typing import Any
 
 from meshwake.clocks.movers.base import Meanwhile, Moment, Moved, sleep_meanwhile
+from meshwake.cluster.stack.gateways import DESTINATION_HEADER, gateway_url
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_S
-from meshwake.core.plan import Plan, PlannedFault
+from meshwake.core.plan import Plan, PlannedFault, PlannedGateway
 from meshwake.kubernetes.api import Executed, Pod, Unreachable
 from meshwake.labs.model.authority import Answer, Certificate
+from meshwake.labs.model.proxy import Proxy
 from meshwake.labs.model.traffic import connection_error
 from meshwake.labs.model.ztunnel import BEHAVIOURS, Ztunnel
+from meshwake.ztunnel.names import GATEWAY_LABEL
+from meshwake.ztunnel.spiffe import spiffe_id
 
 from tests.unit.kubernetes.fake import FakeKubernetes
 
@@ -61,11 +65,20 @@ class Clock:
 
 @dataclass
 class Running:
-    """One ztunnel process and when each identity asks next, on its monotonic clock."""
+    """One ztunnel, or one gateway, on a node of the plan, and when each identity asks next, on its
+    monotonic clock."""
 
     pod: Pod
-    ztunnel: Ztunnel
+    node: str
+    ztunnel: Ztunnel | Proxy
     due: dict[str, int | None]
+
+    def answered(self, identity: str, answer: Answer, now: ClockReading) -> int | None:
+        """When it asks again."""
+        if isinstance(self.ztunnel, Ztunnel):
+            return self.ztunnel.answered(identity, answer, now)
+        due = self.ztunnel.due_after(identity, answer, now)
+        return None if due is None else due.monotonic_ns
 
 
 @dataclass
@@ -89,7 +102,7 @@ class SimulatedCluster(FakeKubernetes):
     istio: str = ""
     lifetime_s: int = 86_400
     closed: bool = False
-    stopped: set[str] = field(default_factory=set)  # nodes whose programs stand still
+    stopped: set[str] = field(default_factory=set)  # nodes whose programs do not run
     _version: int = 0
     _signed: int = 0
     _started: int = 0
@@ -116,6 +129,8 @@ class SimulatedCluster(FakeKubernetes):
         }
         self.istiod_nodes = self.istiod_nodes or tuple(self.node_names.values())[:1]
         self.start_ztunnels()
+        for gateway in self.plan.gateways:
+            self.start_gateway(gateway)
 
     # Time
 
@@ -134,29 +149,31 @@ class SimulatedCluster(FakeKubernetes):
 
     def _next_due_ns(self) -> int | None:
         due = [
-            at - self.clocks[node].monotonic_ns
-            for node, running in self._running.items()
+            at - self.clocks[running.node].monotonic_ns
+            for running in self._running.values()
             for at in running.due.values()
-            if at is not None and node not in self.stopped
+            if at is not None and running.node not in self.stopped
         ]
         return min(due, default=None)
 
     def _fire(self) -> None:
-        for node, running in self._running.items():
-            for identity, due_ns in list(running.due.items()) if node not in self.stopped else ():
-                if due_ns is not None and due_ns <= self.reading(node).monotonic_ns:
-                    self._ask(node, running, identity)
+        for running in self._running.values():
+            if running.node in self.stopped:
+                continue
+            for identity, due_ns in list(running.due.items()):
+                if due_ns is not None and due_ns <= self.reading(running.node).monotonic_ns:
+                    self._ask(running, identity)
 
-    def _ask(self, node: str, running: Running, identity: str) -> None:
-        answer = self._answer(node)
+    def _ask(self, running: Running, identity: str) -> None:
+        answer = self._answer()
         if answer.certificate is None:
             told = "certificate renewal failed (the authority does not answer)"
             self.logs.append(
                 f"{self.now_ns} {told} id=spiffe://cluster.local/ns/{identity.replace('/', '/sa/')}"
             )
-        running.due[identity] = running.ztunnel.answered(identity, answer, self.reading(node))
+        running.due[identity] = running.answered(identity, answer, self.reading(running.node))
 
-    def _answer(self, node: str) -> Answer:
+    def _answer(self) -> Answer:
         if not self.istiods or (not self.signs and self._signed >= len(self._running) * 2):
             return Answer("refused")
         self._signed += 1
@@ -188,7 +205,20 @@ class SimulatedCluster(FakeKubernetes):
         pod = Pod(
             "istio-system", name, f"uid-{name}", self.node_names[node], ready, labels, started=True
         )
-        self._running[node] = Running(pod, ztunnel, dict.fromkeys(identities, base.monotonic_ns))
+        self._running[node] = Running(
+            pod, node, ztunnel, dict.fromkeys(identities, base.monotonic_ns)
+        )
+
+    def start_gateway(self, gateway: PlannedGateway) -> None:
+        self._started += 1
+        namespace, _, _ = gateway.identity.partition("/")
+        name, base = f"{gateway.name}-istio-{self._started}", self.reading(gateway.node)
+        labels, node_name = {GATEWAY_LABEL: gateway.name}, self.node_names[gateway.node]
+        pod = Pod(namespace, name, f"uid-{name}", node_name, True, labels, started=True)
+        proxy = Proxy(gateway.identity, gateway.lifetime_s, base)
+        due: dict[str, int | None] = {gateway.identity: base.monotonic_ns}
+        self._running[gateway.name] = Running(pod, gateway.node, proxy, due)
+        self._fire()
 
     # Kubernetes
 
@@ -199,10 +229,16 @@ class SimulatedCluster(FakeKubernetes):
 
     def pods(self, namespace: str | None, labels: Mapping[str, str]) -> list[Pod]:
         self.reach(f"pods {namespace}")
-        if labels == {"app": "ztunnel"}:
-            for running in self._running.values():
+        found = [
+            running
+            for running in self._running.values()
+            if namespace in {None, running.pod.namespace}
+            and labels.items() <= running.pod.labels.items()
+        ]
+        if found or labels == {"app": "ztunnel"} or GATEWAY_LABEL in labels:
+            for running in found:
                 running.pod = replace(running.pod, ready=running.pod.ready or self.istiods > 0)
-            return [running.pod for running in self._running.values()]
+            return [running.pod for running in found]
         assert namespace is not None
         if labels == {"app": ISTIOD}:
             node = self.istiod_nodes[0]
@@ -234,6 +270,8 @@ class SimulatedCluster(FakeKubernetes):
         if path == "/version":
             return f"{self.istio}-0123-Clean".encode()
         running = next((each for each in self._running.values() if each.pod.name == pod.name), None)
+        if running is not None and path == "/certs" and isinstance(running.ztunnel, Proxy):
+            return _envoy_certificates(running.ztunnel)
         if running is None or path != "/config_dump":
             raise Unreachable(f"GET {pod}:{port}{path}: connection refused")
         certificates = [_entry(*item) for item in running.ztunnel.states.items()]
@@ -254,7 +292,15 @@ class SimulatedCluster(FakeKubernetes):
             return Executed(0, f"head.{claims}.signature\n", "")
         source = f"{pod.namespace}/{pod.name.removesuffix('-0')}"
         host = command[-1].removeprefix("http://").split(":")[0].split(".")
-        error = self._connection_error(source, f"{host[1]}/{host[0]}")
+        destination = f"{host[1]}/{host[0]}"
+        for gateway in self.plan.gateways:
+            if command[-1] == gateway_url(gateway):
+                header = next(word for word in command if word.startswith(DESTINATION_HEADER))
+                source, destination = (
+                    gateway.identity,
+                    header.removeprefix(f"{DESTINATION_HEADER}: "),
+                )
+        error = self._connection_error(source, destination)
         return (
             Executed(0, "200", "")
             if error is None
@@ -262,13 +308,16 @@ class SimulatedCluster(FakeKubernetes):
         )
 
     def _connection_error(self, source: str, destination: str) -> str | None:
-        here, there = self.plan.node_of(source), self.plan.node_of(destination)
+        here, there = self._holder_of(source), self._holder_of(destination)
         return connection_error(
-            self._running[here].ztunnel.states[source],
-            self.reading(here),
-            self._running[there].ztunnel.states[destination],
-            self.reading(there),
+            here.ztunnel.states[source],
+            self.reading(here.node),
+            there.ztunnel.states[destination],
+            self.reading(there.node),
         )
+
+    def _holder_of(self, identity: str) -> Running:
+        return next(each for each in self._running.values() if identity in each.ztunnel.states)
 
     def log_lines(self, pod: Pod, container: str, since_s: int) -> list[str]:
         self.reach("logs")
@@ -305,8 +354,12 @@ class SimulatedCluster(FakeKubernetes):
 
     def end_pod(self, pod: Pod) -> None:
         self.reach(f"end {pod}")
-        node = next(node for node, running in self._running.items() if running.pod == pod)
-        self.start_ztunnels(node)
+        name = next(name for name, running in self._running.items() if running.pod == pod)
+        gateway = next((each for each in self.plan.gateways if each.name == name), None)
+        if gateway is None:
+            self.start_ztunnels(name)
+        else:
+            self.start_gateway(gateway)
 
     def close(self) -> None:
         self.closed = True
@@ -372,6 +425,23 @@ def _entry(identity: str, state: Any) -> dict[str, Any]:
         "state": state.state,
         "certChain": [{"serialNumber": held.serial, **times}],
     }
+
+
+def _envoy_certificates(proxy: Proxy) -> bytes:
+    """As Envoy prints them; every one of its two listeners has it."""
+    entries = []
+    for identity, state in proxy.states.items():
+        held = state.certificate
+        if held is None:
+            continue
+        leaf = {
+            "serial_number": held.serial,
+            "subject_alt_names": [{"uri": spiffe_id(identity)}],
+            "valid_from": _text(held.not_before_wall_s),
+            "expiration_time": _text(held.not_after_wall_s),
+        }
+        entries += [{"cert_chain": [leaf], "ca_cert": []}] * 2
+    return json.dumps({"certificates": [*entries, {"ca_cert": []}]}).encode()
 
 
 def _text(wall_s: int) -> str:

@@ -33,6 +33,16 @@ def test_same_scenario_same_plan() -> None:
     assert resolve(case_of()).sha256 != resolve(replace(case_of(), seed=1)).sha256
 
 
+def test_dates_that_are_shown() -> None:
+    """Of the recorded history, else of the scenario's own start; none for the default. They do not
+    change what runs, so the digest is the same."""
+    recorded = "starts = 2027-01-08T12:00:00Z\nrecorded_from = 2025-11-21T12:00:00Z\n"
+    own = "starts = 2027-01-08T12:00:00Z\n"
+    shown = [resolve(case_of(text + SMALL)).dates_from_wall_s for text in (recorded, own, "")]
+    assert shown == [1_763_726_400, 1_799_409_600, None]
+    assert resolve(case_of(recorded + SMALL)).sha256 == resolve(case_of(own + SMALL)).sha256
+
+
 def test_a_plan_survives_json() -> None:
     """Printed, saved and read back it is the same plan."""
     plan = resolve(case_of())

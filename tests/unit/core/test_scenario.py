@@ -56,6 +56,11 @@ def test_what_no_ztunnel_could_do_is_refused(ztunnel: str, fault: str, why: str)
         parse(text)
 
 
+def test_a_recorded_date_needs_a_zone() -> None:
+    with pytest.raises(BadInput, match="recorded_from: .*needs a zone"):
+        parse("recorded_from = 2026-11-22T08:00:00\n" + SMALL)
+
+
 def test_a_scenario_is_named_for_its_file(tmp_path: Path) -> None:
     """The name is the file's, and its path is kept for messages."""
     path = write(tmp_path, name="my_laptop")

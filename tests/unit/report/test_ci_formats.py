@@ -4,7 +4,7 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
-from meshwake.report.ci_formats import junit_xml, markdown
+from meshwake.report.ci_formats import github_annotations, junit_xml, markdown
 from meshwake.report.result import Summary
 
 GOOD = Summary("fine", "model", "1.31.0", "as expected", 0, None, "all 2 expectations met")
@@ -52,6 +52,51 @@ def test_what_xml_cannot_say_does_not_break_it() -> None:
     failure = parsed(junit_xml([(BAD, 0)]))[0][0][0]
     assert failure.get("message") == "surprise: it <broke>\N{REPLACEMENT CHARACTER} | really"
     assert failure.text == "evidence: runs/bad"
+
+
+BROKEN = Summary(
+    "nights",
+    "model",
+    "1.31.0-rc.0",
+    "surprise",
+    1,
+    1,
+    "traffic_flows is BROKEN, expected HOLDS",
+    Path("runs/nights"),
+    headline="BROKEN: 1 d of 2 d without mTLS, first on day 1 at 07:58 (known for 1.31, "
+    "istio/ztunnel#1481)",
+    judged="surprise (a regression: traffic_flows is BROKEN, expected HOLDS)",
+    repeat="meshwake run scenarios/nights.toml --lab model --istio 1.31.0-rc.0 --seed 0",
+    file="scenarios/nights.toml",
+)
+
+
+def test_a_junit_case_says_what_happened_and_how_to_repeat_it() -> None:
+    """As properties of every run, and in the message and the text of a failure."""
+    case = parsed(junit_xml([(BROKEN, 0.5)]))[0][0]
+    listed = {each.get("name"): each.get("value") for each in case.iter("property")}
+    assert listed == {
+        "headline": BROKEN.headline,
+        "judged": BROKEN.judged,
+        "repeat": BROKEN.repeat,
+        "evidence": "runs/nights",
+    }
+    failure = next(case.iter("failure"))
+    assert failure.get("message") == f"{BROKEN.headline}; {BROKEN.judged}"
+    assert failure.text == f"repeat: {BROKEN.repeat}\nevidence: runs/nights"
+
+
+def test_github_shows_what_needs_a_look_at_its_file() -> None:
+    """An error for a surprise, a warning for an unknown; nothing may end the line or its
+    properties early."""
+    lines = github_annotations([GOOD, REFUSED, BROKEN, UNSURE, FAILED])
+    assert [line.split(" ")[0] for line in lines] == ["::error", "::warning", "::error"]
+    first = lines[0]
+    assert first.startswith(
+        "::error file=scenarios/nights.toml,title=meshwake%3A nights on model 1.31.0-rc.0::BROKEN: "
+    )
+    assert f"%0Arepeat: {BROKEN.repeat}%0Aevidence: runs/nights" in first
+    assert "\n" not in "".join(lines)
 
 
 def test_the_table_begins_with_what_needs_a_look() -> None:

@@ -133,6 +133,10 @@ def test_the_row_of_a_run() -> None:
         first_failure_world_ns=ns("14h"),
         why="no [[expect]] of the scenario covers version 1.31.0",
         run=Path("runs/one"),
+        fix="none",
+        headline="UNKNOWN: nothing could be judged: default/client, default/server never got a "
+        "certificate",
+        judged="unknown (no [[expect]] of the scenario covers version 1.31.0)",
     )
 
 

@@ -57,9 +57,22 @@ def test_what_was_unexpected_is_explained_below_the_table() -> None:
     """The reason and the place of the evidence; of what came out as expected nothing more is said."""
     week = summarise(replace(a_week(), path=Path("runs/nightly_sleep/1")))
     text = plain(summary_table([week, LONG]))
-    assert "by_hand (model 1.31.0): surprise: traffic_flows is BROKEN, expected HOLDS" in text
+    assert "by_hand (model 1.31.0): surprise (a regression: traffic_flows is BROKEN" in text
+    assert "  BROKEN: 1 d 16 h of 7 d without mTLS, first on day 2 at 07:58" in text
     assert "  evidence: runs/nightly_sleep/1" in text
     assert text.count("evidence") == 1
+
+
+def test_fixes_that_are_compared_have_a_column() -> None:
+    """And a goal is reached or missed."""
+    rows = [
+        Summary("week", "model", "1.31.0", outcome, fix=fix, goal="holds", judged="j", headline="h")
+        for outcome, fix in (("surprise", "none"), ("as expected", "wake-guard"))
+    ]
+    lines = [words(line) for line in plain(summary_table(rows)).splitlines()]
+    assert "scenario lab ztunnel fix outcome outage first failure" in lines
+    assert "week model 1.31.0 none missed - -" in lines
+    assert "week model 1.31.0 wake-guard reached - -" in lines
 
 
 def test_a_case_that_did_not_run_has_no_numbers() -> None:

@@ -16,7 +16,7 @@ from meshwake.core.errors import (
 from meshwake.core.scenario import read_scenario
 from meshwake.fixes.jobs import read_tasks
 from meshwake.runner.choose import Case, Chooser, choose, read_manifest
-from meshwake.runner.options import Options
+from meshwake.runner.options import Options, RunFlags, options_from
 from meshwake.runner.run import run_case
 from meshwake.ztunnel import binaries
 
@@ -94,6 +94,35 @@ def test_one_case_per_version() -> None:
     """`--istio` twice makes two cases, the same version twice makes one."""
     cases = choose(scenario_of(), Options(lab="model", istio=("1.27.9", "1.28.0", "1.27.9")))
     assert [case.id for case in cases] == ["small[model-1.27.9]", "small[model-1.28.0]"]
+
+
+def test_one_case_per_fix_that_was_named() -> None:
+    """Each instead of the scenario's own; what was expected of that says nothing of them."""
+    own = small() + '[fix]\nname = "daily-restart"\n'
+    options = options_from(
+        RunFlags(lab="model", fix=("none", "wake-guard"), istio=("1.31.0-rc.0",))
+    )
+    cases = choose(scenario_of(own), options)
+    assert [case.id for case in cases] == [
+        "small[model-1.31.0-rc.0-none]",
+        "small[model-1.31.0-rc.0-wake-guard]",
+    ]
+    assert cases[0].plan.fix is None
+    assert cases[1].plan.fix is not None and cases[1].plan.fix.name == "wake-guard"
+    assert {case.plan.goal for case in cases} == {"holds"}
+    assert not cases[0].plan.expectations
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (RunFlags(goal="hold"), "invalid value 'hold' for --goal: expected one of holds"),
+        (RunFlags(fix=("wake-gard",)), "did you mean 'wake-guard'"),
+    ],
+)
+def test_a_goal_or_a_fix_that_does_not_exist(flags: RunFlags, words: str) -> None:
+    with pytest.raises(BadInput, match=words):
+        options_from(flags)
 
 
 def test_expectations_are_those_of_the_version() -> None:

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from meshwake.cli.app import run_command
 from meshwake.core.errors import (
+    ExitCode,
     HarnessError,
     HarnessFault,
     LabUnavailable,
     SubjectFailed,
 )
 from meshwake.core.outcome import OutcomeKind
+from meshwake.core.scenario import read_scenario
 from meshwake.core.store import runs_dir
 from meshwake.report.result import result
+from meshwake.runner.choose import choose
 from meshwake.runner.options import Options
 from meshwake.runner.run import check_run, run_case
 
-from tests.support.scenarios import SURPRISING, UNKNOWN
-from tests.unit.runner.conftest import BOTH_LABS, ON_MODEL, FakeLab, case_of
+from tests.support.scenarios import SURPRISING, UNKNOWN, write
+from tests.unit.runner.conftest import BOTH_LABS, ON_MODEL, FakeLab, case_of, scenario_of
 from tests.unit.ztunnel.test_binaries import put
 
 
@@ -42,6 +47,7 @@ def test_a_surprise_and_an_unknown_are_kept(text: str, kind: OutcomeKind) -> Non
         "history.jsonl",
         "logs",
         "plan.json",
+        "repeat.txt",
         "result.json",
     ]
 
@@ -52,6 +58,27 @@ def test_judged_again_it_says_the_same() -> None:
     again = check_run(saved.kept_at)
     assert again.outcome == saved.outcome
     assert result(again) == result(saved)
+    assert again.repeat == saved.repeat == case_of(SURPRISING).repeat_command
+
+
+def test_the_command_that_repeats_a_run_makes_the_same_plan(tmp_path: Path) -> None:
+    """Typed without a change; also of a run that is not kept."""
+    path = write(tmp_path / "my scenarios", SURPRISING)
+    options = Options(lab="model", istio=("1.27.9",), seed=7, as_class="E")
+    first = run_case(choose(read_scenario(path), options)[0], options)
+    assert run_command([*shlex.split(first.repeat)[1:], "--keep-run"]) == ExitCode.SURPRISE
+    again = check_run(runs_dir() / "small" / "latest")
+    assert again.plan.sha256 == first.plan.sha256
+    assert "--as-class E" in again.repeat and "'" in again.repeat
+
+
+def test_a_run_saved_before_commands_were_recorded_has_none() -> None:
+    """And one of a scenario that no file holds, as a test with the fixture makes it."""
+    saved = run_case(case_of(SURPRISING), ON_MODEL)
+    (saved.kept_at / "repeat.txt").unlink()
+    assert check_run(saved.kept_at).repeat == ""
+    made_by_a_test = choose(scenario_of(SURPRISING, path="test_of_mine"), ON_MODEL)[0]
+    assert made_by_a_test.repeat_command == ""
 
 
 def test_same_seed_same_bytes() -> None:

@@ -57,38 +57,46 @@ NOT_FOR_RUNS = frozenset(
 def workload_objects(
     plan: Plan, node_names: Mapping[str, str], pins: Pins | None = None
 ) -> tuple[dict[str, Any], ...]:
-    """All objects for `plan`, namespaces first; `node_names`: node of the plan -> value of the
+    """All objects for the identities of `plan`, namespaces first, also those of its gateways, whose
+    other objects gateways.py makes; `node_names`: node of the plan -> value of the
     node's hostname label.
 
     All carry `OUR_LABELS` and `RUN_LABELS`. Raises BadInput for an identity that cannot be placed.
     """
     image = (pins or read_pins()).images[IMAGE]
     placed = [(identity, node.name) for node in plan.nodes for identity in node.identities]
-    names = sorted({_split(identity)[0] for identity, _ in placed} - {SHARED_NAMESPACE})
+    of_gateways = [gateway.identity for gateway in plan.gateways]
+    identities = [*(identity for identity, _ in placed), *of_gateways]
+    names = sorted({split_identity(each)[0] for each in identities} - {SHARED_NAMESPACE})
     things = [_namespace(name) for name in names]
     for identity, node in placed:
-        if node not in node_names:
-            raise BadInput(
-                f"node {node!r} of the plan has no machine; known: "
-                f"{', '.join(sorted(node_names)) or 'none'}"
-            )
+        check_placed(node, node_names)
         things += _objects_of(identity, node_names[node], image)
     return tuple(labelled(thing, {**OUR_LABELS, **RUN_LABELS}) for thing in things)
 
 
+def check_placed(node: str, node_names: Mapping[str, str]) -> None:
+    """Raises BadInput when `node` of the plan has no machine."""
+    if node not in node_names:
+        raise BadInput(
+            f"node {node!r} of the plan has no machine; known: "
+            f"{', '.join(sorted(node_names)) or 'none'}"
+        )
+
+
 def identity_labels(identity: str) -> dict[str, str]:
     """The labels by which the pod of `identity` is found in its namespace."""
-    return {IDENTITY_LABEL: _split(identity)[1]}
+    return {IDENTITY_LABEL: split_identity(identity)[1]}
 
 
 def namespace_of(identity: str) -> str:
     """The namespace in which the pod of `identity` runs."""
-    return _split(identity)[0]
+    return split_identity(identity)[0]
 
 
 def server_url(identity: str) -> str:
     """Where the server of `identity` answers, from anywhere in the cluster."""
-    namespace, account = _split(identity)
+    namespace, account = split_identity(identity)
     return f"http://{account}.{namespace}.svc.cluster.local:{SERVER_PORT}/"
 
 
@@ -97,7 +105,8 @@ def workload_images(pins: Pins) -> tuple[str, ...]:
     return (pins.images[IMAGE],)
 
 
-def _split(identity: str) -> tuple[str, str]:
+def split_identity(identity: str) -> tuple[str, str]:
+    """Namespace and service account. Raises BadInput for a namespace that runs must not use."""
     namespace, _, account = identity.partition("/")
     if namespace in NOT_FOR_RUNS:
         raise BadInput(
@@ -117,7 +126,7 @@ def _namespace(name: str) -> dict[str, Any]:
 
 
 def _objects_of(identity: str, machine: str, image: str) -> list[dict[str, Any]]:
-    namespace, name = _split(identity)
+    namespace, name = split_identity(identity)
     account, deployment, service = read_objects("workloads", "identity.yaml")
     for thing in (account, deployment, service):
         thing["metadata"].update(name=name, namespace=namespace)

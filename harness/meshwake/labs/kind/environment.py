@@ -79,6 +79,11 @@ class Environment(Protocol):
     def awaited(self, plan: Plan) -> tuple[tuple[str, Mapping[str, str]], ...]:
         """(namespace, labels) of the pods among them that must be ready before world time begins."""
 
+    def gateways(
+        self, plan: Plan, node_names: Mapping[str, str]
+    ) -> tuple[tuple[Mapping[str, Any], ...], tuple[tuple[str, Mapping[str, str]], ...]]:
+        """The objects of the plan's gateways, and (namespace, labels) of their pods."""
+
     def looked_at(
         self, plan: Plan, place: Place, kubernetes: Kubernetes, node_names: Mapping[str, str]
     ) -> LookedAt:

@@ -188,6 +188,10 @@ class _Run:
             awaited = [*self._environment.awaited(self._plan), *awaited_of_fix(self._plan)]
             apply_run_objects(self._kubernetes, real, objects, awaited)
             restart_ztunnels(self._kubernetes, real, self._plan.lifetime_s, stamp, self._place.ours)
+            # After the ztunnels: world time begins with their first certificates, and a gateway's
+            # must not be older.
+            gateways = self._environment.gateways(self._plan, self._node_names)
+            apply_run_objects(self._kubernetes, real, *gateways)
             yield
         finally:
             if not self._held.lost:  # the command that took it over restores it

@@ -19,6 +19,13 @@ from meshwake.cluster.images import machine_image
 from meshwake.cluster.preflight import engine_problems
 from meshwake.cluster.real_time import SystemTime
 from meshwake.cluster.stack.choice import Choice, choose_stack
+from meshwake.cluster.stack.gateways import (
+    DESTINATION_HEADER,
+    gateway_labels,
+    gateway_objects,
+    gateway_refusals,
+    gateway_url,
+)
 from meshwake.cluster.stack.own_images import HELPER, OwnImage, own_images_in
 from meshwake.cluster.stack.pieces import DEMO_NAMESPACE, OBSERVABILITY_NAMESPACE
 from meshwake.cluster.stack.pins import read_pins
@@ -72,7 +79,7 @@ class LocalEnvironment:
             workload_objects(plan, {node.name: node.name for node in plan.nodes})
         except BadInput as error:
             return [str(error)]
-        return mover_refusals(plan)
+        return [*gateway_refusals(plan), *mover_refusals(plan)]
 
     @contextmanager
     def place(self, plan: Plan, tell: Callable[[str], None]) -> Iterator[Place]:
@@ -116,20 +123,27 @@ class LocalEnvironment:
         identities = [identity for node in plan.nodes for identity in node.identities]
         return tuple((namespace_of(identity), identity_labels(identity)) for identity in identities)
 
+    def gateways(
+        self, plan: Plan, node_names: Mapping[str, str]
+    ) -> tuple[tuple[Mapping[str, Any], ...], tuple[tuple[str, Mapping[str, str]], ...]]:
+        """See Environment."""
+        awaited = tuple(
+            (namespace_of(gateway.identity), gateway_labels(gateway)) for gateway in plan.gateways
+        )
+        return tuple(gateway_objects(plan, node_names)), awaited
+
     def looked_at(
         self, plan: Plan, place: Place, kubernetes: Kubernetes, node_names: Mapping[str, str]
     ) -> LookedAt:
         """See Environment."""
-        pairs = tuple(
-            Route(source, destination, server_url(destination))
-            for source, destination in plan.pairs
-        )
-        sources = dict.fromkeys(source for source, _ in plan.pairs)
+        pairs = tuple(_route(plan, source, destination) for source, destination in plan.pairs)
         clients = {
-            source: Client(namespace_of(source), identity_labels(source), CONTAINER)
-            for source in sources
+            route.client: Client(
+                namespace_of(route.client), identity_labels(route.client), CONTAINER
+            )
+            for route in pairs
         }
-        more = tuple(_more_routes(plan.pairs[0][0], place.parts))
+        more = tuple(_more_routes(pairs[0].client, place.parts))
         return LookedAt(
             (*pairs, *more), clients, tuple(_watchers(plan, place, kubernetes, node_names))
         )
@@ -192,6 +206,18 @@ def _place(cluster: Cluster, engine: Engine | None = None) -> Place:
     parts = choice.parts if choice is not None else frozenset[str]()
     return Place(
         cluster.name, cluster.kubeconfig, cluster.context, cluster.ours, cluster.nodes, parts, about
+    )
+
+
+def _route(plan: Plan, source: str, destination: str) -> Route:
+    """How a connection from `source` to `destination` is made: straight, or through the gateway
+    whose identity `source` is, by a request from the pod of the destination (stack/gateways.py)."""
+    gateway = next((each for each in plan.gateways if each.identity == source), None)
+    if gateway is None:
+        return Route(source, destination, server_url(destination))
+    header = f"{DESTINATION_HEADER}: {destination}"
+    return Route(
+        source, destination, gateway_url(gateway), headers=(header,), requested_by=destination
     )
 
 

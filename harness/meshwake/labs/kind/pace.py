@@ -64,8 +64,8 @@ class PacedSession(Protocol):
     def all_asleep(self) -> bool:
         """Whether no node is awake."""
 
-    def nodes_without_ztunnel(self) -> Collection[str]:
-        """Nodes whose ztunnel has ended and whose next one is not ready yet."""
+    def missing_processes(self) -> Collection[str]:
+        """Which ztunnels and gateways have ended and have no successor that runs yet, in words."""
 
     def next_attempt_world_ns(self) -> int | None:
         """When the next connection is due."""
@@ -176,10 +176,7 @@ class LapsePace:
         named = dict.fromkeys(
             session.renewals.overdue(session.asleep).values(), certificate_timeout_s
         )
-        named |= {
-            f"a ztunnel on node {node}": ZTUNNEL_START_TIMEOUT_S
-            for node in session.nodes_without_ztunnel()
-        }
+        named |= dict.fromkeys(session.missing_processes(), ZTUNNEL_START_TIMEOUT_S)
         self._since_ns = {what: self._since_ns.get(what, now_ns) for what in named}
         waits = any(
             now_ns - since_ns < named[what] * NS_PER_S for what, since_ns in self._since_ns.items()

@@ -130,11 +130,8 @@ def _about_authority(plan: Plan) -> Iterator[str]:
 def _about_fix(plan: Plan) -> Iterator[str]:
     """A fix is applied as a user would apply it, so its own schedule decides whether it acts within
     the duration of a run."""
-    if plan.gateways or plan.token_s is not None:
-        yield (
-            "[[gateway]] and authority.token: a cluster has its own gateways, and kubelet its "
-            "tokens; use --lab model"
-        )
+    if plan.token_s is not None:
+        yield "authority.token: kubelet decides how long tokens live; use --lab model"
     if plan.fix is None or plan.fix.name == "none":
         return
     if plan.fix.name not in APPLIED:

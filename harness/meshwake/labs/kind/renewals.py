@@ -1,9 +1,10 @@
-"""Predicts from outside when certificates will be renewed: from what ztunnel holds, and from the
-clocks at its start.
+"""Predicts from outside when certificates will be renewed: from what a process holds, and from the
+clocks of its node.
 
-The rule is the same in every release: the middle of the certificate's validity, converted to the
-monotonic clock with the one pair of clocks that ztunnel read when it started. In time lapse world
-time must not leap over such a moment, nor leave it before the new certificate is there.
+ztunnel's rule is the same in every release: the middle of the certificate's validity, converted to
+the monotonic clock with the one pair of clocks that it read when it started. A gateway's pilot-agent
+reads its clocks again at each issue (ztunnel/renewal.py). In time lapse world time must not leap over
+such a moment, nor leave it before the new certificate is there.
 """
 
 from __future__ import annotations
@@ -14,17 +15,24 @@ from dataclasses import dataclass
 from meshwake.cluster.observe import Held
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_S
-from meshwake.ztunnel.renewal import renewal_due_wall_ns
+from meshwake.labs.backend import MeshProcess
+from meshwake.ztunnel.renewal import agent_waits_ns, renewal_due_wall_ns
 
 
 @dataclass
 class _Identity:
-    """The node of an identity, the clocks when its ztunnel started, and the certificate that is
-    held for it (None: not known yet)."""
+    """The process of an identity, the clocks from which its renewal is counted (ztunnel: those at
+    its start; a gateway: those at the issue), and the certificate that is held for it (None: not
+    known yet)."""
 
-    node: str
+    process: MeshProcess
     base: ClockReading
     held: Held | None = None
+
+    @property
+    def node(self) -> str:
+        """On which it lives."""
+        return self.process.node
 
     @property
     def due_monotonic_ns(self) -> int | None:
@@ -33,9 +41,10 @@ class _Identity:
         held = self.held
         if held is None or held.not_before_wall_s is None or held.not_after_wall_s is None:
             return None
-        planned_ns = renewal_due_wall_ns(
-            held.not_before_wall_s * NS_PER_S, held.not_after_wall_s * NS_PER_S
-        )
+        not_after_ns = held.not_after_wall_s * NS_PER_S
+        if self.process.kind == "proxy":
+            return self.base.monotonic_ns + agent_waits_ns(not_after_ns - self.base.wall_ns)
+        planned_ns = renewal_due_wall_ns(held.not_before_wall_s * NS_PER_S, not_after_ns)
         return self.base.monotonic_ns + planned_ns - self.base.wall_ns
 
 
@@ -46,14 +55,17 @@ class Renewals:
         self._clocks = clocks
         self._identities: dict[str, _Identity] = {}
 
-    def started(self, node: str, identities: Collection[str], clocks: ClockReading) -> None:
-        """A ztunnel that serves `identities` started at these clocks of its node."""
-        for identity in identities:
-            self._identities[identity] = _Identity(node, clocks)
+    def started(self, process: MeshProcess, clocks: ClockReading) -> None:
+        """`process` started at these clocks of its node."""
+        for identity in process.identities:
+            self._identities[identity] = _Identity(process, clocks)
 
-    def holds(self, identity: str, held: Held) -> None:
-        """What its ztunnel's /config_dump shows for `identity`."""
-        self._identities[identity].held = held
+    def holds(self, identity: str, held: Held, clocks: ClockReading) -> None:
+        """What its process shows for `identity`; `clocks` of its node when that was issued."""
+        each = self._identities[identity]
+        each.held = held
+        if each.process.kind == "proxy":
+            each.base = clocks
 
     def overdue(self, asleep: Collection[str]) -> dict[str, str]:
         """Certificates that should have arrived and have not, on nodes that are awake: identity ->

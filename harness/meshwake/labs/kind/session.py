@@ -23,7 +23,7 @@ from typing import Any, Protocol
 
 from meshwake.clocks.movers.base import NoProgramToRead
 from meshwake.clocks.virtual import NodeClock, clocks_of
-from meshwake.cluster.observe import Seen, Ztunnels, istiod_nodes
+from meshwake.cluster.observe import Gateways, Seen, SeenCertificates, Ztunnels, istiod_nodes
 from meshwake.cluster.real_time import NodeClocks, RealTime, WorldTime
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_S, seconds
@@ -31,6 +31,7 @@ from meshwake.core.errors import HarnessFault, SubjectFailed
 from meshwake.core.history import HISTORY_FORMAT, Recorder
 from meshwake.core.plan import Plan
 from meshwake.kubernetes.api import Kubernetes, LocalFailure, Pod, Unreachable
+from meshwake.labs.backend import MeshProcess
 from meshwake.labs.kind.pace import TICK_S, LapsePace, Pace, RealTimePace, TimeSkipper
 from meshwake.labs.kind.renewals import Renewals
 from meshwake.labs.kind.reorder_buffer import HELD_BACK_NS, ReorderBuffer
@@ -84,7 +85,7 @@ class Observation:
 
 @dataclass(frozen=True)
 class Setting:
-    """What a session works with. `routes` are the plan's pairs first; `clients` by source."""
+    """What a session works with. `routes` are the plan's pairs first; `clients` by identity."""
 
     plan: Plan
     kubernetes: Kubernetes
@@ -115,12 +116,16 @@ class FaultsOfRun(Protocol):
 
 
 class Session:
-    """World time begins when this is made: every ztunnel has started, every workload is ready."""
+    """World time begins when this is made: every ztunnel and gateway has started, every workload is
+    ready. A ztunnel has the name of its node, a gateway that of the plan."""
 
     def __init__(self, setting: Setting, clocks_source: Any, recorder: Recorder) -> None:
         self.setting, self.plan = setting, setting.plan
         self.events = ReorderBuffer(recorder)
-        self.ztunnels = Ztunnels(setting.kubernetes, setting.node_names, self.plan.backdate_s)
+        self.ztunnels = Ztunnels(setting.kubernetes, setting.node_names)
+        self._gateways = Gateways(setting.kubernetes, self.plan.gateways)
+        self._certificates = SeenCertificates(self.plan.backdate_s)
+        self._processes = {process.name: process for process in _processes_of(self.plan)}
         self._identities = {node.name: node.identities for node in self.plan.nodes}
         pods = self._first_pods()
         already_ns = 0 if setting.skips is None else self._since_first_issue_ns(clocks_source, pods)
@@ -141,7 +146,7 @@ class Session:
         self.failure_seen = False  # since the logs were read last
         self.disturbed_world_ns = 0  # when clocks were moved, or a ztunnel started, last
         self.renewals = Renewals(lambda node: self.clocks.at(node, self.world.now_ns))
-        self._nodes_without_ztunnel: frozenset[str] = frozenset()
+        self._missing: frozenset[str] = frozenset()
         self.pace = self._pace()
         self._connections = ConnectionProbe(setting.kubernetes, setting.clients)
         self._pending: list[tuple[Future[Any], Callable[[Any], None]]] = []
@@ -164,13 +169,16 @@ class Session:
         return self.setting.real
 
     def _first_pods(self) -> dict[str, Pod]:
-        pods = self.ztunnels.pods()
-        without = [node for node in self._identities if node not in pods]
-        if without:
-            raise SubjectFailed(
-                f"no ready ztunnel runs on {', '.join(without)}; see the pods of istio-system"
-            )
+        pods = self._pods()
+        missing = [process for name, process in self._processes.items() if name not in pods]
+        if missing:
+            names = ", ".join(_in_words(process) for process in missing)
+            raise SubjectFailed(f"{names}: no pod runs; see kubectl get pods --all-namespaces")
         return pods
+
+    def _pods(self) -> dict[str, Pod]:
+        """process -> its pod, of those that run. Raises Unreachable."""
+        return {**self.ztunnels.pods(), **self._gateways.pods()}
 
     def _since_first_issue_ns(self, clocks_source: Any, pods: Mapping[str, Pod]) -> int:
         """How long ago the first certificate of the run was issued. Clocks have not been moved
@@ -207,8 +215,8 @@ class Session:
     def _begin(self) -> None:
         data = {"lab": "kind", "version": self.plan.version, "subject": dict(self.setting.subject)}
         self.events.add(0, "run_started", None, None, format=HISTORY_FORMAT, **data)
-        for node in self._identities:
-            self._record_started(node, 0, "start")
+        for name in self._processes:
+            self._record_started(name, 0, "start")
         self._on_istiod_nodes(_or_error(lambda: istiod_nodes(self.setting.kubernetes))())
         self._look()
         self._collect(wait_s=PENDING_WITHIN_S)
@@ -235,9 +243,9 @@ class Session:
         """See PacedSession."""
         return self.asleep >= self._identities.keys()
 
-    def nodes_without_ztunnel(self) -> frozenset[str]:
+    def missing_processes(self) -> frozenset[str]:
         """See PacedSession."""
-        return self._nodes_without_ztunnel
+        return self._missing
 
     def next_attempt_world_ns(self) -> int | None:
         """See PacedSession."""
@@ -251,7 +259,7 @@ class Session:
 
     def poll_pods(self) -> None:
         """See PacedSession."""
-        self._start(_or_error(self.ztunnels.pods), self._on_pods)
+        self._start(_or_error(self._pods), self._on_pods)
         self._collect(wait_s=PENDING_WITHIN_S)
 
     def poll_logs(self) -> None:
@@ -351,10 +359,14 @@ class Session:
 
     def _attempt_route(self, route: Route) -> None:
         world_ns = self.world.now_ns
-        ends = (route.source, route.destination)
-        asleep = [
-            node for node in self.asleep if any(end in self._identities[node] for end in ends)
-        ]
+        ends = {route.source, route.destination}
+        asleep = sorted(
+            {
+                process.node
+                for process in self._processes.values()
+                if process.node in self.asleep and ends & {*process.identities}
+            }
+        )
 
         def finish(result: Attempt) -> None:
             node = self.plan.node_of(route.source)
@@ -411,70 +423,77 @@ class Session:
             self._unreachable_since_ns.pop(what, None)
 
     def _poll_ztunnels(self) -> None:
-        self._start(_or_error(self.ztunnels.pods), self._on_pods)
-        for node, pod in self._running.items():
-            if node not in self.asleep:
-                self._poll_ztunnel(node, pod)
+        self._start(_or_error(self._pods), self._on_pods)
+        for name, pod in self._running.items():
+            process = self._processes[name]
+            if process.node not in self.asleep:
+                self._poll_process(process, pod)
 
-    def _poll_ztunnel(self, node: str, pod: Pod) -> None:
-        identities = self._identities[node]
-
+    def _poll_process(self, process: MeshProcess, pod: Pod) -> None:
         def finish(seen: Seen | Unreachable) -> None:
-            if self._running.get(node) != pod:
+            if self._running.get(process.name) != pod:
                 return
-            # A ztunnel that does not answer may be terminating: then the list of pods says so.
+            # One that does not answer may be terminating: then the list of pods says so.
             self._track_reachability(
-                f"ztunnel of node {node}", seen if isinstance(seen, Unreachable) else None
+                _in_words(process), seen if isinstance(seen, Unreachable) else None
             )
             if isinstance(seen, Seen):
-                self._on_ztunnel_state(seen)
+                self._on_certificates(seen)
 
-        self._start(_or_error(lambda: self.ztunnels.look(node, pod, identities)), finish)
+        self._start(_or_error(lambda: self._look_at(process, pod)), finish)
+
+    def _look_at(self, process: MeshProcess, pod: Pod) -> Seen:
+        if process.kind == "proxy":
+            return self._gateways.look(process.name, pod)
+        return self.ztunnels.look(process.name, pod, process.identities)
 
     def _on_pods(self, pods: dict[str, Pod] | Unreachable) -> None:
         self._track_reachability("the API server", pods if isinstance(pods, Unreachable) else None)
         if isinstance(pods, Unreachable):
             return
-        self._nodes_without_ztunnel = frozenset(self._identities.keys() - pods.keys())
-        for node, pod in pods.items():
-            if node in self._identities and pod.process != self._running[node].process:
-                self._replaced(node, pod)
+        missing = [process for name, process in self._processes.items() if name not in pods]
+        self._missing = frozenset(map(_in_words, missing))
+        for name, pod in pods.items():
+            if pod.process != self._running[name].process:
+                self._replaced(name, pod)
 
-    def _replaced(self, node: str, pod: Pod) -> None:
-        """Record that a new ztunnel is ready, and that the old one ended before it."""
-        world_ns = self.world.now_ns
+    def _replaced(self, name: str, pod: Pod) -> None:
+        """Record that a new process is ready, and that the old one ended before it."""
+        process, world_ns = self._processes[name], self.world.now_ns
         cause = self.cause or (self.plan.fix.name if self.plan.fix else "by itself")
-        old, self._running[node] = self._running[node], pod
+        old, self._running[name] = self._running[name], pod
         self.events.add(
             world_ns,
-            "ztunnel_stopped",
-            node,
-            self.clocks.at(node, world_ns),
+            f"{process.kind}_stopped",
+            process.node,
+            self.clocks.at(process.node, world_ns),
             process=old.process,
             cause=cause,
         )
-        self.ztunnels.forget(self._identities[node])
-        self._record_started(node, world_ns, cause)
+        self._certificates.forget(process.identities)
+        self._record_started(name, world_ns, cause)
 
     def process_of(self, node: str) -> Pod:
         """The ztunnel on `node` of the plan that was seen last."""
         return self._running[node]
 
-    def _record_started(self, node: str, world_ns: int, cause: str) -> None:
-        identities = self._identities[node]
-        self.renewals.started(node, identities, self.clocks.at(node, world_ns))
+    def _record_started(self, name: str, world_ns: int, cause: str) -> None:
+        process = self._processes[name]
+        node, identities = process.node, process.identities
+        clocks = self.clocks.at(node, world_ns)
+        self.renewals.started(process, clocks)
         self.disturbed_world_ns = world_ns
         data = {
-            "process": self._running[node].process,
+            "process": self._running[name].process,
             "identities": list(identities),
             "cause": cause,
         }
-        self.events.add(world_ns, "ztunnel_started", node, self.clocks.at(node, world_ns), **data)
+        self.events.add(world_ns, f"{process.kind}_started", node, clocks, **data)
         self._probes.ztunnel_started(identities, world_ns)
 
-    def _on_ztunnel_state(self, seen: Seen) -> None:
+    def _on_certificates(self, seen: Seen) -> None:
         world_ns, node = self.world.now_ns, seen.node
-        issued, states = self.ztunnels.changes(
+        issued, states = self._certificates.changes(
             seen, world_ns, self.authority_clocks(world_ns).wall_ns
         )
         for new in issued:
@@ -492,14 +511,14 @@ class Session:
             )
         at_ns = {new.identity: new.world_ns for new in issued}
         for identity, held in states:
-            self.renewals.holds(identity, held)
             when_ns = at_ns.get(identity, world_ns)
+            clocks = self.clocks.at(node, when_ns)
+            self.renewals.holds(identity, held, clocks)
             data = {
                 "state": held.state,
                 "serial": held.serial,
                 "not_after_wall_s": held.not_after_wall_s,
             }
-            clocks = self.clocks.at(node, when_ns)
             self.events.add(when_ns, "certificate_state", node, clocks, identity=identity, **data)
 
     def _on_istiod_nodes(self, nodes: tuple[str, ...] | Unreachable) -> None:
@@ -555,6 +574,21 @@ class Session:
             return
         clocks = None if one.node is None else self.clocks.at(one.node, world_ns)
         self.events.add(world_ns, one.kind, one.node, clocks, **one.data)
+
+
+def _processes_of(plan: Plan) -> list[MeshProcess]:
+    ztunnels = [MeshProcess(node.name, node.name, node.identities) for node in plan.nodes]
+    gateways = [
+        MeshProcess(gateway.name, gateway.node, (gateway.identity,), "proxy")
+        for gateway in plan.gateways
+    ]
+    return ztunnels + gateways
+
+
+def _in_words(process: MeshProcess) -> str:
+    if process.kind == "proxy":
+        return f"gateway {process.name}"
+    return f"ztunnel of node {process.node}"
 
 
 def _or_error(work: Callable[[], Any]) -> Callable[[], Any]:

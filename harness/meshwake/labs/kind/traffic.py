@@ -35,19 +35,26 @@ _NOT_ATTEMPTED = (2, 126, 127)
 
 @dataclass(frozen=True)
 class Route:
-    """Who connects to what: `source` and `destination` as the history calls them, `via` None for
-    pod to pod."""
+    """Who connects to what: `source` and `destination` as the history calls them, `via` None for a
+    pair of the plan. `requested_by`: the identity in whose pod the request is made, where that is
+    not the source (a gateway connects when it receives a request)."""
 
     source: str
     destination: str
     url: str
     headers: tuple[str, ...] = ()
     via: str | None = None
+    requested_by: str | None = None
+
+    @property
+    def client(self) -> str:
+        """The identity in whose pod the request is made."""
+        return self.requested_by or self.source
 
 
 @dataclass(frozen=True)
 class Client:
-    """Where a source's connections start."""
+    """The pod in which an identity's requests are made."""
 
     namespace: str
     labels: Mapping[str, str]
@@ -92,10 +99,10 @@ class ConnectionProbe:
             self._close_shell(route)
 
     def _begin(self, route: Route) -> Conversation:
-        client = self._clients[route.source]
+        client = self._clients[route.client]
         pods = [pod for pod in self._kubernetes.pods(client.namespace, client.labels) if pod.ready]
         if not pods:
-            raise Unreachable(f"no pod of {route.source} is ready")
+            raise Unreachable(f"no pod of {route.client} is ready")
         self._shells[route] = self._kubernetes.converse(pods[0], client.container, _SHELL)
         return self._shells[route]
 
@@ -117,12 +124,12 @@ class ConnectionProbe:
         error, _, status = output.strip().rpartition(" ")
         if not code.isdecimal():
             raise Unreachable(
-                f"unexpected answer from the shell of {route.source}: {code} {output[:200]}"
+                f"unexpected answer from the shell of {route.client}: {code} {output[:200]}"
             )
         if int(code) in _NOT_ATTEMPTED:
             return Attempt(
                 made=False,
-                error=f"curl of {route.source} ended with {code}: {output.strip()[:200]}",
+                error=f"curl of {route.client} ended with {code}: {output.strip()[:200]}",
             )
         if int(code):
             return Attempt(made=True, error=error.strip() or f"curl ended with {code}")

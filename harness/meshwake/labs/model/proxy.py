@@ -1,12 +1,15 @@
 """A gateway or waypoint: an Envoy, and the pilot-agent that renews its certificate.
 
-From istio security/pkg/nodeagent/cache/secretcache.go, pkg/queue/delay.go, the same from 1.18 to
-1.31: at each issue the agent works out by the wall clock how long half of the certificate's life
-still is, and waits that long on the monotonic clock. So it is late once after a sleep, and right
-again from the next issue on. ztunnel stays late until it restarts; the agent does not. Envoy keeps
-the old secret while a renewal fails and presents it to every peer, expired or not. The agent's
-stream is opened again with a backoff, of which only the bound is modelled; the spread of one
-percent (1.24 and newer) is not.
+From istio security/pkg/nodeagent/cache/secretcache.go (rotateTime), pkg/queue/delay.go, the same
+from 1.18 to 1.31: at each issue the agent reads its wall clock, takes half of the time until
+notAfter, and waits that long on the monotonic clock. So it is late once after a sleep, and right
+again from the next issue on. ztunnel stays late until it restarts; the agent does not. What counts
+is how long the certificate is still valid by the agent's own wall clock, not which lifetime was
+requested: where that clock is ahead of istiod's by an hour, the wait is half an hour shorter.
+
+Envoy keeps the old secret while a renewal fails and presents it to every peer, expired or not. The
+agent's stream is opened again with a backoff, of which only the bound is modelled; the spread of
+one percent (1.24 and newer) is not.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from meshwake.core.durations import NS_PER_S
 from meshwake.labs.model.authority import Answer
 from meshwake.labs.model.timing import Due
 from meshwake.labs.model.ztunnel import INITIALIZING, IdentityState
+from meshwake.ztunnel.renewal import agent_waits_ns
 
 RETRY_AFTER_NS = 30 * NS_PER_S
 
@@ -49,8 +53,8 @@ class Proxy:
         if answer.certificate is None:
             return Due(now.monotonic_ns + RETRY_AFTER_NS)
         self.states[identity] = IdentityState("Available", answer.certificate)
-        lives_ns = answer.certificate.not_after_wall_s * NS_PER_S - now.wall_ns
-        return Due(now.monotonic_ns + max(lives_ns - self.requested_lifetime_s * NS_PER_S // 2, 0))
+        valid_for_ns = answer.certificate.not_after_wall_s * NS_PER_S - now.wall_ns
+        return Due(now.monotonic_ns + agent_waits_ns(valid_for_ns))
 
     def forget(self, identity: str, now: ClockReading) -> None:
         """Never called: a gateway is its own application."""

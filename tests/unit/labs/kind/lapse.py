@@ -76,8 +76,8 @@ class SimulatedLapse(LapseMover):
             skipped_ns = getattr(self, "_skipped_ns", 0) - self._fell_asleep_ns[node][1]
             back_ns = {"suspend": (0, 1, 0), "pause": (1, 1, 1), "freeze": (0, 0, 0)}[kind]
             _move(clock, ClockReading(*(skipped_ns - lasts_ns * each for each in back_ns)))
-            stood = self._stand.pop(node)
-            assert self.cluster.reading(node).monotonic_ns >= stood.monotonic_ns, (
+            slept_at = self._stand.pop(node)
+            assert self.cluster.reading(node).monotonic_ns >= slept_at.monotonic_ns, (
                 "its monotonic clock went back"
             )
             self.cluster.stopped.discard(node)
@@ -94,12 +94,15 @@ def _move(clock: Clock, by: ClockReading) -> None:
     clock.boottime_ns += by.boottime_ns
 
 
-def lapsed(of: Plan, **about: Any) -> tuple[History, SimulatedLapse]:
-    """The history of `of` with idle time skipped, and who skipped it. Every node has clocks of its
-    own."""
-    clocks = {node.name: Clock() for node in of.nodes}
-    cluster = cluster_of(of, clocks=clocks, **about)
-    mover, recorder = SimulatedLapse(cluster), Recorder()
+def lapsed(
+    of: Plan, mover: SimulatedLapse | None = None, **about: Any
+) -> tuple[History, SimulatedLapse]:
+    """The history of `of` with idle time skipped, and the mover that skipped it: `mover`, or one of
+    a new cluster in which every node has clocks of its own."""
+    if mover is None:
+        clocks = {node.name: Clock() for node in of.nodes}
+        mover = SimulatedLapse(cluster_of(of, clocks=clocks, **about))
+    cluster, recorder = mover.cluster, Recorder()
     nodes = {cluster.node_names[node.name]: (node.name, node.identities) for node in of.nodes}
     setting = setting_of(of, cluster, watchers=(ZtunnelLogs(cluster, nodes),), skips=mover)
     session = Session(setting, mover, recorder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from meshwake.checks import judge
+from meshwake.cluster.stack.gateways import DESTINATION_HEADER, gateway_url
 from meshwake.core.history import History, Recorder
 from meshwake.core.outcome import Verdict
 from meshwake.core.plan import Plan
@@ -70,13 +71,12 @@ def cluster_of(of: Plan, **about: Any) -> SimulatedCluster:
 
 
 def setting_of(of: Plan, cluster: SimulatedCluster, **about: Any) -> Setting:
-    routes = tuple(
-        Route(*pair, url=f"http://{'.'.join(reversed(pair[1].split('/')))}:8080/")
-        for pair in of.pairs
-    )
+    routes = tuple(_route(of, *pair) for pair in of.pairs)
     clients = {
-        source: Client(source.split("/")[0], {"app": source.split("/")[1]}, "client")
-        for source, _ in of.pairs
+        route.client: Client(
+            route.client.split("/")[0], {"app": route.client.split("/")[1]}, "client"
+        )
+        for route in routes
     }
     return Setting(
         plan=of,
@@ -89,6 +89,15 @@ def setting_of(of: Plan, cluster: SimulatedCluster, **about: Any) -> Setting:
         subject={"kind": "simulated"},
         **about,
     )
+
+
+def _route(of: Plan, source: str, destination: str) -> Route:
+    for gateway in of.gateways:
+        if gateway.identity == source:
+            headers = (f"{DESTINATION_HEADER}: {destination}",)
+            url = gateway_url(gateway)
+            return Route(source, destination, url, headers, requested_by=destination)
+    return Route(source, destination, f"http://{'.'.join(reversed(destination.split('/')))}:8080/")
 
 
 def run(

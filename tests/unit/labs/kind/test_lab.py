@@ -85,6 +85,9 @@ class SimulatedEnvironment:
             for identity in node.identities
         )
 
+    def gateways(self, plan: Plan, node_names: Mapping[str, str]) -> tuple[Any, Any]:
+        return (), ()
+
     def looked_at(
         self, plan: Plan, place: Place, kubernetes: Kubernetes, node_names: Mapping[str, str]
     ) -> LookedAt:

@@ -9,6 +9,7 @@ from meshwake.cluster.observe import Held
 from meshwake.cluster.real_time import WorldTime
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_S
+from meshwake.labs.backend import MeshProcess
 from meshwake.labs.kind.pace import (
     BEFORE_RENEWAL_NS,
     CERTIFICATE_TIMEOUT_S,
@@ -39,13 +40,13 @@ class Quiet:
         self.renewals = Renewals(
             lambda node: ClockReading(*(each + self.world.now_ns for each in START))
         )
-        self.renewals.started("vm", ("default/client",), START)
+        self.renewals.started(MeshProcess("vm", "vm", ("default/client",)), START)
         self.issue(0)
 
     def issue(self, at_ns: int) -> None:
         begins_s = START.wall_ns // NS_PER_S + at_ns // NS_PER_S - 120
         self.renewals.holds(
-            "default/client", Held("Available", "1", begins_s, begins_s + 120 + 86_400)
+            "default/client", Held("Available", "1", begins_s, begins_s + 120 + 86_400), START
         )
 
     @property
@@ -61,7 +62,7 @@ class Quiet:
     def all_asleep(self) -> bool:
         return self.asleep == {"vm"}
 
-    def nodes_without_ztunnel(self) -> frozenset[str]:
+    def missing_processes(self) -> frozenset[str]:
         return self.gone
 
     def next_attempt_world_ns(self) -> int | None:

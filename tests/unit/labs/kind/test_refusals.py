@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
+from meshwake.core.errors import HarnessFault
+from meshwake.core.faults import CLOCK_FAULTS, SERVICE_FAULTS
 from meshwake.core.plan import Plan, PlannedCluster
+from meshwake.labs.kind.faults import Faults
 from meshwake.labs.kind.refusals import refusals
+from meshwake.labs.kind.session import Session
 
 from tests.unit.labs.kind.runs import TWO_NODES, plan, plan_of
 
@@ -73,3 +78,18 @@ def test_each_by_name(of: Plan, said: str) -> None:
 def test_what_was_made_for_it_is_not_refused(name: str) -> None:
     """With the numbers of [real_time]."""
     assert refusals(plan_of(name)) == []
+
+
+@pytest.mark.parametrize("kind", [*CLOCK_FAULTS, *SERVICE_FAULTS])
+def test_a_kind_of_fault_is_either_carried_out_or_refused(kind: str) -> None:
+    """Never both, never neither, for every kind that a scenario can have (docs/adr/0009)."""
+    of = on(fault("freeze"))
+    faults = [each.model_copy(update={"kind": kind}) for each in of.faults]
+    of = of.model_copy(update={"faults": faults})
+    unused = cast("Any", None)
+    try:
+        Faults(cast("Session", SimpleNamespace(plan=of)), unused, unused)
+    except HarnessFault:
+        assert refusals(of)
+    else:
+        assert refusals(of) == []

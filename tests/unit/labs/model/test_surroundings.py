@@ -38,6 +38,24 @@ def test_nights_of_eight_hours_do_a_gateway_no_harm() -> None:
     assert max(later - earlier for earlier, later in pairwise(gaps)) <= 24 * HOUR_S
 
 
+@pytest.mark.parametrize(
+    ("fault", "waits_h"),
+    [
+        # Two hours ahead: the certificate is valid for 26 h by the clock of the gateway.
+        ('kind = "ca_clock"\nby = "2h"', 13),
+        ('kind = "ca_clock"\nby = "-2h"', 11),
+        # 12 h where 24 h were requested: not at once, which would be a request without a pause.
+        ('kind = "ca_lifetime"\nlifetime = "12h"', 6),
+    ],
+)
+def test_a_gateway_waits_half_of_what_its_own_clock_says_is_left(fault: str, waits_h: int) -> None:
+    """rotateTime of pilot-agent at 1.18.0 to 1.31.0-rc.0: half of notAfter minus now."""
+    at = gateway_issues(f'\n[[fault]]\nat = "6h"\nlasts = "3d"\n{fault}\n', duration="2d")
+    gaps = [later - earlier for earlier, later in pairwise(at)]
+    assert gaps[0] == 12 * HOUR_S
+    assert set(gaps[1:]) == {waits_h * HOUR_S}
+
+
 def test_a_gateway_keeps_its_certificate_while_the_authority_is_away() -> None:
     history = run(
         plan(GATEWAY + '\n[[fault]]\nkind = "ca_outage"\nat = "11h"\nlasts = "3h"\n', duration="2d")
