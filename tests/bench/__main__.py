@@ -48,6 +48,8 @@ def parts() -> Iterator[tuple[str, ...]]:
     if cached:
         yield ("corpus", cached[0])
         yield ("machine", cached[0])
+    if os.environ.get("MESHWAKE_TEST_CLUSTER"):
+        yield ("cluster",)
 
 
 def machine() -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 from meshwake.cli.app import app
+from meshwake.ztunnel.binaries import cache_dir
 from typer.testing import CliRunner
 
 from tests.support.paths import REPOSITORY
@@ -26,6 +27,7 @@ SCRIPTS = tuple(
         "nightly-binaries",
         "nightly-machine",
         "nightly-engine",
+        "release-guard",
         "release-wheel",
         "release-notes",
     )
@@ -125,10 +127,10 @@ def test_a_release_is_attested_and_has_no_token() -> None:
     """What is published has a record of where it was built; PyPI is reached by trusted publishing."""
     jobs = read("release")["jobs"]
     for name in ("images", "pypi"):
-        uses = [step["uses"].partition("@")[0] for step in jobs[name]["steps"]]
+        uses = [step.get("uses", "").partition("@")[0] for step in jobs[name]["steps"]]
         assert "actions/attest-build-provenance" in uses
         assert jobs[name]["permissions"]["id-token"] == "write"
-    (publish,) = [step for step in jobs["pypi"]["steps"] if "pypi-publish" in step["uses"]]
+    (publish,) = [step for step in jobs["pypi"]["steps"] if "pypi-publish" in step.get("uses", "")]
     assert "with" not in publish  # neither user nor password
     text = (REPOSITORY / ".github/workflows/release.yml").read_text(encoding="utf-8")
     assert set(re.findall(r"secrets\.(\w+)", text)) <= {"GITHUB_TOKEN"}
@@ -141,6 +143,40 @@ def test_images_of_a_release_are_built_as_their_files_say() -> None:
         assert re.search(
             rf"docker build -f {re.escape(image['file'])} .* harness$", text, re.MULTILINE
         )
+
+
+def test_a_release_names_the_image_of_the_guard_by_its_digest(tmp_path: Path) -> None:
+    """In the manifest that users apply, and so in the chart and in the wheel; what is not an image
+    with a digest is refused."""
+    helm = shutil.which("helm", path=f"{cache_dir() / 'tools' / 'bin'}:{os.environ['PATH']}")
+    if helm is None:
+        pytest.skip("no helm (make tools)")
+    for name in (".github", "clusters/fixes/wake-guard"):
+        shutil.copytree(REPOSITORY / name, tmp_path / name)
+    image = f"ghcr.io/owner/meshwake/wake-guard:v7.0.0@sha256:{'a' * 64}"
+    environment = {**os.environ, "PATH": f"{Path(helm).parent}:{os.environ['PATH']}"}
+
+    def released(image: str) -> subprocess.CompletedProcess[str]:
+        command = [str(tmp_path / ".github" / "release-guard"), "out", image]
+        return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+
+    refused = released(image.partition("@")[0])
+    assert (
+        refused.returncode == 1
+        and "expected an image with its tag and its digest" in refused.stderr
+    )
+    assert released(image).returncode == 0
+    *_, daemon_set = yaml.safe_load_all((tmp_path / "out" / "wake-guard.yaml").read_text())
+    (container,) = daemon_set["spec"]["template"]["spec"]["containers"]
+    assert container["image"] == image
+    (chart,) = (tmp_path / "out").glob("wake-guard-*.tgz")
+    rendered = subprocess.run(
+        [helm, "template", "x", str(chart), "--kube-version=1.34.0"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert f"image: {image}" in rendered.stdout
 
 
 def release_notes(version: str) -> subprocess.CompletedProcess[str]:

@@ -23,6 +23,7 @@ from meshwake.analysis.forecast_files import (
     started_in,
 )
 from meshwake.core.errors import LabUnavailable
+from meshwake.guard import names as guard_names
 from meshwake.kubernetes.api import Kubernetes, Pod, Refused, Unreachable
 from meshwake.kubernetes.ztunnels import find_ztunnels
 from meshwake.ztunnel.names import PROXY_CONTAINER
@@ -30,7 +31,6 @@ from meshwake.ztunnel.ports import ADMIN_PORT, CONFIG_DUMP_PATH, METRICS_PATH
 
 _Answer = TypeVar("_Answer")
 ANSWER_WITHIN_S = 10.0
-GUARD_NAMESPACE, GUARD_LABELS, GUARD_PORT = "meshwake-guard", {"app": "wake-guard"}, 15099
 # In its container ztunnel is process 1. The wall clock is read first, next to the others.
 LOOK = "echo wall $(date +%s.%N); echo uptime $(cat /proc/uptime); echo stat $(cat /proc/1/stat)"
 
@@ -84,9 +84,9 @@ def _measured_ns(kubernetes: Kubernetes, guard: Pod | None, pod: Pod) -> int | N
     if guard is None:
         return None
     try:
-        page = kubernetes.get(guard, GUARD_PORT, METRICS_PATH, ANSWER_WITHIN_S).decode(
-            errors="replace"
-        )
+        page = kubernetes.get(
+            guard, guard_names.METRICS_PORT, METRICS_PATH, ANSWER_WITHIN_S
+        ).decode(errors="replace")
         return drift_in_metrics(page, pod.name)
     except (Unreachable, Refused, ValueError):
         return None
@@ -95,7 +95,7 @@ def _measured_ns(kubernetes: Kubernetes, guard: Pod | None, pod: Pod) -> int | N
 def _guards(kubernetes: Kubernetes) -> list[Pod]:
     """Wake guards, where there are any that we may list."""
     try:
-        return kubernetes.pods(GUARD_NAMESPACE, GUARD_LABELS)
+        return kubernetes.pods(guard_names.NAMESPACE, guard_names.LABELS)
     except (Unreachable, Refused):
         return []
 

@@ -25,7 +25,12 @@ from meshwake.analysis.forecast import (
     forecast_node,
 )
 from meshwake.analysis.forecast_files import read_nodes
-from meshwake.cli.options import JsonOption
+from meshwake.cli.options import (
+    ContextOption,
+    JsonOption,
+    KubeconfigOption,
+    ZtunnelNamespaceOption,
+)
 from meshwake.cli.output import Ended, print_json, print_text
 from meshwake.core.durations import NS_PER_S, format_duration, parse_option_ns, seconds
 from meshwake.core.errors import BadInput, ExitCode
@@ -51,18 +56,9 @@ def forecast(
             "--from", metavar="DIR", help="What was saved from a cluster (docs/forecast.md)."
         ),
     ] = None,
-    kubeconfig: Annotated[
-        Path | None, typer.Option("--kubeconfig", metavar="PATH", help="A live cluster.")
-    ] = None,
-    context: Annotated[
-        str | None, typer.Option("--context", help="Its context; without it the current one.")
-    ] = None,
-    namespace: Annotated[
-        str | None,
-        typer.Option(
-            "--namespace", "-n", metavar="NAME", help="Where ztunnel is; found without it."
-        ),
-    ] = None,
+    kubeconfig: KubeconfigOption = None,
+    context: ContextOption = None,
+    namespace: ZtunnelNamespaceOption = None,
     sleep: Annotated[
         str | None, typer.Option("--sleep", metavar="9h", help="What if it falls asleep now?")
     ] = None,

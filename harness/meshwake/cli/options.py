@@ -30,6 +30,15 @@ DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="Print what would be done, and change nothing.")
 ]
 LabOption = Annotated[str, _declared("lab")]
+ClusterNameOption = Annotated[str | None, _declared("name")]
+KubeconfigOption = Annotated[Path | None, _declared("kubeconfig")]
+ContextOption = Annotated[
+    str | None, _declared("context", help="Its context; without it the current one.")
+]
+ZtunnelNamespaceOption = Annotated[
+    str | None,
+    typer.Option("--namespace", "-n", metavar="NAME", help="Where ztunnel is; found without it."),
+]
 SeedOption = Annotated[int, _declared("seed")]
 ZtunnelOption = Annotated[Path | None, _declared("ztunnel")]
 OneVersionOption = Annotated[

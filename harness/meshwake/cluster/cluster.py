@@ -19,6 +19,7 @@ from meshwake.cluster.bring_up_context import BringUpContext, Dependencies, node
 from meshwake.cluster.docker import KIND_CLUSTER_LABEL, LOOK_LABEL, Engine
 from meshwake.cluster.failures import collect
 from meshwake.cluster.health import HealthFinding, examine
+from meshwake.cluster.helper_image import own_image_step
 from meshwake.cluster.observe import Running, running_versions
 from meshwake.cluster.real_time import SystemTime
 from meshwake.cluster.reset import restore_after_kill
@@ -130,6 +131,36 @@ def bring_up(
         finally:
             bringup.forget_kube()
     return _ours(state, choice, node_names(choice, pins))
+
+
+def provide_image(
+    cluster: Cluster,
+    image: OwnImage,
+    engine: Engine,
+    tools: Tools,
+    report: Callable[[Progress], None],
+) -> None:
+    """Builds an image of ours and puts it into every node of a cluster of ours, as a run does that
+    needs it. Raises StepFailed."""
+    assert cluster.choice is not None, "only a cluster of ours has a choice"
+    state = ClusterState.of(cluster.name)
+    with state.lock(f"the image of {image.what}"):
+        bringup = BringUpContext(
+            cluster.choice,
+            read_pins(),
+            engine,
+            tools,
+            state,
+            Dependencies(),
+            state.remembered_folder(None),
+        )
+        run_steps(
+            (own_image_step(image),),
+            bringup,
+            report,
+            lambda step, error: collect(bringup, step, error),
+            bringup.dependencies.real,
+        )
 
 
 def _forget_what_never_was(bringup: BringUpContext) -> None:

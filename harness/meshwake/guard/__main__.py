@@ -3,6 +3,9 @@
     --node NAME            the node it guards; $NODE_NAME without it
     --kubeconfig PATH      how it finds the cluster; without it as pods do
     --namespace NAME       where its Leases lie (meshwake-guard)
+    --ztunnel-namespace NAME    where ztunnel runs (istio-system)
+    --istiod-namespace NAME     where istiod runs (istio-system)
+    --gateway-namespace NAME    where gateways and waypoints run as well; may be repeated
     --metrics-port PORT    where Prometheus finds it (15099); 0: nowhere
     --period, --lead, --settle, --cooldown, --turn DURATION    see settings.py
     --turns NUMBER         so many nodes may restart at a time (1)
@@ -28,11 +31,13 @@ from pathlib import Path
 from meshwake.clocks.movers.own_clock import own_clocks
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.errors import BadInput, ExitCode, HarnessError, LabUnavailable
-from meshwake.guard.cluster import ClusterNode, Unreachable
+from meshwake.guard.cluster import ClusterNode, Places, Unreachable
 from meshwake.guard.guard import Guard
 from meshwake.guard.kubernetes import ThroughHttp
 from meshwake.guard.metrics import PrometheusMetrics, serve
+from meshwake.guard.names import METRICS_PORT, NAMESPACE
 from meshwake.guard.settings import Settings, parse_settings
+from meshwake.ztunnel.names import ISTIO_NAMESPACE
 
 CONNECTS_WITHIN_S = 2.0
 _SETTINGS = ("period", "lead", "settle", "cooldown", "turn", "turns")
@@ -45,8 +50,11 @@ def read_arguments(words: Sequence[str]) -> tuple[Namespace, Settings]:
     )
     parser.add_argument("--node", default=os.environ.get("NODE_NAME", ""))
     parser.add_argument("--kubeconfig", type=Path)
-    parser.add_argument("--namespace", default="meshwake-guard")
-    parser.add_argument("--metrics-port", type=int, default=15099)
+    parser.add_argument("--namespace", default=NAMESPACE)
+    parser.add_argument("--ztunnel-namespace", default=ISTIO_NAMESPACE)
+    parser.add_argument("--istiod-namespace", default=ISTIO_NAMESPACE)
+    parser.add_argument("--gateway-namespace", action="append", default=[])
+    parser.add_argument("--metrics-port", type=int, default=METRICS_PORT)
     parser.add_argument("--only-look", action="store_true")
     parser.add_argument("--once", action="store_true")
     for name in _SETTINGS:
@@ -101,7 +109,17 @@ def run(words: Sequence[str], ended: Ended) -> None:
                 f"--metrics-port {arguments.metrics_port}: {error.strerror}; 0 is none"
             ) from error
     node = ClusterNode(
-        arguments.node, api, own_clocks, _connects, _say, turn=settings.turn_of(arguments.node)
+        arguments.node,
+        api,
+        own_clocks,
+        _connects,
+        _say,
+        turn=settings.turn_of(arguments.node),
+        places=Places(
+            arguments.ztunnel_namespace,
+            arguments.istiod_namespace,
+            tuple(arguments.gateway_namespace),
+        ),
     )
     guard = Guard(node, settings, metrics, acts=not arguments.only_look)
     _say(f"{'looking at' if arguments.only_look else 'guarding'} node {arguments.node}: {settings}")

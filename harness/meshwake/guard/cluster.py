@@ -39,10 +39,25 @@ from meshwake.ztunnel.ports import (
     ISTIOD_PORT,
 )
 
-# Namespace (None: all) and label selector of the pods that matter.
-ZTUNNELS = (ISTIO_NAMESPACE, selector(ZTUNNEL_LABELS))
-GATEWAYS = (None, GATEWAY_LABEL)
-ISTIOD = (ISTIO_NAMESPACE, selector(ISTIOD_LABELS))
+ZTUNNELS, ISTIOD = selector(ZTUNNEL_LABELS), selector(ISTIOD_LABELS)
+FORBIDDEN = 403
+
+
+class Places(NamedTuple):
+    """The namespaces in which the guard looks; it needs rights in these and in no other. Gateways
+    and waypoints are looked for in ztunnel's namespace and in `gateways`."""
+
+    ztunnel: str = ISTIO_NAMESPACE
+    istiod: str = ISTIO_NAMESPACE
+    gateways: tuple[str, ...] = ()
+
+    @property
+    def with_gateways(self) -> tuple[str, ...]:
+        """Where gateways and waypoints are looked for, each namespace once."""
+        return tuple(dict.fromkeys([self.ztunnel, *self.gateways]))
+
+
+IN_ISTIO_SYSTEM = Places()
 
 
 class ApiPod(NamedTuple):
@@ -67,12 +82,20 @@ class Unreachable(HarnessFault):
     """The API server, or something behind it, gave no answer in time."""
 
 
+class Refused(Unreachable):
+    """The API server answered with `status`, a number of HTTP."""
+
+    def __init__(self, status: int, words: str) -> None:
+        super().__init__(words)
+        self.status = status
+
+
 class Api(Protocol):
     """The API server, with the guard's own rights. Everything raises Unreachable when there is no
     answer."""
 
-    def pods(self, namespace: str | None, labels: str, node: str | None) -> Sequence[ApiPod]:
-        """The pods with `labels`, of one node and namespace or of all, by name."""
+    def pods(self, namespace: str, labels: str, node: str | None) -> Sequence[ApiPod]:
+        """The pods of a namespace with `labels`, of one node or of all, by name."""
 
     def get_from_pod(self, pod: ApiPod, port: int, path: str) -> bytes:
         """What a pod answers on a port of its own localhost."""
@@ -89,7 +112,7 @@ class Api(Protocol):
 
 class ClusterNode:
     """See guard.Node. `connects` says whether an address takes connections; `say` is the guard's
-    log; `turn` is which of the Leases it takes."""
+    log; `turn` is which of the Leases it takes; `places` are the namespaces in which it looks."""
 
     def __init__(
         self,
@@ -100,8 +123,10 @@ class ClusterNode:
         say: Callable[[str], None],
         proc: Path = PROC,
         turn: int = 0,
+        places: Places = IN_ISTIO_SYSTEM,
     ) -> None:
         self.name, self._api, self._clocks, self._turn = name, api, clocks, turn
+        self._places = places
         self._connects, self._say, self._proc = connects, say, proc
         self._starts = Starts()
         self._witnessed = Witnessed()
@@ -116,14 +141,27 @@ class ClusterNode:
 
     def seen(self) -> Sequence[Seen]:
         """See guard.Node. Raises Unreachable when the API server cannot be reached at all."""
-        ztunnels = self._api.pods(*ZTUNNELS, self.name)
-        gateways = self._api.pods(*GATEWAYS, self.name)
+        ztunnels = self._api.pods(self._places.ztunnel, ZTUNNELS, self.name)
+        gateways = [
+            pod for namespace in self._places.with_gateways for pod in self._gateways_in(namespace)
+        ]
         running = filter(None, map(self._process_of, ztunnels))
         self._witnessed.look(self._now, set(running))
         self._pods = {pod.full_name: pod for pod in (*ztunnels, *gateways)}
         found = [self._ask(self._ztunnel, pod) for pod in ztunnels]
         found += [self._ask(self._proxy, pod) for pod in gateways]
         return list(filter(None, found))
+
+    def _gateways_in(self, namespace: str) -> Sequence[ApiPod]:
+        """A namespace whose Role is missing is left out, and logged: it must not keep the guard
+        from ztunnel. Raises Unreachable for every other failure."""
+        try:
+            return self._api.pods(namespace, GATEWAY_LABEL, self.name)
+        except Refused as error:
+            if error.status != FORBIDDEN:
+                raise
+            self._say(f"gateways in {namespace}: not looked at: {error}")
+            return ()
 
     def _ask(self, ask: Callable[[ApiPod], Seen | None], pod: ApiPod) -> Seen | None:
         try:
@@ -165,7 +203,7 @@ class ClusterNode:
         """See guard.Node: a pod of istiod is ready, and its signing port takes connections."""
         return any(
             pod.ready and self._connects(pod.address, ISTIOD_PORT)
-            for pod in self._api.pods(*ISTIOD, None)
+            for pod in self._api.pods(self._places.istiod, ISTIOD, None)
         )
 
     def take_turn(self, holds_ns: int) -> bool:

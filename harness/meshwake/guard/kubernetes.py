@@ -26,23 +26,16 @@ from urllib.parse import urlencode, urlsplit
 
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.errors import LabUnavailable
-from meshwake.guard.cluster import ApiPod, Unreachable, pod_from
+from meshwake.guard.cluster import ApiPod, Refused, Unreachable, pod_from
+from meshwake.guard.names import NAME, OBJECT_LABELS
 
 CALL_WITHIN_S = 10.0
-LEASE = "wake-guard"
+LEASE = NAME
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _CORE, _LEASES, _EVICTIONS = "api/v1", "coordination.k8s.io/v1", "policy/v1"
 _LOST = (OSError, http.client.HTTPException, ValueError)
 _CONFLICTS = (404, 409)
 _TEXT, _BINARY, _CLOSE, _PING, _PONG = 1, 2, 8, 9, 10
-
-
-class Refused(Unreachable):
-    """The API server answered with `status`."""
-
-    def __init__(self, status: int, words: str) -> None:
-        super().__init__(words)
-        self.status = status
 
 
 @dataclass(frozen=True)
@@ -199,13 +192,13 @@ class ThroughHttp:
         finally:
             connection.close()
 
-    def pods(self, namespace: str | None, labels: str, node: str | None) -> Sequence[ApiPod]:
+    def pods(self, namespace: str, labels: str, node: str | None) -> Sequence[ApiPod]:
         """See cluster.Api."""
         query = {"labelSelector": labels} | (
             {"fieldSelector": f"spec.nodeName={node}"} if node else {}
         )
-        where = f"namespaces/{namespace}/pods" if namespace else "pods"
-        answer = self._call("GET", f"{_CORE}/{where}?{urlencode(query)}", "list pods")
+        where = f"{_CORE}/namespaces/{namespace}/pods?{urlencode(query)}"
+        answer = self._call("GET", where, f"list pods of {namespace}")
         items = [item for item in answer["items"] if "deletionTimestamp" not in item["metadata"]]
         return sorted((pod_from(item, _wall_ns) for item in items), key=lambda pod: pod.full_name)
 
@@ -297,7 +290,12 @@ class ThroughHttp:
         body = {
             "apiVersion": _LEASES,
             "kind": "Lease",
-            "metadata": {"name": name, "namespace": self._namespace, **metadata},
+            "metadata": {
+                "name": name,
+                "namespace": self._namespace,
+                "labels": dict(OBJECT_LABELS),
+                **metadata,
+            },
             "spec": {
                 "holderIdentity": holder,
                 "leaseDurationSeconds": max(holds_ns // NS_PER_S, 1),

@@ -33,6 +33,8 @@ COMMANDS: tuple[tuple[str, int, str], ...] = (
     ("versions", 0, "1.28.0"),
     ("bisect ca_away_at_renewal --check valid_certificate_kept --lab model", 0, "1.28.0"),
     ("probe --istio 1.28.0", 0, "1.28.0"),
+    ("guard install --print", 0, "kind: DaemonSet"),
+    ("guard alerts", 0, "PrometheusRule"),
     ("guard-trial --days 3", 0, "recovers_within  HOLDS"),
     ("alerts kept", 0, "alert_before_outage"),
     ("nightly --labs model --istio 1.28.0 mine.toml", 0, "1.28.0"),
@@ -55,6 +57,7 @@ WITH_EXTRA: tuple[tuple[str, str], ...] = (
     ("sweep --machines 1", "sweep"),
     ("fetch 1.28.0", "fetch"),
     ("forecast --kubeconfig nowhere", "kind"),
+    ("guard status", "kind"),
     ("run short_sleep --lab kind", "kind"),
 )
 # With the extra they get as far as they can without a network, an engine, a binary.

@@ -14,18 +14,21 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from meshwake.clocks.movers.own_clock import own_clocks
+from meshwake.cluster.guard_deployment.manifest import guard_objects
 from meshwake.core.errors import LabUnavailable
 from meshwake.guard import kubernetes
-from meshwake.guard.cluster import GATEWAYS, ISTIOD, ZTUNNELS, Unreachable
+from meshwake.guard.cluster import ISTIOD, ZTUNNELS, ClusterNode, Places, Unreachable
 from meshwake.guard.kubernetes import ThroughHttp
+from meshwake.ztunnel.names import GATEWAY_LABEL, ISTIO_NAMESPACE
 
-from tests.support.paths import CLUSTERS
 from tests.unit.guard.api_server import Cluster, serving
 
 NS = 10**9
 WALL_NS = 1_800_000_000 * NS
 HOLDS_NS = 45 * NS
-DAEMONSET = CLUSTERS / "fixes" / "wake-guard" / "daemonset.yaml"
+# A namespace, a resource of it, and what is done with that.
+Right = tuple[str, str, str]
 
 
 def pod(namespace: str, name: str, node: str, **labels: str) -> dict[str, Any]:
@@ -63,19 +66,21 @@ def api(cluster: Cluster, tmp_path: Path) -> Iterator[ThroughHttp]:
 
 
 def test_pods_of_one_node(api: ThroughHttp) -> None:
-    """ztunnels where istio keeps them, gateways anywhere, istiod wherever it runs."""
-    (ztunnel,) = api.pods(*ZTUNNELS, "a")
+    """Of one namespace and label; istiod on whichever node it runs."""
+    (ztunnel,) = api.pods(ISTIO_NAMESPACE, ZTUNNELS, "a")
     assert (ztunnel.full_name, ztunnel.ready, ztunnel.started_wall_ns) == (
         "istio-system/ztunnel-a",
         True,
         {"istio-proxy": WALL_NS},
     )
-    assert [each.full_name for each in api.pods(*GATEWAYS, "a")] == ["web/web-1"]
-    assert [each.full_name for each in api.pods(*ISTIOD, None)] == ["istio-system/istiod-1"]
+    assert [each.full_name for each in api.pods("web", GATEWAY_LABEL, "a")] == ["web/web-1"]
+    assert [each.full_name for each in api.pods(ISTIO_NAMESPACE, ISTIOD, None)] == [
+        "istio-system/istiod-1"
+    ]
 
 
 def test_an_eviction_and_its_event(api: ThroughHttp, cluster: Cluster) -> None:
-    (ztunnel,) = api.pods(*ZTUNNELS, "a")
+    (ztunnel,) = api.pods(ISTIO_NAMESPACE, ZTUNNELS, "a")
     api.post_event(ztunnel, "WakeGuardRestarted", "because", warning=False)
     api.evict(ztunnel)
     assert cluster.evicted == ["/api/v1/namespaces/istio-system/pods/ztunnel-a/eviction"]
@@ -132,7 +137,7 @@ def test_an_admin_interface_on_localhost_is_reached_through_the_api_server(
     holds."""
     pieces = [b"\x00" + DUMP[at : at + 40_000] for at in range(0, len(DUMP), 40_000)]
     cluster.admin["ztunnel-a"] = [OK, *pieces]
-    (ztunnel,) = api.pods(*ZTUNNELS, "a")
+    (ztunnel,) = api.pods(ISTIO_NAMESPACE, ZTUNNELS, "a")
     assert api.get_from_pod(ztunnel, 15000, "/config_dump") == DUMP
     assert (
         cluster.heard[0].startswith(b"\x00GET /config_dump HTTP/1.1\r\n")
@@ -161,7 +166,7 @@ def test_a_port_that_does_not_answer_is_said_to_be_unreachable(
 ) -> None:
     """Nobody listens; it says no; it ends half way."""
     cluster.admin["ztunnel-a"] = messages
-    (ztunnel,) = api.pods(*ZTUNNELS, "a")
+    (ztunnel,) = api.pods(ISTIO_NAMESPACE, ZTUNNELS, "a")
     with pytest.raises(
         Unreachable, match=rf"GET istio-system/ztunnel-a:15000/config_dump: .*({words})"
     ):
@@ -171,7 +176,7 @@ def test_a_port_that_does_not_answer_is_said_to_be_unreachable(
 def test_a_forward_that_is_not_allowed_says_so(api: ThroughHttp, cluster: Cluster) -> None:
     """With the API server's own words: a role is missing."""
     cluster.refuse["/portforward"] = 403
-    (ztunnel,) = api.pods(*ZTUNNELS, "a")
+    (ztunnel,) = api.pods(ISTIO_NAMESPACE, ZTUNNELS, "a")
     with pytest.raises(Unreachable, match="403 Forbidden refused"):
         api.get_from_pod(ztunnel, 15000, "/config_dump")
 
@@ -237,7 +242,7 @@ def test_what_is_no_kubeconfig_is_said_so(tmp_path: Path, text: str) -> None:
 def test_no_answer_is_said_with_what_was_asked(api: ThroughHttp, cluster: Cluster) -> None:
     cluster.refuse["/pods"] = 503
     with pytest.raises(Unreachable, match="list pods"):
-        api.pods(*ZTUNNELS, "a")
+        api.pods(ISTIO_NAMESPACE, ZTUNNELS, "a")
 
 
 def test_a_kubeconfig_that_leads_nowhere_is_no_cluster(tmp_path: Path) -> None:
@@ -247,40 +252,87 @@ def test_a_kubeconfig_that_leads_nowhere_is_no_cluster(tmp_path: Path) -> None:
         ThroughHttp(kubeconfig, "meshwake-guard", lambda: WALL_NS)
 
 
-def test_the_manifest_allows_all_that_the_guard_asks(api: ThroughHttp, cluster: Cluster) -> None:
-    """Every request, held against the roles of the DaemonSet's service account."""
-    (ztunnel,) = api.pods(*ZTUNNELS, "a")
-    (gateway,) = api.pods(*GATEWAYS, "a")
-    for each in (ztunnel, gateway):
+def asked_of(api: ThroughHttp, cluster: Cluster) -> set[Right]:
+    """Every right that the guard of node a used, while it looked, was held back and restarted."""
+    places = Places(gateways=("web",))
+    node = ClusterNode(
+        "a", api, own_clocks, lambda address, port: True, lambda text: None, places=places
+    )
+    node.seen()
+    assert node.authority_answers()
+    for each in (*api.pods(ISTIO_NAMESPACE, ZTUNNELS, "a"), *api.pods("web", GATEWAY_LABEL, "a")):
         cluster.admin[each.name] = [OK, b"\x00" + DUMP[:65_000], b"\x00" + DUMP[65_000:]]
         api.get_from_pod(each, 15000, "/config_dump")
         api.evict(each)
         api.post_event(each, "x", "y", warning=True)
-    api.take_lease(0, "a", HOLDS_NS, 0)
-    api.take_lease(0, "a", HOLDS_NS, 1)
-    asked = [(method, path) for method, path in cluster.asked if not path.endswith("/version")]
-    assert len(asked) >= 10
-    refused = [(method, path) for method, path in asked if not _allowed(method, path)]
-    assert refused == []
+    for now_ns in (0, 1):
+        api.take_lease(0, "a", HOLDS_NS, now_ns)
+    paths = [(method, path) for method, path in cluster.asked if not path.endswith("/version")]
+    return {right_of(method, path) for method, path in paths}
 
 
-def _allowed(method: str, path: str) -> bool:
+def test_the_guard_has_the_rights_that_it_uses_and_no_other(
+    api: ThroughHttp, cluster: Cluster
+) -> None:
+    """Every request, held against the roles of its service account; and every right of those,
+    against the requests."""
+    objects = guard_objects(Places(gateways=("web",)))
+    given = {
+        (thing["metadata"]["namespace"], resource, verb)
+        for thing in objects
+        if thing["kind"] == "Role"
+        for rule in thing["rules"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+    # A WebSocket is a GET; from Kubernetes 1.35 on its API server wants "create" as well.
+    as_websocket = {
+        (place, "pods/portforward", "create") for place, _, _ in given if place != "meshwake-guard"
+    }
+    assert given == asked_of(api, cluster) | as_websocket
+
+
+def test_no_right_of_the_guard_is_cluster_wide() -> None:
+    """Neither by a ClusterRole, nor by a Role in a namespace that was not named."""
+    for places in (
+        Places(),
+        Places("zt", "control"),
+        Places("zt", "control", ("zt", "web", "shop", "web")),
+    ):
+        objects = guard_objects(places)
+        assert not [thing for thing in objects if thing["kind"].startswith("Cluster")]
+        roles = [thing for thing in objects if thing["kind"] in {"Role", "RoleBinding"}]
+        named = {"meshwake-guard", places.istiod, *places.with_gateways}
+        assert {thing["metadata"]["namespace"] for thing in roles} == named
+        for thing in objects:
+            for rule in thing.get("rules", ()):
+                assert "*" not in {*rule["apiGroups"], *rule["resources"], *rule["verbs"]}
+
+
+def test_a_gateway_namespace_without_a_role_does_not_keep_the_guard_from_ztunnel(
+    api: ThroughHttp, cluster: Cluster
+) -> None:
+    """It is logged, and the others are looked at. Any other failure ends the look."""
+    logged: list[str] = []
+    places = Places(gateways=("shut", "web"))
+    node = ClusterNode(
+        "a", api, own_clocks, lambda address, port: True, logged.append, places=places
+    )
+    cluster.refuse["/namespaces/shut/pods"] = 403
+    node.seen()
+    assert "gateways in shut: not looked at: list pods of shut: 403 refused" in logged
+    assert ("GET", "/api/v1/namespaces/web/pods") in cluster.asked
+    cluster.refuse["/namespaces/shut/pods"] = 503
+    with pytest.raises(Unreachable, match="list pods of shut: 503"):
+        node.seen()
+
+
+def right_of(method: str, path: str) -> Right:
+    """(namespace, resource, verb) as RBAC names a request."""
     words = path.strip("/").split("/")
     words = words[2:] if words[0] == "api" else words[3:]
-    namespace = words[1] if words[0] == "namespaces" else None
-    words = words[2:] if namespace else words
+    assert words[0] == "namespaces", f"{path} is of the whole cluster"
+    namespace, words = words[1], words[2:]
     resource = f"{words[0]}/{words[2]}" if len(words) > 2 else words[0]
-    verb = {"POST": "create", "PUT": "update"}.get(method, "get" if len(words) > 1 else "list")
-    for thing in yaml.safe_load_all(DAEMONSET.read_text(encoding="utf-8")):
-        if thing["kind"] == "ClusterRole" or (
-            thing["kind"] == "Role" and thing["metadata"]["namespace"] == namespace
-        ):
-            for rule in thing["rules"]:
-                named = rule.get("resourceNames")
-                if (
-                    resource in rule["resources"]
-                    and verb in rule["verbs"]
-                    and (not named or words[1] in named)
-                ):
-                    return True
-    return False
+    read = "get" if len(words) > 1 else "list"
+    return namespace, resource, {"POST": "create", "PUT": "update"}.get(method, read)

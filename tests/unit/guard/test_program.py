@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 import yaml
 from meshwake.clocks.movers.own_clock import own_clocks
+from meshwake.cluster.guard_deployment.manifest import guard_objects
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.errors import BadInput, HarnessFault
 from meshwake.guard.__main__ import Ended, read_arguments
 from meshwake.guard.certificates import of_envoy, of_ztunnel
-from meshwake.guard.cluster import ApiPod, ClusterNode, Unreachable, pod_from
+from meshwake.guard.cluster import ApiPod, ClusterNode, Places, Unreachable, pod_from
 from meshwake.guard.guard import Guard
 from meshwake.guard.metrics import PrometheusMetrics
 from meshwake.guard.settings import Settings
@@ -54,36 +55,55 @@ def test_a_wrong_argument_is_refused(words: list[str]) -> None:
         read_arguments(["--node=n", *words])
 
 
+def test_the_arguments_of_the_manifest_say_where_to_look() -> None:
+    """Those of a guard that was installed with other namespaces too."""
+    places = Places("zt", "control", ("web", "shop"))
+    (daemon_set,) = [each for each in guard_objects(places) if each["kind"] == "DaemonSet"]
+    (container,) = daemon_set["spec"]["template"]["spec"]["containers"]
+    arguments, _ = read_arguments([*container["args"], "--node=n"])
+    assert (arguments.ztunnel_namespace, arguments.istiod_namespace) == ("zt", "control")
+    assert arguments.gateway_namespace == ["web", "shop"]
+
+
+def test_the_unit_starts_the_guard_with_words_that_it_understands() -> None:
+    """Without root, and with nothing of its own to write to."""
+    text = (REPOSITORY / "clusters/fixes/wake-guard/wake-guard.service").read_text("utf-8")
+    settings = dict(
+        line.split("=", 1) for line in text.splitlines() if "=" in line and line[0] != "#"
+    )
+    _, _, words = settings["ExecStart"].partition(" -m meshwake.guard ")
+    arguments, _ = read_arguments(words.split())
+    assert (arguments.node, arguments.namespace) == ("%H", "meshwake-guard")
+    assert (settings["DynamicUser"], settings["CapabilityBoundingSet"]) == ("yes", "")
+
+
 def test_a_guard_must_know_its_node(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NODE_NAME", raising=False)
     with pytest.raises(BadInput, match="NODE_NAME"):
         read_arguments([])
 
 
-def test_least_rights_and_nothing_to_write_to() -> None:
-    """As the manifest promises: no root, no capability, a root file system that cannot be written,
-    no secret read."""
+def test_the_guard_has_no_privilege_on_its_node() -> None:
+    """No root, no capability, nothing to write to, a user that no other image has; hostPID is all."""
     text = (REPOSITORY / "clusters/fixes/wake-guard/daemonset.yaml").read_text(encoding="utf-8")
-    objects = list(yaml.safe_load_all(text))
-    context = next(each for each in objects if each["kind"] == "DaemonSet")["spec"]["template"][
-        "spec"
-    ]["containers"][0]["securityContext"]
-    assert (
-        context["readOnlyRootFilesystem"]
-        and context["runAsNonRoot"]
-        and not context["allowPrivilegeEscalation"]
-    )
-    assert context["capabilities"] == {"drop": ["ALL"]}
-    rules = [
-        rule
-        for each in objects
-        if each["kind"] in ("Role", "ClusterRole")
-        for rule in each["rules"]
-    ]
-    assert {verb for rule in rules for verb in rule["verbs"]} <= {"get", "list", "create", "update"}
-    assert not {"secrets", "configmaps", "nodes"} & {
-        name for rule in rules for name in rule["resources"]
+    (daemon_set,) = [each for each in yaml.safe_load_all(text) if each["kind"] == "DaemonSet"]
+    pod = daemon_set["spec"]["template"]["spec"]
+    assert {name for name in pod if name.startswith("host")} == {"hostPID"}
+    assert "volumes" not in pod and "initContainers" not in pod
+    (container,) = pod["containers"]
+    user = container["securityContext"].pop("runAsUser")
+    assert container["securityContext"] == {
+        "runAsNonRoot": True,
+        "runAsGroup": user,
+        "readOnlyRootFilesystem": True,
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "seccompProfile": {"type": "RuntimeDefault"},
     }
+    # Of distroless and of istio's images.
+    assert user not in {0, 1000, 1337, 65532, 65534}
+    dockerfile = (REPOSITORY / "clusters/fixes/wake-guard/Dockerfile").read_text(encoding="utf-8")
+    assert f"\nUSER {user}:{user}\n" in dockerfile
 
 
 # Metrics
@@ -330,7 +350,7 @@ class HandApi:
     told: list[tuple[str, str]] = field(default_factory=list)
     evicted: list[str] = field(default_factory=list)
 
-    def pods(self, namespace: str | None, labels: str, node: str | None) -> Sequence[ApiPod]:
+    def pods(self, namespace: str, labels: str, node: str | None) -> Sequence[ApiPod]:
         return self.found.get(labels, [])
 
     def get_from_pod(self, pod: ApiPod, port: int, path: str) -> bytes:

@@ -30,6 +30,7 @@ from meshwake.cluster.stack.pieces import (
 )
 from meshwake.cluster.stack.pins import Pins
 from meshwake.core.resources import CLUSTERS
+from meshwake.ztunnel.names import ISTIO_NAMESPACE
 
 FOLDER = "observability"
 # Prometheus finds them by their name alone.
@@ -58,6 +59,8 @@ def observability_stages(choice: Choice, pins: Pins) -> tuple[Stage, ...]:
     if "observability" not in choice.parts:
         return ()
     namespace, *rest = read_objects(FOLDER, "objects.yaml")
+    if "istio" not in choice.parts:  # that namespace, and ztunnel, are missing then
+        rest = [each for each in rest if each["metadata"].get("namespace") != ISTIO_NAMESPACE]
     configuration = configuration_maps(choice)
     programs = with_digest(
         with_images(rest, {**pins.images, "wake-guard": GUARD.reference}), configuration

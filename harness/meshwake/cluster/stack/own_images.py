@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from typing import Any
 from meshwake.cluster.stack.pieces import image_references, read_objects
 from meshwake.core.errors import LabUnavailable
 from meshwake.core.resources import ROOT, SOURCES
+
+LOCAL = "localhost/meshwake"
 
 
 @dataclass(frozen=True)
@@ -38,12 +40,19 @@ class OwnImage:
         return image
 
     @property
+    def is_published(self) -> bool:
+        """Whether the DaemonSet names it by the digest that a release gave it."""
+        return "@sha256:" in self.named
+
+    @property
     def reference(self) -> str:
-        """As it is built here and now."""
+        """As it is built here and now: under a name that is in no registry."""
         digest = hashlib.sha256(self._text().encode())
         for file in self.sources():
             digest.update(f"{file}\0".encode() + (SOURCES / file).read_bytes() + b"\0")
-        return f"{self.named}-{digest.hexdigest()[:12]}"
+        tagged = self.named.partition("@")[0]
+        local = f"{LOCAL}/{tagged.rpartition('/')[2]}"
+        return f"{local}-{digest.hexdigest()[:12]}"
 
     @property
     def base(self) -> str:
@@ -52,20 +61,18 @@ class OwnImage:
         return str(base)
 
     def sources(self) -> list[Path]:
-        """What its Dockerfile copies, below what has the package in it. Raises LabUnavailable."""
-        lines = self._text().replace("\\\n", " ").splitlines()
-        copied = [
-            SOURCES / word
-            for line in lines
-            if line.startswith("COPY ")
-            for word in line.split()[1:-1]
-        ]
-        files = [
-            file
-            for each in copied
-            for file in (sorted(each.glob("*.py")) if each.is_dir() else [each])
-        ]
+        """What its Dockerfile copies from its context, which has the package in it. Raises
+        LabUnavailable."""
+        files: list[Path] = []
+        for copied in self._copied():
+            files += sorted(copied.glob("*.py")) if copied.is_dir() else [copied]
         return [file.relative_to(SOURCES) for file in files]
+
+    def _copied(self) -> Iterator[Path]:
+        """The operands of COPY; what is copied from another stage is none of ours."""
+        for line in self._text().replace("\\\n", " ").splitlines():
+            if line.startswith("COPY ") and "--from=" not in line:
+                yield from (SOURCES / word for word in line.split()[1:-1])
 
     def write_context(self, place: Path) -> None:
         """Copies what the image is built from to `place`: an installed package lies among all

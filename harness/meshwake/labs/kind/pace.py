@@ -28,6 +28,12 @@ CERTIFICATE_TIMEOUT_S, CERTIFICATE_WITHOUT_ISTIOD_TIMEOUT_S, ZTUNNEL_START_TIMEO
 )
 RETRY_STEP_NS = 10 * NS_PER_S
 BEFORE_RENEWAL_NS, LEAST_LEAP_NS = 700 * NS_PER_MS, NS_PER_S
+# A gateway's Envoy goes on using its HBONE connection to a destination, and with it a certificate that
+# may have expired since. It closes the connection once two runs of a cleanup every 60 s have found it
+# unused (istiod's cluster connect_originate, cleanup_interval). A leap lets such a timer fire once,
+# however long it is, so the idle time before a connection is leapt over in two parts: where hours
+# pass between connections each is a new handshake, as it would be without time lapse.
+ENVOY_CLEANUP_NS = 65 * NS_PER_S
 # A fix that polls the mesh (the wake guard) must get its turns although time is skipped: every ten
 # minutes of world time, and for a while after a fault as often as its own interval.
 FIX_POLLS_NS, FIX_POLLS_AFTER_FAULT_NS, AFTER_FAULT_NS = (
@@ -110,10 +116,19 @@ class RealTimePace:
 
 
 class LapsePace:
-    """See the module. `has_fix`: a fix is deployed that polls the mesh."""
+    """See the module. `has_fix`: a fix is deployed that polls the mesh; `has_gateways`: connections
+    of the plan are made by gateways."""
 
-    def __init__(self, session: PacedSession, mover: TimeSkipper, *, has_fix: bool = False) -> None:
-        self._session, self._mover, self._has_fix = session, mover, has_fix
+    def __init__(
+        self,
+        session: PacedSession,
+        mover: TimeSkipper,
+        *,
+        has_fix: bool = False,
+        has_gateways: bool = False,
+    ) -> None:
+        self._session, self._mover = session, mover
+        self._has_fix, self._has_gateways = has_fix, has_gateways
         self._since_ns: dict[str, int] = {}  # since when in real time something has been waited for
 
     def may_go_on(self) -> bool:
@@ -158,6 +173,9 @@ class LapsePace:
             return  # nothing happens before the fault ends
         if (attempt_ns := session.next_attempt_world_ns()) is not None:
             yield attempt_ns
+            cleanup_ns = attempt_ns - ENVOY_CLEANUP_NS
+            if self._has_gateways and now_ns + ENVOY_CLEANUP_NS <= cleanup_ns:
+                yield cleanup_ns
         if (in_ns := session.renewals.next_in_ns(session.asleep)) is not None:
             yield now_ns + (in_ns - BEFORE_RENEWAL_NS if in_ns > BEFORE_RENEWAL_NS else in_ns)
         if self._since_ns:

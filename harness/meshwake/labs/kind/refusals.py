@@ -177,15 +177,32 @@ def _about_clocks_of_fix(plan: Plan, name: str) -> Iterator[str]:
             "a node that stays awake"
         )
     if name == GUARD:
-        for fault in moved:
-            if fault.kind in ("pause", "step"):
-                yield (
-                    f"[fault {fault.index}] {fault.kind} beside fix {name}: the guard "
-                    "learns from kubelet and /proc "
-                    "when a ztunnel started, and --clock process moves neither, so a new "
-                    "ztunnel would look old to it; "
-                    "use --clock engine, or a suspend"
-                )
+        yield from _together_with(plan, f"fix {name}")
+
+
+def with_installed_guard(plan: Plan) -> list[str]:
+    """Why `plan` cannot run on a cluster in which a wake guard is installed."""
+    remove = "remove it for the run: meshwake guard uninstall"
+    if plan.fix is not None and plan.fix.name == GUARD:
+        return [
+            f"fix {GUARD}: a wake guard is installed already, and its objects are those of the "
+            f"fix; {remove}, or leave the fix out: the installed one is judged then"
+        ]
+    if plan.cluster is None or plan.cluster.clock != "process":
+        return []
+    return list(_together_with(plan, f"a wake guard that is installed ({remove})"))
+
+
+def _together_with(plan: Plan, what: str) -> Iterator[str]:
+    for fault in plan.faults:
+        if fault.kind in ("pause", "step"):
+            yield (
+                f"[fault {fault.index}] {fault.kind} together with {what}: the guard "
+                "learns from kubelet and /proc "
+                "when a ztunnel started, and --clock process moves neither, so a new "
+                "ztunnel would look old to it; "
+                "use --clock engine, or a suspend"
+            )
 
 
 def _about_schedule(plan: Plan, name: str, manifest: str) -> Iterator[str]:

@@ -103,6 +103,8 @@ class Setting:
     check_held: Callable[[], None] = lambda: None
     # Skips idle time; None: the run is in real time.
     skips: TimeSkipper | None = None
+    # A wake guard that was installed before the run polls the mesh, as one that is the plan's fix.
+    guard_installed: bool = False
 
 
 class FaultsOfRun(Protocol):
@@ -157,10 +159,13 @@ class Session:
 
     def _pace(self) -> Pace:
         skips = self.setting.skips
-        return (
-            RealTimePace(self)
-            if skips is None
-            else LapsePace(self, skips, has_fix=self.plan.fix is not None)
+        if skips is None:
+            return RealTimePace(self)
+        return LapsePace(
+            self,
+            skips,
+            has_fix=self.plan.fix is not None or self.setting.guard_installed,
+            has_gateways=bool(self.plan.gateways),
         )
 
     @property

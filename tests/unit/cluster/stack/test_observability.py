@@ -29,10 +29,14 @@ def stage(choice: Choice) -> Stage:
     return only
 
 
-def objects(choice: Choice) -> dict[tuple[str, str], dict[str, Any]]:
+def every_object(choice: Choice) -> tuple[dict[str, Any], ...]:
     (piece,) = stage(choice).pieces
     assert isinstance(piece, Objects)
-    return {(thing["kind"], thing["metadata"]["name"]): thing for thing in piece.objects}
+    return piece.objects
+
+
+def objects(choice: Choice) -> dict[tuple[str, str], dict[str, Any]]:
+    return {(thing["kind"], thing["metadata"]["name"]): thing for thing in every_object(choice)}
 
 
 def content(choice: Choice, name: str, file: str) -> Any:
@@ -78,8 +82,26 @@ def test_the_guard_only_looks_and_may_do_no_more() -> None:
     assert container["image"] == GUARD.reference
     arguments, _ = read_arguments([*container["args"], "--node=n"])
     assert arguments.only_look and arguments.metrics_port == container["ports"][0]["containerPort"]
-    rules = found["ClusterRole", "meshwake-guard-that-looks"]["rules"]
-    assert {name for rule in rules for name in rule["resources"]} == {"pods", "pods/portforward"}
+    assert arguments.gateway_namespace == ["meshwake-demo"]
+    roles = [thing for thing in every_object(chosen()) if "guard" in thing["metadata"]["name"]]
+    assert not [thing for thing in roles if thing["kind"].startswith("Cluster")]
+    rules = {
+        thing["metadata"]["namespace"]: {
+            name for rule in thing["rules"] for name in rule["resources"]
+        }
+        for thing in roles
+        if thing["kind"] == "Role"
+    }
+    looks = {"pods", "pods/portforward"}
+    assert rules == {"istio-system": looks, "meshwake-demo": looks}
+
+
+def test_without_istio_nothing_is_put_into_its_namespace() -> None:
+    """There is none then."""
+    without = chosen("istio", "gateway", "waypoint")
+    assert "istio-system" not in {
+        thing["metadata"].get("namespace") for thing in every_object(without)
+    }
 
 
 def test_the_rules_are_those_that_are_offered_to_everybody() -> None:

@@ -15,7 +15,8 @@ import pytest
 import yaml
 from meshwake.clocks.movers.node_helper.protocol import PROTOCOL_VERSION
 from meshwake.clocks.movers.process import GUARD as GUARD_RULE
-from meshwake.cluster.stack import own_images
+from meshwake.cluster.guard_deployment.manifest import guard_objects
+from meshwake.cluster.stack import own_images, pieces
 from meshwake.cluster.stack.own_images import (
     GUARD,
     HELPER,
@@ -23,8 +24,10 @@ from meshwake.cluster.stack.own_images import (
     own_images_in,
     with_own_images,
 )
+from meshwake.cluster.stack.pieces import image_references
 from meshwake.core.errors import LabUnavailable
 from meshwake.core.resources import SOURCES
+from meshwake.guard.cluster import Places
 
 from tests.support.paths import REPOSITORY
 
@@ -138,6 +141,23 @@ def test_a_tag_changes_with_the_sources(tmp_path: Path, monkeypatch: pytest.Monk
         _ = GUARD.reference
 
 
+def test_a_published_image_is_built_here_under_a_name_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A release names its image by digest; a run on a cluster of ours still builds from sources."""
+    assert not GUARD.is_published
+    shutil.copytree(REPOSITORY / "clusters", tmp_path / "clusters")
+    manifest = tmp_path.joinpath("clusters", *GUARD.manifest)
+    published = f"ghcr.io/owner/meshwake/wake-guard:v7@sha256:{'a' * 64}"
+    manifest.write_text(manifest.read_text().replace(GUARD.named, published))
+    monkeypatch.setattr(pieces, "CLUSTERS", tmp_path / "clusters")
+    assert GUARD.is_published and GUARD.named == published
+    assert re.fullmatch(r"localhost/meshwake/wake-guard:v7-[0-9a-f]{12}", GUARD.reference)
+    objects = guard_objects(Places())
+    assert own_images_in(objects) == (GUARD,)
+    assert set(image_references(with_own_images(objects))) == {GUARD.reference}
+
+
 def test_only_our_images_are_named_anew() -> None:
     """A guard from somebody's own registry stays what it is."""
     guards = with_own_images(objects_of(GUARD))
@@ -182,6 +202,5 @@ def test_the_guards_interpreter_is_the_one_whose_clocks_are_moved() -> None:
     """It is made, and started, under the name that the mover's rule has; no other Python has that
     name."""
     text = (REPOSITORY / GUARD.dockerfile).read_text()
-    assert (
-        "/usr/local/bin/wake-guard\n" in text and f'ENTRYPOINT ["{GUARD_RULE.executable}", ' in text
-    )
+    assert f"/image{GUARD_RULE.executable};" in text
+    assert f'ENTRYPOINT ["{GUARD_RULE.executable}", ' in text

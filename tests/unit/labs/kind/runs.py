@@ -58,6 +58,12 @@ def plan_of(name: str) -> Plan:
     return resolve(PlanRequest(scenario, "kind", "1.31.0", "E", real_time=True))
 
 
+def sleeping_gateway() -> Plan:
+    """A gateway on a node that sleeps, in time lapse."""
+    scenario = read_scenario(SCENARIOS / "kind" / "gateway_sleeps.toml")
+    return resolve(PlanRequest(scenario, "kind", "1.31.0", "E"))
+
+
 def node_names(of: Plan) -> dict[str, str]:
     return {node.name: f"worker{at}" for at, node in enumerate(of.nodes)}
 

@@ -7,23 +7,13 @@ from itertools import pairwise
 
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.history import History
-from meshwake.core.plan import Plan
-from meshwake.core.resolve import PlanRequest, resolve
-from meshwake.core.scenario import read_scenario
 from meshwake.kubernetes.api import Pod
 
-from tests.support.paths import SCENARIOS
 from tests.unit.cluster.simulated import Clock, SimulatedCluster
 from tests.unit.labs.kind.lapse import SimulatedLapse, lapsed
-from tests.unit.labs.kind.runs import cluster_of
+from tests.unit.labs.kind.runs import cluster_of, sleeping_gateway
 
 GATEWAY, HOUR_NS = "default/ingress", 3_600 * NS_PER_S
-
-
-def sleeping() -> Plan:
-    """The scenario, as this lab runs it."""
-    scenario = read_scenario(SCENARIOS / "kind" / "gateway_sleeps.toml")
-    return resolve(PlanRequest(scenario, "kind", "1.31.0", "E"))
 
 
 def issued_world_ns(history: History, identity: str = GATEWAY) -> list[int]:
@@ -33,7 +23,7 @@ def issued_world_ns(history: History, identity: str = GATEWAY) -> list[int]:
 
 def test_a_gateway_is_late_once() -> None:
     """12 h after the issue by the clock that stood still for 14 h, and 12 h after each later one."""
-    history, _ = lapsed(sleeping())
+    history, _ = lapsed(sleeping_gateway())
     gaps_ns = [later - earlier for earlier, later in pairwise(issued_world_ns(history))]
     expected_h = [26, 12, 12, 12]
     assert len(gaps_ns) >= len(expected_h)
@@ -42,7 +32,7 @@ def test_a_gateway_is_late_once() -> None:
 
 
 def test_connections_through_it_fail_while_its_certificate_is_expired() -> None:
-    history, _ = lapsed(sleeping())
+    history, _ = lapsed(sleeping_gateway())
     attempts = history.of("connection_attempted", source=GATEWAY)
     failed_h = [event.world_ns / HOUR_NS for event in attempts if not event["ok"]]
     assert failed_h
@@ -51,7 +41,7 @@ def test_connections_through_it_fail_while_its_certificate_is_expired() -> None:
 
 
 def test_its_process_is_recorded_with_the_ztunnels() -> None:
-    history, _ = lapsed(sleeping())
+    history, _ = lapsed(sleeping_gateway())
     (started,) = history.of("proxy_started")
     assert started.node == "sleeper"
     assert started["identities"] == [GATEWAY]
@@ -61,7 +51,7 @@ def test_its_process_is_recorded_with_the_ztunnels() -> None:
 
 def test_one_that_is_restarted_is_seen_and_counts_from_its_new_certificate() -> None:
     """As the guard does it: its pod is deleted. Nothing of the old process is carried over."""
-    of = sleeping()
+    of = sleeping_gateway()
     clocks = {node.name: Clock() for node in of.nodes}
     cluster = cluster_of(of, clocks=clocks)
 

@@ -9,20 +9,31 @@ from typing import Any
 
 import pytest
 from meshwake.clocks.movers.base import Meanwhile, Moved, sleep_meanwhile
+from meshwake.cluster.guard_deployment.manifest import guard_objects
 from meshwake.cluster.stack.own_images import GUARD
 from meshwake.core.errors import LabUnavailable, SubjectFailed
 from meshwake.core.history import History, Recorder
 from meshwake.core.outcome import Verdict
 from meshwake.core.plan import Plan, PlannedCluster, PlannedFault, PlannedFix
+from meshwake.guard.cluster import Places
 from meshwake.kubernetes.api import Kubernetes, Pod
 from meshwake.kubernetes.labels import OUR_LABELS, RUN_LABELS
 from meshwake.labs import Toolbox
 from meshwake.labs.kind.environment import LookedAt, Place
+from meshwake.labs.kind.fix import objects_of_fix, objects_to_apply
 from meshwake.labs.kind.lab import KindLab
+from meshwake.labs.kind.refusals import with_installed_guard as conflicts_with_guard
 
 from tests.support.paths import CLUSTERS
 from tests.unit.cluster.simulated import Inline, SimulatedCluster, SimulatedMover
-from tests.unit.labs.kind.runs import node_names, plan, plan_of, setting_of, verdicts
+from tests.unit.labs.kind.runs import (
+    node_names,
+    plan,
+    plan_of,
+    setting_of,
+    sleeping_gateway,
+    verdicts,
+)
 
 PAUSE = '[[fault]]\nkind = "pause"\nat = "6m"\nlasts = "17m"\ncorrected_after = "25s"\n'
 
@@ -230,6 +241,14 @@ def test_a_cluster_with_too_few_nodes_is_said_so() -> None:
         run(environment)
 
 
+def test_a_cluster_without_gateways_is_refused_before_anything_is_changed() -> None:
+    """Its nodes have no image of a gateway, and perhaps no such kind of object."""
+    environment = environment_of(sleeping_gateway())
+    with pytest.raises(LabUnavailable, match="without part gateway.*up --with gateway"):
+        run(environment)
+    assert not [call for call in environment.real.calls if call.startswith(("apply", "patch"))]
+
+
 def test_an_api_server_that_is_away_at_the_beginning() -> None:
     """The subject failed, in words; whatever was opened is closed."""
     environment = environment_of(plan(duration="2m"))
@@ -343,7 +362,7 @@ SUSPEND = '[[fault]]\nkind = "suspend"\nat = "6m"\nlasts = "7m"\n'
             "wake-guard",
             PAUSE,
             "process",
-            r"\[fault 0\] pause beside fix wake-guard: .*kubelet and /proc",
+            r"\[fault 0\] pause together with fix wake-guard: .*kubelet and /proc",
         ),
         ("wake-guard", PAUSE, "engine", None),
         (
@@ -453,6 +472,60 @@ def test_the_guard_is_applied_with_the_image_that_was_built_awaited_and_taken_aw
         < calls.index("patch DaemonSet.apps ztunnel")
     )
     assert not [key for key in environment.real.objects if "guard" in f"{key[1]} {key[2]}"]
+
+
+def with_installed_guard(of: Plan) -> SimulatedEnvironment:
+    """As `meshwake guard install` leaves a cluster."""
+    environment = environment_of(of)
+    (daemon_set,) = [each for each in guard_objects(Places()) if each["kind"] == "DaemonSet"]
+    environment.real.objects["DaemonSet", "meshwake-guard", "wake-guard"] = daemon_set
+    return environment
+
+
+def test_an_installed_guard_is_part_of_what_is_judged(capsys: pytest.CaptureFixture[str]) -> None:
+    """The run reports it, names its image, and leaves it in the cluster."""
+    environment = with_installed_guard(plan(duration="20m"))
+    history = run(environment)
+    assert history.events[0].data["subject"]["guard"] == GUARD.named
+    assert f"a wake guard is installed ({GUARD.named})" in capsys.readouterr().err
+    assert ("DaemonSet", "meshwake-guard", "wake-guard") in environment.real.objects
+    without = run(environment_of(plan(duration="20m")))
+    assert "guard" not in without.events[0].data["subject"]
+
+
+def test_the_fix_is_refused_where_a_guard_is_installed() -> None:
+    """The run would take its objects over, and delete them at its end."""
+    fix = PlannedFix(name="wake-guard", manifest="")
+    environment = with_installed_guard(plan(duration="3m").model_copy(update={"fix": fix}))
+    before = set(environment.real.objects)
+    with pytest.raises(LabUnavailable, match="meshwake guard uninstall"):
+        run(environment)
+    assert set(environment.real.objects) == before
+
+
+def test_a_pause_with_an_installed_guard_is_refused_where_kubelet_does_not_pause() -> None:
+    """As with the fix: a new ztunnel would look old to it."""
+    moved = plan(PAUSE).model_copy(update={"cluster": PlannedCluster(clock="process")})
+    with pytest.raises(LabUnavailable, match=r"\[fault 0\] pause together with a wake guard"):
+        run(with_installed_guard(moved))
+    with_suspend = plan(SUSPEND).model_copy(update={"cluster": PlannedCluster(clock="process")})
+    assert conflicts_with_guard(with_suspend) == []
+
+
+def test_the_guard_of_a_run_looks_after_the_gateways_of_its_cluster() -> None:
+    """As a user would have it with --gateway-namespace; a guard of another image is left alone."""
+    manifest = CLUSTERS.joinpath(*GUARD.manifest).read_text(encoding="utf-8")
+    fix = PlannedFix(name="wake-guard", manifest=manifest)
+    of = plan(duration="3m").model_copy(update={"fix": fix})
+    roles = {
+        thing["metadata"]["namespace"]
+        for thing in objects_to_apply(of, ["meshwake-demo"])
+        if thing["kind"] == "Role"
+    }
+    assert roles == {"istio-system", "meshwake-guard", "meshwake-demo"}
+    theirs = PlannedFix(name="wake-guard", manifest=manifest.replace(GUARD.named, "theirs:1"))
+    of = plan(duration="3m").model_copy(update={"fix": theirs})
+    assert objects_to_apply(of, ["meshwake-demo"]) == objects_of_fix(of)
 
 
 def test_what_is_missing_and_what_the_mover_refuses_are_passed_on() -> None:

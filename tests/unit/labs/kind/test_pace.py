@@ -90,10 +90,13 @@ class Quiet:
         self.done.append(f"skip {by_ns / NS_PER_S:.1f}")
 
 
-def passed(session: Quiet, until_ns: int, *, has_fix: bool = False) -> list[str]:
+def passed(
+    session: Quiet, until_ns: int, *, has_fix: bool = False, has_gateways: bool = False
+) -> list[str]:
     """What letting time pass once does."""
     session.done.clear()
-    LapsePace(session, session, has_fix=has_fix).let_pass(until_ns)
+    pace = LapsePace(session, session, has_fix=has_fix, has_gateways=has_gateways)
+    pace.let_pass(until_ns)
     return session.done
 
 
@@ -103,6 +106,16 @@ def test_a_leap_ends_at_whatever_comes_first() -> None:
     assert passed(Quiet(), HOUR_NS) == ["finish", "still", "skip 3600.0"]
     assert passed(Quiet(attempt_ns=HOUR_NS // 2), HOUR_NS)[-1] == "skip 1800.0"
     assert passed(Quiet(), DAY_NS)[-1] == f"skip {half_s - BEFORE_RENEWAL_NS / NS_PER_S:.1f}"
+
+
+def test_before_a_connection_of_a_gateway_two_timers_of_a_minute_can_fire() -> None:
+    """Envoy closes a connection that two cleanups, one a minute, have found unused; a leap lets a
+    timer fire once. Else the connection of an hour ago is used again, and no expiry is noticed."""
+    session = Quiet(attempt_ns=HOUR_NS)
+    assert passed(session, DAY_NS, has_gateways=True)[-1] == "skip 3535.0"
+    assert passed(session, DAY_NS, has_gateways=True)[-1] == "skip 65.0"
+    soon = Quiet(attempt_ns=100 * NS_PER_S)
+    assert passed(soon, DAY_NS, has_gateways=True)[-1] == "skip 100.0"
 
 
 def test_where_everybody_sleeps_only_the_end_of_it_counts() -> None:

@@ -1,0 +1,342 @@
+"""Installs a wake guard that stays, waits until it looks on every node, and removes it again.
+
+What is installed carries the labels of guard/names.py, and nothing without them is ever changed or
+removed: an object of the same name that another tool made (helm, an older manifest) is refused
+before anything is applied, and a namespace that was there before stays. A second install makes the
+cluster what that one says: roles in namespaces that it no longer names are removed.
+
+The guard of a run (`[fix] name = "wake-guard"`) is made of the same objects, so the two exclude one
+another; labs/kind refuses such a run, and `install` refuses while one is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from meshwake.cluster.guard_deployment.image import way_into_nodes
+from meshwake.cluster.guard_deployment.manifest import guard_objects
+from meshwake.cluster.guard_deployment.status import look_of
+from meshwake.cluster.real_time import RealTime, wait_for
+from meshwake.core.errors import BadInput, HarnessError, LabUnavailable
+from meshwake.guard import names
+from meshwake.guard.cluster import Places
+from meshwake.kubernetes.api import Kubernetes, Refused, Unreachable, identity_of, kind_of
+from meshwake.kubernetes.labels import OUR_LABELS, RUN_LABELS, is_ours
+from meshwake.kubernetes.rollouts import unmet
+from meshwake.kubernetes.ztunnels import find_ztunnels
+from meshwake.ztunnel.names import ISTIO_NAMESPACE, ISTIOD_LABELS, selector
+
+READY_WITHIN_S, GONE_WITHIN_S = 300.0, 180.0
+DAEMON_SET = ("DaemonSet.apps", names.NAMESPACE, names.NAME)
+# What an install makes, in the order of removal: first what acts, last the namespace.
+ROLES = ("RoleBinding.rbac.authorization.k8s.io", "Role.rbac.authorization.k8s.io")
+KINDS = (
+    "DaemonSet.apps",
+    *ROLES,
+    "ServiceAccount",
+    "Lease.coordination.k8s.io",
+    "PodMonitor.monitoring.coreos.com",
+    "PrometheusRule.monitoring.coreos.com",
+    "Namespace",
+)
+# What another may have put into the guard's namespace, and what Kubernetes and istiod put into
+# every one.
+_OTHERS = ("Pod", "Service", "ConfigMap", "Secret", "Deployment.apps", "Job.batch")
+_IN_EVERY_NAMESPACE = ("kube-root-ca.crt", "istio-ca-root-cert", "istio-ca-crl")
+# By this label istiod marks the pods that it makes for a Gateway; a waypoint is the second.
+_MANAGED = "gateway.istio.io/managed"
+_MANAGED_BY = ("istio.io-gateway-controller", "istio.io-mesh-controller")
+# A container that waits for one of these waits for a person.
+_HOPELESS = (
+    "ImagePullBackOff",
+    "ErrImageNeverPull",
+    "InvalidImageName",
+    "CreateContainerConfigError",
+)
+_HELM_RELEASE = "meta.helm.sh/release-name"
+
+
+@dataclass(frozen=True)
+class Installed:
+    """What an install did. `nodes`: where a guard now looks; `removed`: what an earlier install had
+    made and this one does not name; `unwatched`: namespaces with gateways in which it does not
+    look."""
+
+    image: str
+    places: Places
+    nodes: tuple[str, ...]
+    removed: tuple[str, ...]
+    unwatched: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Removed:
+    """What an uninstall did. `kept`: why the namespace is still there, "" when it is not."""
+
+    removed: tuple[str, ...]
+    kept: str
+
+
+# --- Where ----------------------------------------------------------------------------------------
+
+
+def find_places(kubernetes: Kubernetes, namespace: str | None, gateways: Iterable[str]) -> Places:
+    """Where the guard of this cluster looks: at ztunnel in `namespace` (None: wherever it runs), at
+    istiod wherever that runs, and in the namespaces `gateways`. Raises BadInput, LabUnavailable."""
+    ztunnel = find_ztunnels(kubernetes, namespace)[0].namespace
+    for each in gateways:
+        if kubernetes.read("Namespace", None, each) is None:
+            raise BadInput(f"--gateway-namespace {each}: namespace not found")
+    return Places(ztunnel, _namespace_of_istiod(kubernetes, ztunnel), tuple(gateways))
+
+
+def _namespace_of_istiod(kubernetes: Kubernetes, ztunnel: str) -> str:
+    found = {pod.namespace for pod in kubernetes.pods(None, ISTIOD_LABELS)}
+    if not found:
+        raise LabUnavailable(
+            f"no pod of istiod in any namespace (label {selector(ISTIOD_LABELS)}): the guard "
+            "restarts nothing while istiod is unavailable, so it would never act here; is istiod in "
+            "another cluster? Then this guard cannot see it"
+        )
+    near = [each for each in (ztunnel, ISTIO_NAMESPACE) if each in found]
+    return near[0] if near else min(found)
+
+
+def namespaces_with_gateways(kubernetes: Kubernetes, places: Places) -> tuple[str, ...]:
+    """Namespaces with gateways or waypoints in which a guard in `places` does not look; none when
+    they may not be listed."""
+    found: set[str] = set()
+    with suppress(Refused, Unreachable):
+        for controller in _MANAGED_BY:
+            found |= {pod.namespace for pod in kubernetes.pods(None, {_MANAGED: controller})}
+    return tuple(sorted(found - set(places.with_gateways)))
+
+
+# --- Install --------------------------------------------------------------------------------------
+
+
+def install(
+    kubernetes: Kubernetes,
+    real: RealTime,
+    places: Places,
+    image: str,
+    report: Callable[[str], None],
+) -> Installed:
+    """A guard on every node, ready, and after its first look. Raises LabUnavailable: before
+    anything is changed when something of these names is not ours; afterwards when a node has none
+    in time, with why."""
+    objects = guard_objects(places, image)
+    keeps_namespace = _check_free(kubernetes, objects)
+    if keeps_namespace:
+        report(f"namespace {names.NAMESPACE} was there before and stays as it is")
+        objects = [thing for thing in objects if thing["kind"] != "Namespace"]
+    kubernetes.apply(objects)
+    removed = _remove(kubernetes, ROLES, but=objects)
+    nodes = _await_guards(kubernetes, real, places, image, report)
+    return Installed(image, places, nodes, removed, namespaces_with_gateways(kubernetes, places))
+
+
+def _check_free(kubernetes: Kubernetes, objects: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether the namespace is there and not ours. Raises LabUnavailable for anything else that is
+    not ours, or is a run's."""
+    foreign_namespace = False
+    for thing in objects:
+        metadata = thing["metadata"]
+        found = kubernetes.read(kind_of(thing), metadata.get("namespace"), metadata["name"])
+        if found is None:
+            continue
+        if _of_a_run(found):
+            raise LabUnavailable(
+                f"{identity_of(thing)} belongs to a run with the fix wake-guard; wait for its end "
+                "(meshwake status removes what a killed run left)"
+            )
+        if is_ours(found["metadata"].get("labels")):
+            continue
+        if thing["kind"] != "Namespace":
+            raise LabUnavailable(_is_anothers(thing, found))
+        foreign_namespace = True
+    return foreign_namespace
+
+
+def _is_anothers(thing: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+    release = (found["metadata"].get("annotations") or {}).get(_HELM_RELEASE)
+    if release is not None:
+        return (
+            f"{identity_of(thing)} was installed by helm, as release {release!r}; change it with "
+            f"helm, or remove it first: helm uninstall {release}"
+        )
+    kind, _, name = identity_of(thing).partition(" ")
+    place, _, name = name.rpartition("/")
+    within = f"--namespace {place} " if place else ""
+    return (
+        f"{identity_of(thing)} is there and was not made by meshwake guard install (it lacks the "
+        f"label {selector(OUR_LABELS)}); remove it first: kubectl {within}delete {kind.lower()} "
+        f"{name}"
+    )
+
+
+def _of_a_run(thing: Mapping[str, Any]) -> bool:
+    return RUN_LABELS.items() <= (thing["metadata"].get("labels") or {}).items()
+
+
+def _await_guards(
+    kubernetes: Kubernetes,
+    real: RealTime,
+    places: Places,
+    image: str,
+    report: Callable[[str], None],
+) -> tuple[str, ...]:
+    """The nodes on which a guard looks: all that the DaemonSet wants, those with a ztunnel among
+    them."""
+    guarded: list[str] = []
+
+    def look() -> str | None:
+        guarded[:] = []
+        pods = kubernetes.pods(names.NAMESPACE, names.LABELS)
+        _check_hope(kubernetes, image)
+        seen = unmet(kubernetes.read(*DAEMON_SET))
+        if seen is not None:
+            return seen
+        looking = {pod.node for pod in pods if pod.ready and look_of(kubernetes, pod)}
+        wanted = {pod.node for pod in (*pods, *find_ztunnels(kubernetes, places.ztunnel))}
+        guarded[:] = sorted(looking)
+        missing = sorted(wanted - looking)
+        return f"no look yet on {', '.join(missing)}" if missing else None
+
+    try:
+        wait_for(
+            "a wake guard that looks on every node",
+            real,
+            READY_WITHIN_S,
+            look,
+            failed=LabUnavailable,
+            tell=report,
+        )
+    except LabUnavailable as error:
+        why = "; ".join([str(error), *_complaints(kubernetes)])
+        raise LabUnavailable(
+            f"{why}. It stays installed: meshwake guard status, or meshwake guard uninstall"
+        ) from error
+    return tuple(guarded)
+
+
+def _check_hope(kubernetes: Kubernetes, image: str) -> None:
+    """Raises LabUnavailable when a node cannot get the image, or cannot start it: that does not
+    change by waiting."""
+    for pod in kubernetes.all("Pod", names.NAMESPACE, names.LABELS):
+        waiting = _waiting_for(pod, image)
+        if waiting.get("reason") not in _HOPELESS:
+            continue
+        node = pod["spec"].get("nodeName", "?")
+        way = way_into_nodes(kubernetes.all("Node"), image)
+        raise LabUnavailable(
+            f"node {node}: {waiting['reason']}: {waiting.get('message', '')}; the node has no "
+            f"image {image}: {way}"
+        )
+
+
+def _waiting_for(pod: Mapping[str, Any], image: str) -> Mapping[str, Any]:
+    """Why the container with `image` does not run; {} when it does, or nothing is known of it."""
+    containers = (pod.get("status") or {}).get("containerStatuses") or ()
+    states = [each.get("state") or {} for each in containers if each.get("image") == image]
+    return dict(states[0].get("waiting") or {}) if states else {}
+
+
+def _complaints(kubernetes: Kubernetes) -> Iterator[str]:
+    """What Kubernetes itself says of the DaemonSet and its pods (a policy that forbids them, no
+    room), each sentence once."""
+    try:
+        events = kubernetes.all("Event", names.NAMESPACE)
+    except HarnessError:
+        return
+    warnings = [each for each in events if each.get("type") == "Warning"]
+    yield from dict.fromkeys(
+        f"{each.get('reason')}: {each.get('message')}" for each in warnings[-3:]
+    )
+
+
+# --- What is installed ----------------------------------------------------------------------------
+
+
+def installed_image(kubernetes: Kubernetes) -> str | None:
+    """The image of the guard that stays in this cluster; None when there is none, or only that of a
+    run."""
+    found = kubernetes.read(*DAEMON_SET)
+    if found is None or _of_a_run(found):
+        return None
+    return str(found["spec"]["template"]["spec"]["containers"][0]["image"])
+
+
+# --- Uninstall ------------------------------------------------------------------------------------
+
+
+def uninstall(kubernetes: Kubernetes, real: RealTime) -> Removed:
+    """Removes what `install` made, in any namespace, and waits until it is gone. Raises
+    LabUnavailable when another tool installed the guard."""
+    daemon_set = kubernetes.read(*DAEMON_SET)
+    if daemon_set is not None:
+        if _of_a_run(daemon_set):
+            raise LabUnavailable("this guard belongs to a run, which removes it at its end")
+        if not is_ours(daemon_set["metadata"].get("labels")):
+            about = {**daemon_set, "kind": "DaemonSet"}
+            raise LabUnavailable(_is_anothers(about, daemon_set))
+    kept = _strangers(kubernetes)
+    kinds = [kind for kind in KINDS if not (kept and kind == "Namespace")]
+    removed = _remove(kubernetes, kinds)
+
+    def look() -> str | None:
+        left = _installed_objects(kubernetes, kinds)
+        return ", ".join(_words(*each) for each in left) or None
+
+    wait_for("the wake guard to go", real, GONE_WITHIN_S, look, failed=LabUnavailable)
+    return Removed(removed, kept)
+
+
+def _remove(
+    kubernetes: Kubernetes, kinds: Iterable[str], but: Iterable[Mapping[str, Any]] = ()
+) -> tuple[str, ...]:
+    """Deletes what was installed of these kinds, except `but`; returns the names of what went."""
+    wanted = {
+        (kind_of(thing), thing["metadata"].get("namespace"), thing["metadata"]["name"])
+        for thing in but
+    }
+    gone = [each for each in _installed_objects(kubernetes, kinds) if each not in wanted]
+    for kind, namespace, name in gone:
+        kubernetes.delete_ours(kind, namespace, name)
+    return tuple(_words(*each) for each in gone)
+
+
+def _installed_objects(
+    kubernetes: Kubernetes, kinds: Iterable[str]
+) -> list[tuple[str, str | None, str]]:
+    """(kind, namespace, name) of all that an install made of these kinds."""
+    return [
+        (kind, thing["metadata"].get("namespace"), str(thing["metadata"]["name"]))
+        for kind in kinds
+        for thing in kubernetes.all(kind, None, names.OBJECT_LABELS)
+        if not _of_a_run(thing)
+    ]
+
+
+def _strangers(kubernetes: Kubernetes) -> str:
+    """What is in the guard's namespace and not the guard's, in words; "" when there is nothing."""
+    found = [
+        identity_of({**thing, "kind": kind.partition(".")[0]})
+        for kind in _OTHERS
+        for thing in kubernetes.all(kind, names.NAMESPACE)
+        if not _belongs_to_guard(thing)
+    ]
+    return ", ".join(found)
+
+
+def _belongs_to_guard(thing: Mapping[str, Any]) -> bool:
+    metadata = thing["metadata"]
+    labels = (metadata.get("labels") or {}).items()
+    return metadata["name"] in _IN_EVERY_NAMESPACE or names.OBJECT_LABELS.items() <= labels
+
+
+def _words(kind: str, namespace: str | None, name: str) -> str:
+    return f"{kind.partition('.')[0]} {f'{namespace}/' if namespace else ''}{name}"

@@ -1,0 +1,141 @@
+"""What the guard of each node reports: from its pod, and from the metrics that it exports to
+Prometheus."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from meshwake.guard import names
+from meshwake.guard.metrics import DRIFT, HELD_BACK, LAST_LOOK, RESTARTS
+from meshwake.kubernetes.api import Kubernetes, Pod, Refused, Unreachable
+from meshwake.kubernetes.through_kr8s import pod_of
+from meshwake.ztunnel.names import ZTUNNEL_LABELS
+from meshwake.ztunnel.ports import METRICS_PATH
+
+ANSWER_WITHIN_S = 10.0
+# Twenty looks of thirty seconds: as the alert GuardStuck.
+STUCK_S = 600.0
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """What one guard exports. `last_look_wall_s` is None before its first look; `drift_s` by
+    process, `restarts` by target, `held_back` by reason."""
+
+    last_look_wall_s: float | None = None
+    drift_s: Mapping[str, float] = field(default_factory=dict)
+    restarts: Mapping[str, int] = field(default_factory=dict)
+    held_back: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class NodeStatus:
+    """The guard of one node. `image` is what runs there; `problem` is "" when it guards its
+    node."""
+
+    node: str
+    pod: str
+    image: str
+    problem: str
+    metrics: Metrics
+
+
+def read_status(kubernetes: Kubernetes, wall_s: float) -> list[NodeStatus]:
+    """Every node that has a guard, or a ztunnel and no guard; by name. `wall_s` is our own wall
+    clock, by which a last look is too long ago."""
+    guards = {
+        str(pod["spec"].get("nodeName", "")): pod
+        for pod in kubernetes.all("Pod", names.NAMESPACE, names.LABELS)
+        if "deletionTimestamp" not in pod["metadata"]
+    }
+    found = [_of_guard(kubernetes, pod, wall_s) for pod in guards.values()]
+    found += [
+        NodeStatus(node, "", "", "a ztunnel runs here and no guard", Metrics())
+        for node in _nodes_of_ztunnels(kubernetes)
+        if node not in guards
+    ]
+    return sorted(found, key=lambda status: status.node)
+
+
+def _nodes_of_ztunnels(kubernetes: Kubernetes) -> list[str]:
+    """None of them where pods may not be listed in all namespaces."""
+    try:
+        return sorted({pod.node for pod in kubernetes.pods(None, ZTUNNEL_LABELS)})
+    except Refused:
+        return []
+
+
+def _of_guard(kubernetes: Kubernetes, item: Mapping[str, Any], wall_s: float) -> NodeStatus:
+    pod = pod_of(item)
+    container = ((item.get("status") or {}).get("containerStatuses") or [{}])[0]
+    metrics, problem = Metrics(), _not_ready(container) if not pod.ready else ""
+    if not problem:
+        try:
+            metrics = read_metrics(_page(kubernetes, pod))
+            problem = _late(metrics, wall_s)
+        except (Unreachable, Refused, ValueError) as error:
+            problem = f"its metrics cannot be read: {error}"
+    image = str(container.get("image") or item["spec"]["containers"][0]["image"])
+    return NodeStatus(pod.node, pod.name, image, problem, metrics)
+
+
+def _not_ready(container: Mapping[str, Any]) -> str:
+    for state in (container.get("state") or {}).values():
+        if state.get("reason"):
+            return f"not ready: {state['reason']}: {state.get('message', '')}".rstrip(": ")
+    return "not ready"
+
+
+def _late(metrics: Metrics, wall_s: float) -> str:
+    if metrics.last_look_wall_s is None:
+        return "it has not looked yet"
+    if wall_s - metrics.last_look_wall_s > STUCK_S:
+        return "its last look is more than ten minutes ago"
+    return ""
+
+
+def look_of(kubernetes: Kubernetes, pod: Pod) -> bool:
+    """Whether the guard in `pod` has looked at its node; False too when it does not answer."""
+    try:
+        return read_metrics(_page(kubernetes, pod)).last_look_wall_s is not None
+    except (Unreachable, Refused, ValueError):
+        return False
+
+
+def _page(kubernetes: Kubernetes, pod: Pod) -> str:
+    content = kubernetes.get(pod, names.METRICS_PORT, METRICS_PATH, ANSWER_WITHIN_S)
+    return content.decode(errors="replace")
+
+
+def read_metrics(page: str) -> Metrics:
+    """What a guard's /metrics says. Raises ValueError for something else."""
+    looks = _by_label(page, LAST_LOOK, "node")
+    if not looks:
+        raise ValueError(f"it has no {LAST_LOOK}")
+    (last_look_wall_s,) = looks.values()
+    return Metrics(
+        last_look_wall_s or None,
+        _by_label(page, DRIFT, "process"),
+        _counted(_by_label(page, RESTARTS, "target")),
+        _counted(_by_label(page, HELD_BACK, "reason")),
+    )
+
+
+def _by_label(page: str, metric: str, label: str) -> dict[str, float]:
+    """The values of one metric, by one of its labels."""
+    samples = _samples(page)
+    return {labels[label]: value for name, labels, value in samples if name == metric}
+
+
+def _counted(values: Mapping[str, float]) -> dict[str, int]:
+    return {name: int(value) for name, value in values.items()}
+
+
+def _samples(page: str) -> Iterator[tuple[str, Mapping[str, str], float]]:
+    for family in text_string_to_metric_families(page):
+        for sample in family.samples:
+            yield sample.name, sample.labels, float(sample.value)
