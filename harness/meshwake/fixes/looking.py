@@ -369,13 +369,19 @@ def _must_take_the_soonest(text: str) -> None:
         raise _NotUnderstood("it takes the certificate that expires last, not first")
     if _OF_SOME.search(text):
         raise _NotUnderstood("it looks at the certificates of some identities only")
-    for match in _ITEM.finditer(text):
-        name, number = match.groups()
-        is_leaf = name == "certChain" and number == "0"
-        if not is_leaf and (number != "0" or not _SORTED.search(text[: match.start()])):
-            raise _NotUnderstood(f"{match[0]!r} is not the certificate that expires first")
+    _check_items(text)
     for match in _FIRST_LINE.finditer(text):
         if not _SORTED.search(text[: match.start()]):
             raise _NotUnderstood(
                 f"{match[0]!r} takes the first of what is not sorted, not what expires first"
             )
+
+
+def _check_items(text: str) -> None:
+    """Raises _NotUnderstood for another item of a list than the leaf of a chain, or than the first
+    of what is sorted."""
+    for match in _ITEM.finditer(text):
+        if match.groups() == ("certChain", "0"):
+            continue
+        if match[2] != "0" or not _SORTED.search(text[: match.start()]):
+            raise _NotUnderstood(f"{match[0]!r} is not the certificate that expires first")

@@ -126,14 +126,23 @@ def _mark(text: str) -> PowerEvent | None:
 def _wall_ns(time: re.Match[str] | None) -> int:
     if time is None:
         raise ValueError("has no time such as '2026-11-23 22:29:58 -0700'")
-    hours, minutes, seconds = (int(time[name]) for name in ("hour", "minute", "second"))
-    most_hours = 12 if time["half"] else 23
-    if hours > most_hours or minutes > 59 or seconds > 60:
+    hours = _hours(int(time["hour"]), time["half"])
+    minutes, seconds = int(time["minute"]), int(time["second"])
+    if minutes > 59 or seconds > 60:
         raise ValueError("has an impossible time")
-    if time["half"]:
-        hours = hours % 12 + (12 if time["half"] == "P" else 0)
     midnight_s = _midnight_s(time["day"], time["offset"])
     return checked_ns((midnight_s + hours * 3_600 + minutes * 60 + seconds) * NS_PER_S)
+
+
+def _hours(written: int, half: str | None) -> int:
+    """Of 24, from a clock of twelve hours too. Raises ValueError."""
+    most = 23 if half is None else 12
+    if written > most:
+        raise ValueError("has an impossible time")
+    if half is None:
+        return written
+    afternoon = 12 if half == "P" else 0
+    return written % 12 + afternoon
 
 
 @lru_cache(maxsize=16)

@@ -18,8 +18,8 @@ from typing import Literal, NamedTuple
 
 from meshwake.core.durations import NS_PER_S
 from meshwake.importers.items import (
-    MODERN_STANDBY,
     NOTICED_NS,
+    S0_IDLE,
     ClockStep,
     JournalItem,
     PowerEvent,
@@ -182,10 +182,16 @@ def _spans(journal: PlacedJournal, dropped: list[str]) -> list[SleepSpan]:
     reported = [item for item in in_order(journal.items) if isinstance(item, SleepSpan)]
     lost: list[tuple[int, str]] = []
     pairs = _paired(_power_events(journal), lost)
-    own = [pair.span for pair in pairs if pair.holds_others or not _overlaps(pair.span, reported)]
-    spans = [*reported, *own]
+    spans = [*reported, *_not_reported(pairs, reported)]
     dropped += [why for at_ns, why in lost if not _is_within_one(at_ns, spans)]
     return spans
+
+
+def _not_reported(pairs: Iterable[_Pair], reported: Sequence[SleepSpan]) -> Iterator[SleepSpan]:
+    """Those of which no report has both ends, or only of a part."""
+    for pair in pairs:
+        if pair.holds_others or not _overlaps(pair.span, reported):
+            yield pair.span
 
 
 class _Pair(NamedTuple):
@@ -197,7 +203,7 @@ class _Pair(NamedTuple):
     @property
     def holds_others(self) -> bool:
         """Whether a sleep that is reported may be a part of it."""
-        return self.family == MODERN_STANDBY
+        return self.family == S0_IDLE
 
 
 def _paired(events: Sequence[PowerEvent], lost: list[tuple[int, str]]) -> list[_Pair]:
@@ -205,21 +211,24 @@ def _paired(events: Sequence[PowerEvent], lost: list[tuple[int, str]]) -> list[_
     one sleep each. Adds to `lost` when what has no partner was, and why it is dropped."""
     pairs: list[_Pair] = []
     asleep: dict[str, PowerEvent] = {}  # by family, since when
-    first_ns = events[0].wall_ns if events else 0
     for event in events:
         if event.change in _FALLS_ASLEEP:
             _fall_asleep(event, asleep, lost)
         elif asleep:
             pairs += [_pair(begun, event) for begun in _wake_up(event, asleep)]
         elif event.change == "on":
-            # A start without a shutdown before it: a crash, or a power cut.
-            is_first = event.wall_ns <= first_ns
-            if not is_first and not _just_started(event.wall_ns, pairs):
-                pairs.append(_pair(event, event))
-    lost += [
+            _start(event, events[0], pairs)
+    lost.extend(
         (begun.wall_ns, f"{begun.code} at the end, without a wake") for begun in asleep.values()
-    ]
+    )
     return _without_impossible(pairs, lost)
+
+
+def _start(event: PowerEvent, first: PowerEvent, pairs: list[_Pair]) -> None:
+    """A start without a shutdown before it: a crash, or a power cut. With the first event a log may
+    begin."""
+    if event.wall_ns > first.wall_ns and not _just_started(event.wall_ns, pairs):
+        pairs.append(_pair(event, event))
 
 
 def _pair(begun: PowerEvent, ended: PowerEvent) -> _Pair:

@@ -276,7 +276,7 @@ CHANGES = {
 @pytest.mark.parametrize("value", CHANGES)
 def test_a_patch_restarts_as_often_as_its_value_is_another_one(value: str) -> None:
     """By a script that runs that often it restarts each time; by one that runs more often it does
-    not, and that is said. What may be the same again restarts nothing for sure."""
+    not, and the reason is there. What may be the same again restarts nothing for sure."""
     least_s = CHANGES[value]
     for comes_every_s in (0, 60, 3_600, DAY_S, 7 * DAY_S):
         found = reading(PATCH % value, replace(MACHINE, comes_every_s=comes_every_s))

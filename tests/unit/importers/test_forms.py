@@ -770,7 +770,7 @@ def test_nothing_is_said_left_out_that_another_event_tells(tmp_path: Path) -> No
 
 
 def test_a_hibernation_is_a_part_of_the_modern_standby_around_it(tmp_path: Path) -> None:
-    """A laptop that hibernates after three hours of standby was away for the whole night, though
+    """A laptop that hibernates after three hours of standby slept for the whole night, though
     one event reports the hibernation's two ends. A second sleep of which only that event knows is
     still another one."""
     standby = ("2026-11-24T21:00:00Z", 506, "Kernel-Power", "")

@@ -7,10 +7,11 @@ what is written again the same changes no pod template.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from meshwake.fixes.effects import NotUnderstood, Place
 from meshwake.fixes.shell import names
-from meshwake.fixes.shell.linear import NOW
+from meshwake.fixes.shell.linear import NOW, Linear
 from meshwake.fixes.shell.memory import Memory, Ran, Unknown
 
 _EACH_TIME_S = 0.0
@@ -55,25 +56,40 @@ def changes_every_s(text: str, memory: Memory, place: Place) -> float:
 
 
 def _of_unknown(unknown: Unknown, place: Place) -> float:
-    factor = dict(unknown.value.factors).get(NOW) if unknown.value else None
-    if factor:
-        return _EACH_TIME_S if abs(factor) >= 1 else float(1 / abs(factor))
-    if any(word in unknown.text for word in _RANDOM):
+    if unknown.value is not None and NOW in dict(unknown.value.factors):
+        return _of_time(unknown.value)
+    if _is_random(unknown) or (place.in_pod and unknown.text in _OF_POD):
         return _EACH_TIME_S
-    if place.in_pod and unknown.text in ("$(hostname)", "$HOSTNAME", "${HOSTNAME}"):
-        return _EACH_TIME_S  # of the pod, which is another one each time
     if not unknown.runs:
         raise NotUnderstood(unknown.text)
-    first, *others = unknown.runs
-    _check_filters(others)
+    return _of_commands(*unknown.runs)
+
+
+def _is_random(unknown: Unknown) -> bool:
+    return any(word in unknown.text for word in _RANDOM)
+
+
+def _of_time(value: Linear) -> float:
+    """`$(( $(date +%s) / 3600 ))` is another number each hour."""
+    factor = abs(dict(value.factors)[NOW])
+    return _EACH_TIME_S if factor >= 1 else float(1 / factor)
+
+
+# Its name is another one for each job.
+_OF_POD = ("$(hostname)", "$HOSTNAME", "${HOSTNAME}")
+
+
+def _of_commands(first: Ran, *filters: Ran) -> float:
+    """Of what commands print."""
+    _check_filters(filters)
     if first.program == "date":
         return _of_date(first)
     if first.program in ("uuidgen", "mktemp") or first.words[:2] == ("openssl", "rand"):
         return _EACH_TIME_S
-    raise NotUnderstood(unknown.text)
+    raise NotUnderstood(first.program)
 
 
-def _check_filters(filters: list[Ran]) -> None:
+def _check_filters(filters: Sequence[Ran]) -> None:
     """Raises NotUnderstood for a filter that may make one text of two."""
     hashed = False
     for ran in filters:
@@ -84,13 +100,22 @@ def _check_filters(filters: list[Ran]) -> None:
 
 def _of_date(ran: Ran) -> float:
     """After how long `date` prints another text."""
-    words = [word for word in ran.words[1:] if word not in ("-u", "--utc", "--universal")]
-    if any(re.match(r"-u?[dr]|--date|--reference", word) for word in words):
+    words = [word for word in ran.words[1:] if word not in _IN_UTC]
+    if any(map(_OF_ANOTHER_MOMENT.match, words)):
         raise NotUnderstood("date of another moment")
     formats = [word for word in words if word.startswith("+")]
     if formats:
         return _of_format(formats[-1])
-    if not words or words in (["-R"], ["--rfc-email"]):
+    return _of_options(words)
+
+
+_IN_UTC = ("-u", "--utc", "--universal")
+_OF_ANOTHER_MOMENT = re.compile(r"-u?[dr]|--date|--reference")
+
+
+def _of_options(words: list[str]) -> float:
+    """Without a format: `date`, `date -R`, `date -Iminutes`."""
+    if words in ([], ["-R"], ["--rfc-email"]):
         return _EACH_TIME_S
     if not _ISO.match(words[0]):
         raise NotUnderstood("an option of date")

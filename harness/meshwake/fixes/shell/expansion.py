@@ -80,7 +80,7 @@ def fields(shell: Shell, word: tree.Word) -> list[str]:
         else:
             found.add_split(expanded)
     complete = found.all()
-    # "$@" without arguments is no field, and not an empty one.
+    # "$@" without arguments makes not even an empty field.
     is_nothing = complete == [""] and any(map(_is_every_argument, word.segments))
     return [] if is_nothing else complete
 
@@ -191,15 +191,22 @@ def value_of(shell: Shell, name: str) -> str | None:
 
 def _variable(shell: Shell, segment: tree.Variable) -> str:
     value = value_of(shell, segment.name)
-    if value is None and not _asks_whether_set(segment):
-        _check_may_be_unset(shell, segment.name)
+    if value is None:
+        return _unset_variable(shell, segment)
     if not segment.operator:
-        return value or ""
-    if value is not None and not is_known(value):
+        return value
+    if not is_known(value):
         return unknown(shell, _written(segment), runs_in(shell, value))
     if _asks_whether_set(segment):
         return _by_default(shell, value, segment)
-    return _edited(shell, value or "", segment)
+    return _edited(shell, value, segment)
+
+
+def _unset_variable(shell: Shell, segment: tree.Variable) -> str:
+    if _asks_whether_set(segment):
+        return _by_default(shell, None, segment)
+    _check_may_be_unset(shell, segment.name)
+    return _edited(shell, "", segment) if segment.operator else ""
 
 
 def _asks_whether_set(segment: tree.Variable) -> bool:

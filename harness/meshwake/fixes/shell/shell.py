@@ -36,6 +36,8 @@ STEPS_MOST = 20_000
 
 
 _EXPAND_BRACES = frozenset({"bash", "zsh", "ksh"})
+# The options that count here, by their letters.
+_OPTIONS = {"e": "errexit", "u": "nounset", "a": "allexport"}
 _MAY_BE_DASH = frozenset({"sh", "dash"})
 # To dash `cmd &> file` is a command in the background, and an empty file.
 _NOT_OF_DASH = {"&>": ">file 2>&1", "&>>": ">>file 2>&1", "<<<": "printf ... |"}
@@ -89,6 +91,15 @@ def check_characters(script: str) -> None:
     """Raises NotRead for what would be taken for an unknown."""
     if UNKNOWN.search(script) or "\x00" in script:
         raise NotRead("holds characters that no script has")
+
+
+def _option_names(option: str, following: str) -> set[str]:
+    """The options that `-euo` and the word behind it mean."""
+    letters = "" if option.startswith("--") else option[1:]
+    names = {_OPTIONS[letter] for letter in letters if letter in _OPTIONS}
+    if letters.endswith("o"):
+        names.add(following)
+    return names
 
 
 @dataclass
@@ -166,13 +177,12 @@ class Shell:
     def set_option(self, option: str, following: str) -> None:
         """`-e`, `-euo pipefail`, `-o errexit`, and what takes them back."""
         is_on = option.startswith("-")
-        letters = "" if option.startswith("--") else option
-        name = following if option.endswith("o") else ""
-        if "e" in letters or name == "errexit":
+        names = _option_names(option, following)
+        if "errexit" in names:
             self.ends_on_failure = is_on
-        if "u" in letters or name == "nounset":
+        if "nounset" in names:
             self.ends_on_unset = is_on
-        if "a" in letters or name == "allexport":
+        if "allexport" in names:
             self.exports_all = is_on
 
     def must_not_be_dash(self, what: str, instead: str) -> None:
