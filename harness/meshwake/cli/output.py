@@ -8,6 +8,7 @@ why; app.py turns both into the exit code of the process.
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 from meshwake.core.refusal import unwritable
 
 LINE_WIDTH = 100
+_HALF_OF_A_PAIR = re.compile("[\ud800-\udfff]")
 
 
 class Ended(Exception):
@@ -33,9 +35,13 @@ def print_text(text: str) -> None:
 
 
 def print_json(content: Any) -> None:
-    """A result for programs: one JSON value."""
-    only_ascii = (sys.stdout.encoding or "utf-8").lower() not in ("utf-8", "utf8")
-    sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=only_ascii) + "\n")
+    """A result for programs: one JSON value, in ASCII where stdout cannot encode it: half a
+    character pair in a saved name has no encoding."""
+    text = json.dumps(content, indent=2, ensure_ascii=False)
+    is_utf8 = (sys.stdout.encoding or "utf-8").lower() in ("utf-8", "utf8")
+    if not is_utf8 or _HALF_OF_A_PAIR.search(text):
+        text = json.dumps(content, indent=2)
+    sys.stdout.write(text + "\n")
 
 
 def say(text: str) -> None:

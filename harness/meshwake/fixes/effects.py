@@ -27,12 +27,13 @@ How = Literal["rollout", "at once", "own node", "one of them"]
 class Place:
     """Where commands run: the namespace that kubectl takes when none is named (None: not known),
     whether that is a pod (then hostname is the pod's), whether it sees the processes of its node,
-    and where ztunnel lives."""
+    and where ztunnel lives. `comes_every_s`: no two runs are closer to one another."""
 
     namespace: str | None
     in_pod: bool
     ztunnel_namespace: str
     sees_processes: bool = True
+    comes_every_s: float = 0
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,14 @@ from meshwake.fixes.cron_job_manifest import (
     Variable,
     valid_cron_job,
 )
-from meshwake.fixes.schedule import Calendar, Every, Times, calendar_times_ns, parse_schedule
+from meshwake.fixes.schedule import (
+    Calendar,
+    Every,
+    Times,
+    calendar_times_ns,
+    parse_schedule,
+    shortest_gap_s,
+)
 from meshwake.fixes.shell.memory import Doubt, File, Memory, Unknown
 from meshwake.fixes.shell.shell import Ended, check_characters, run_words
 from meshwake.fixes.shell.tree import NotRead
@@ -160,7 +167,13 @@ def _task(valid: CronJobManifest, ztunnel_namespace: str, config_maps: ConfigMap
         idle,
     )
     pod = job.template.spec
-    place = Place(valid.metadata.namespace, True, ztunnel_namespace, bool(pod.host_pid))
+    place = Place(
+        valid.metadata.namespace,
+        True,
+        ztunnel_namespace,
+        bool(pod.host_pid),
+        shortest_gap_s(cron_job.parsed, cron_job.zone),
+    )
     memory, reading = Memory(), Reading()
     try:
         _run_containers(pod, config_maps, place, memory, reading)

@@ -48,9 +48,11 @@ class _NotUnderstood(Exception):
 
 
 class Scan(NamedTuple):
-    """What the watchdog reads: how far back (None: all since ztunnel started)."""
+    """What the watchdog reads: how far back (None: all since ztunnel started), and whether of one
+    ztunnel only."""
 
     since_ns: int | None
+    of_one_pod: bool
 
 
 class _CronWatcher:
@@ -117,6 +119,11 @@ def log_watchers(plan: Plan, clocks: Clocks) -> list[Watcher]:
             _understood(task, action, each, log_scan, "reads ztunnel's log")
             for each in action.conditions
         ]
+        if len(plan.nodes) > 1 and any(each.of_one_pod for each in scans):
+            raise BadInput(
+                f"fix.manifest: CronJob {task.name}: kubectl logs ds/ztunnel reads the log of one "
+                f"pod, and there are {len(plan.nodes)} nodes; write -l app=ztunnel --tail=-1"
+            )
         watcher = _LogWatcher(plan, clocks, task, action, LOG_WATCHDOG)
         known = [each.since_ns for each in scans if each.since_ns is not None]
         watcher.since_ns = min(known) if known else None
@@ -202,7 +209,7 @@ def log_scan(condition: Doubt, memory: Memory, place: Place) -> Scan:
         raise _NotUnderstood(
             "its pattern finds also what ztunnel writes while all certificates are valid"
         )
-    return Scan(_since_ns(read, memory))
+    return Scan(_since_ns(read, memory), read.of_one_pod)
 
 
 def _without_echo(runs: tuple[Ran, ...], memory: Memory) -> tuple[Ran, ...]:
@@ -335,12 +342,46 @@ def expiry_threshold_ns(condition: Doubt, memory: Memory, place: Place) -> int:
 
 def _must_expire(name: str, memory: Memory) -> None:
     """The unknown is when the first certificate of a ztunnel expires."""
-    text = " ".join(
+    text = " | ".join(
         memory.shown(run.words) for unknown in memory.unknowns_in(name) for run in unknown.runs
     )
     if "expirationTime" not in text or not re.search(
         r"config_dump|ztunnel-config|config-dump", text
     ):
         raise _NotUnderstood("what it compares is not the expirationTime of ztunnel's certificates")
-    if re.search(r"\bmax\b|max_by|\blast\b|sort -r|tail", text):
+    _must_take_the_soonest(text)
+
+
+_LATEST = re.compile(r"\bmax\b|max_by|\blast\b|\breverse\b|sort\b[^|]*\s(-\w*r|--reverse)|\btail\b")
+# name[3], or [3] of a whole list.
+_ITEM = re.compile(r"(\w*)\??\s*\[\s*(-?\d+)\s*\]")
+_FIRST_LINE = re.compile(r"\bfirst\b|\blimit\(\s*1\b|\bhead\b")
+_SORTED = re.compile(r"\bsort(_by)?\b")
+_OF_SOME = re.compile(r"select\([^)]*identity")
+
+
+def _must_take_the_soonest(text: str) -> None:
+    """What is printed is when the leaf certificate expires that expires first, of all that ztunnel
+    has. Raises _NotUnderstood."""
+    if "rootCerts" in text:
+        raise _NotUnderstood("it looks at root certificates, which live for years")
+    if _LATEST.search(text):
         raise _NotUnderstood("it takes the certificate that expires last, not first")
+    if _OF_SOME.search(text):
+        raise _NotUnderstood("it looks at the certificates of some identities only")
+    _check_items(text)
+    for match in _FIRST_LINE.finditer(text):
+        if not _SORTED.search(text[: match.start()]):
+            raise _NotUnderstood(
+                f"{match[0]!r} takes the first of what is not sorted, not what expires first"
+            )
+
+
+def _check_items(text: str) -> None:
+    """Raises _NotUnderstood for another item of a list than the leaf of a chain, or than the first
+    of what is sorted."""
+    for match in _ITEM.finditer(text):
+        if match.groups() == ("certChain", "0"):
+            continue
+        if match[2] != "0" or not _SORTED.search(text[: match.start()]):
+            raise _NotUnderstood(f"{match[0]!r} is not the certificate that expires first")

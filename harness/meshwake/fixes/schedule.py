@@ -18,6 +18,7 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta, tzinfo
+from itertools import islice, pairwise
 from typing import NamedTuple
 
 from meshwake.core.durations import NS_PER_S, parse_go_duration_ns
@@ -25,6 +26,9 @@ from meshwake.core.durations import NS_PER_S, parse_go_duration_ns
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # robfig/cron, spec.go, Next: a schedule without a time within five years has none ("0 0 30 2 *").
 _YEARS_LOOKED_AT = 5
+# As many as show every gap of a week, and of days of a month.
+_TIMES_COMPARED = 40
+_DAY_S = 86_400
 NEVER_NS = 1 << 62
 _MACROS = {
     "@yearly": "0 0 1 1 *",
@@ -227,6 +231,15 @@ def calendar_times_ns(schedule: Calendar, zone: tzinfo, after_wall_ns: int) -> I
                     yield at_s * NS_PER_S
                     idle_until = day + timedelta(days=366 * _YEARS_LOOKED_AT)
         day += timedelta(days=1)
+
+
+def shortest_gap_s(schedule: Calendar | Every, zone: tzinfo) -> float:
+    """The least time between two runs. A day that is an hour shorter counts as a whole one."""
+    if isinstance(schedule, Every):
+        return schedule.delay_ns / NS_PER_S
+    times_ns = list(islice(calendar_times_ns(schedule, zone, 0), _TIMES_COMPARED))
+    gap_s = min((two - one for one, two in pairwise(times_ns)), default=NEVER_NS) / NS_PER_S
+    return _DAY_S if _DAY_S - 3_600 <= gap_s < _DAY_S else gap_s
 
 
 def _times_of_day_s(schedule: Calendar, zone: tzinfo, day: date) -> Iterator[int]:

@@ -332,7 +332,8 @@ def _found_in_text(
 
 def _place_of_item(item: object, place: tuple[str, ...]) -> tuple[str, ...]:
     """Items of a list have the place of the list; other containers than ztunnel's say so."""
-    if place[-1:] == ("containers",) and _is_another_container(item):
+    runs_before = place[-1:] == ("initContainers",)
+    if runs_before or (place[-1:] == ("containers",) and _is_another_container(item)):
         return (*place, OTHER_CONTAINER)
     return place
 

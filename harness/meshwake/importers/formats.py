@@ -84,7 +84,7 @@ _WINDOWS_FOR_PEOPLE = re.compile(
     re.MULTILINE,
 )
 _VIRSH_WITHOUT_TIME = re.compile(r"^event '[\w-]+' for domain", re.MULTILINE)
-_VIRSH_TRANSLATED = re.compile(rf"^\d{{4}}-\d\d-\d\d {_CLOCK}\.\d+[+-]\d{{4}}: \w.*'", re.MULTILINE)
+_VIRSH_TRANSLATED = re.compile(rf"^\d{{4}}-\d\d-\d\d {_CLOCK}\.\d+[+-]\d{{4}}: \S", re.MULTILINE)
 
 
 @contextmanager

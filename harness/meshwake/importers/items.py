@@ -23,6 +23,9 @@ PASTED = re.compile(r"[ \t]{0,40}(?:>[ \t]?){0,9}(?:\d{1,9}[:-](?=\d{4}-))?")
 LINE_CHARACTERS_MAX = 1 << 20
 # Wall clocks that differ by less are taken for the same.
 NOTICED_NS = 30 * NS_PER_S
+# The family of S0 low power idle (events 506 and 507 of Windows): a laptop in it may hibernate, and
+# that is reported too.
+S0_IDLE = "S0 idle"
 # Dates outside are damage: years 1, 1601 and 586524 have been seen. A clock that begins at 1970 is
 # possible.
 _EARLIEST_NS = 0

@@ -64,6 +64,9 @@ _MONITOR = re.compile(
 _DOMAIN_LOG = re.compile(
     _TIME + r"(?P<what>starting up|shutting down)(?:, reason=(?P<reason>[\w-]+))?"
 )
+# What libvirtd itself writes into a domain's log, besides starts and ends.
+_DOMAIN_NOTE = re.compile(_TIME + r"(?:Domain id=|initiating migration|debug)")
+_LOOKS_LIKE_AN_EVENT = re.compile(r"\d{4}-\d\d-\d\d \d|event ")
 _MEMORY_FROM = re.compile(r"(?:^|\s)-(?:incoming|loadvm)\s")
 _COMMAND = re.compile(r"\S*qemu\S*(?:\s|$)|-name\s|[A-Z_]+=\S* \\?$|-machine\s")
 _NS_PER_US = 1_000
@@ -287,7 +290,7 @@ def _lines(stream: TextIO, tally: Tally, guest: _Guest) -> Iterator[tuple[str, _
             elif found := _event(text):
                 guest.settle()
                 yield line, found
-            elif re.match(r"\d{4}-\d\d-\d\d \d|event ", text):
+            elif _LOOKS_LIKE_AN_EVENT.match(text) and not _DOMAIN_NOTE.match(text):
                 tally.broken(line, "is neither an event nor a line of a domain's log")
             else:
                 guest.command(line)

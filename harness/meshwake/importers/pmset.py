@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import datetime, timedelta, timezone
 from functools import lru_cache, partial
 from itertools import pairwise
 from typing import NamedTuple, TextIO
@@ -32,11 +32,16 @@ from meshwake.importers.items import (
 from meshwake.importers.placement import EntryPlacer, PlacedJournal
 
 SYSTEM = "macOS power log"
-LINES = re.compile(
-    rf"^{PASTED.pattern}\d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d [+-]\d{{4}} +[A-Z]", re.MULTILINE
+# The time is in the user's digits, and with AM or PM where the clock has twelve hours.
+_TIME = re.compile(
+    r"(?P<day>\d{4}-\d\d-\d\d) (?P<hour>\d\d?):(?P<minute>\d\d):(?P<second>\d\d)"
+    r"(?:\s(?P<half>[AP])M)? (?P<offset>[+-]\d{4})"
 )
-_TIME_ENDS = 25
-_TIME = re.compile(r"\d{4}-\d\d-\d\d (\d\d):(\d\d):(\d\d) [+-]\d{4}$")
+_GROUPS = re.compile(r"\(\?P<\w+>")
+LINES = re.compile(
+    rf"^{PASTED.pattern}{_GROUPS.sub('(?:', _TIME.pattern)} +[A-Z]",
+    re.MULTILINE,
+)
 # The domain and the first words: where tabs were lost on the way, only the words say where the
 # domain ends.
 _ASLEEP = re.compile(r"\s*Sleep\s+.*\bEntering Sleep\b")
@@ -80,12 +85,14 @@ def _rows(stream: TextIO, tally: Tally) -> Iterator[_Row]:
         if not (line[:4].isdigit() and line[4:5] == "-"):
             tally.other += 1  # a heading, a sum, or the rest of an entry
             continue
+        time = _TIME.match(line)
         try:
-            wall_ns = _wall_ns(line[:_TIME_ENDS])
+            wall_ns = _wall_ns(time)
         except ValueError as error:
             tally.broken(line, str(error), place)
             continue
-        yield _Row(wall_ns, line[:EXAMPLE_CHARACTERS], _mark(line[_TIME_ENDS:]), place)
+        text = line[time.end() :] if time else ""
+        yield _Row(wall_ns, line[:EXAMPLE_CHARACTERS], _mark(text), place)
 
 
 def _dark_wakes_unseen(rows: list[_Row]) -> int:
@@ -116,19 +123,32 @@ def _mark(text: str) -> PowerEvent | None:
     return PowerEvent(0, "on", "off", "Start") if _STARTED.match(text) else None
 
 
-def _wall_ns(text: str) -> int:
-    match = _TIME.match(text)
-    if match is None:
+def _wall_ns(time: re.Match[str] | None) -> int:
+    if time is None:
         raise ValueError("has no time such as '2026-11-23 22:29:58 -0700'")
-    hours, minutes, seconds = (int(group) for group in match.groups())
-    if hours > 23 or minutes > 59 or seconds > 60:
+    hours = _hours(int(time["hour"]), time["half"])
+    minutes, seconds = int(time["minute"]), int(time["second"])
+    if minutes > 59 or seconds > 60:
         raise ValueError("has an impossible time")
-    return checked_ns(
-        (_midnight_s(text[:10], text[20:]) + hours * 3_600 + minutes * 60 + seconds) * NS_PER_S
-    )
+    midnight_s = _midnight_s(time["day"], time["offset"])
+    return checked_ns((midnight_s + hours * 3_600 + minutes * 60 + seconds) * NS_PER_S)
+
+
+def _hours(written: int, half: str | None) -> int:
+    """Of 24, from a clock of twelve hours too. Raises ValueError."""
+    most = 23 if half is None else 12
+    if written > most:
+        raise ValueError("has an impossible time")
+    if half is None:
+        return written
+    afternoon = 12 if half == "P" else 0
+    return written % 12 + afternoon
 
 
 @lru_cache(maxsize=16)
 def _midnight_s(day: str, offset: str) -> int:
     """A month of a log has thirty days, and a hundred thousand lines."""
-    return int(datetime.strptime(f"{day} {offset}", "%Y-%m-%d %z").timestamp())
+    minutes = int(offset[1:3]) * 60 + int(offset[3:])
+    zone = timezone(timedelta(minutes=-minutes if offset[0] == "-" else minutes))
+    year, month, of_month = map(int, day.split("-"))
+    return int(datetime(year, month, of_month, tzinfo=zone).timestamp())

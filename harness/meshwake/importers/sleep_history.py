@@ -19,6 +19,7 @@ from typing import Literal, NamedTuple
 from meshwake.core.durations import NS_PER_S
 from meshwake.importers.items import (
     NOTICED_NS,
+    S0_IDLE,
     ClockStep,
     JournalItem,
     PowerEvent,
@@ -181,34 +182,57 @@ def _spans(journal: PlacedJournal, dropped: list[str]) -> list[SleepSpan]:
     reported = [item for item in in_order(journal.items) if isinstance(item, SleepSpan)]
     lost: list[tuple[int, str]] = []
     pairs = _paired(_power_events(journal), lost)
-    spans = [*reported, *(pair for pair in pairs if not _overlaps(pair, reported))]
+    spans = [*reported, *_not_reported(pairs, reported)]
     dropped += [why for at_ns, why in lost if not _is_within_one(at_ns, spans)]
     return spans
 
 
-def _paired(events: Sequence[PowerEvent], lost: list[tuple[int, str]]) -> list[SleepSpan]:
+def _not_reported(pairs: Iterable[_Pair], reported: Sequence[SleepSpan]) -> Iterator[SleepSpan]:
+    """Those of which no report has both ends, or only of a part."""
+    for pair in pairs:
+        if pair.holds_others or not _overlaps(pair.span, reported):
+            yield pair.span
+
+
+class _Pair(NamedTuple):
+    """A sleep whose two ends are events of one family."""
+
+    span: SleepSpan
+    family: str
+
+    @property
+    def holds_others(self) -> bool:
+        """Whether a sleep that is reported may be a part of it."""
+        return self.family == S0_IDLE
+
+
+def _paired(events: Sequence[PowerEvent], lost: list[tuple[int, str]]) -> list[_Pair]:
     """Each falling asleep with its wake. Nested sleeps, as a hibernation within modern standby, are
     one sleep each. Adds to `lost` when what has no partner was, and why it is dropped."""
-    spans: list[SleepSpan] = []
+    pairs: list[_Pair] = []
     asleep: dict[str, PowerEvent] = {}  # by family, since when
-    first_ns = events[0].wall_ns if events else 0
     for event in events:
         if event.change in _FALLS_ASLEEP:
             _fall_asleep(event, asleep, lost)
         elif asleep:
-            spans += [
-                SleepSpan(begun.wall_ns, event.wall_ns, _kind(begun, event))
-                for begun in _wake_up(event, asleep)
-            ]
+            pairs += [_pair(begun, event) for begun in _wake_up(event, asleep)]
         elif event.change == "on":
-            # A start without a shutdown before it: a crash, or a power cut.
-            is_first = event.wall_ns <= first_ns
-            if not is_first and not _just_started(event.wall_ns, spans):
-                spans.append(SleepSpan(event.wall_ns, event.wall_ns, "off"))
-    lost += [
+            _start(event, events[0], pairs)
+    lost.extend(
         (begun.wall_ns, f"{begun.code} at the end, without a wake") for begun in asleep.values()
-    ]
-    return _without_impossible(spans, lost)
+    )
+    return _without_impossible(pairs, lost)
+
+
+def _start(event: PowerEvent, first: PowerEvent, pairs: list[_Pair]) -> None:
+    """A start without a shutdown before it: a crash, or a power cut. With the first event a log may
+    begin."""
+    if event.wall_ns > first.wall_ns and not _just_started(event.wall_ns, pairs):
+        pairs.append(_pair(event, event))
+
+
+def _pair(begun: PowerEvent, ended: PowerEvent) -> _Pair:
+    return _Pair(SleepSpan(begun.wall_ns, ended.wall_ns, _kind(begun, ended)), begun.family)
 
 
 def _fall_asleep(
@@ -235,14 +259,14 @@ def _wake_up(event: PowerEvent, asleep: dict[str, PowerEvent]) -> list[PowerEven
     return ended
 
 
-def _without_impossible(spans: Sequence[SleepSpan], lost: list[tuple[int, str]]) -> list[SleepSpan]:
+def _without_impossible(pairs: Sequence[_Pair], lost: list[tuple[int, str]]) -> list[_Pair]:
     kept = []
-    for span in spans:
-        length_ns = _length_ns(span)
-        if span.kind == "off" or length_ns >= _SHORTEST_NS:
-            kept.append(span)
+    for pair in pairs:
+        length_ns = _length_ns(pair.span)
+        if pair.span.kind == "off" or length_ns >= _SHORTEST_NS:
+            kept.append(pair)
         elif length_ns < 0:
-            lost.append((span.from_wall_ns, "a sleep that ends before it begins"))
+            lost.append((pair.span.from_wall_ns, "a sleep that ends before it begins"))
     return kept
 
 
@@ -254,9 +278,12 @@ def _kind(begun: PowerEvent, ended: PowerEvent) -> SleepKind:
     return "off" if ended.change == "on" else begun.kind
 
 
-def _just_started(at_ns: int, spans: Sequence[SleepSpan]) -> bool:
+def _just_started(at_ns: int, pairs: Sequence[_Pair]) -> bool:
     """Whether another message has reported this start already."""
-    return bool(spans) and spans[-1].kind == "off" and at_ns - spans[-1].to_wall_ns <= _SAME_NS
+    if not pairs:
+        return False
+    last = pairs[-1].span
+    return last.kind == "off" and at_ns - last.to_wall_ns <= _SAME_NS
 
 
 def _is_within_one(at_ns: int, spans: Sequence[SleepSpan]) -> bool:

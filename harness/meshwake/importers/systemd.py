@@ -19,7 +19,8 @@ the file; within a boot the monotonic clock gives the order. The wall clock is p
 afterwards (placement.py).
 
 The limit: the moment of a silent pause is known as finely as entries lie. Jumps in the first two
-minutes after a boot are taken for part of it: nothing of a cluster runs yet.
+minutes after a boot that no message announces are taken for part of it: nothing of a cluster runs
+yet.
 """
 
 from __future__ import annotations
@@ -373,7 +374,7 @@ class _ClockFollower:
         jumped_ns = wall_ns - monotonic_ns - self.apart_ns
         if abs(jumped_ns) >= NOTICED_NS:
             self.apart_ns += jumped_ns
-            if monotonic_ns >= BOOTING_NS:
+            if monotonic_ns >= BOOTING_NS or self._was_announced(monotonic_ns):
                 self._jumped(jumped_ns, wall_ns, monotonic_ns, flags)
         self.wall_ns, self.monotonic_ns = wall_ns, monotonic_ns
 
@@ -386,10 +387,7 @@ class _ClockFollower:
             self._settle(is_suspend=about_sleep and in_time)
 
     def _jumped(self, jumped_ns: int, wall_ns: int, monotonic_ns: int, flags: int) -> None:
-        was_announced = (
-            self.message_monotonic_ns is not None
-            and monotonic_ns - self.message_monotonic_ns <= MESSAGE_WITHIN_NS
-        )
+        was_announced = self._was_announced(monotonic_ns)
         was_set = not was_announced and self._was_unset(jumped_ns, wall_ns, monotonic_ns, flags)
         if jumped_ns < 0 or was_set:
             # What sets a clock logs that at once: it was when this entry was written.
@@ -402,6 +400,13 @@ class _ClockFollower:
         self.unexplained = len(self.items) - 1, monotonic_ns + MESSAGE_WITHIN_NS
         if was_announced:
             self._settle(is_suspend=True)
+
+    def _was_announced(self, monotonic_ns: int) -> bool:
+        """Whether a message of a suspend came shortly before."""
+        return (
+            self.message_monotonic_ns is not None
+            and monotonic_ns - self.message_monotonic_ns <= MESSAGE_WITHIN_NS
+        )
 
     def _was_unset(self, jumped_ns: int, wall_ns: int, monotonic_ns: int, flags: int) -> bool:
         """Whether the clock was wrong before it jumped ahead: then it was set, and the machine did
@@ -480,11 +485,28 @@ def _count_damaged(boot: Boot, place: int, tally: Tally) -> None:
 
 
 def _as_written(boot: Boot) -> list[int]:
-    """The positions of the entries, oldest first: by journald's numbers, or by the file."""
+    """The positions of the entries, oldest first: by journald's numbers, or by the file. An entry
+    that two pieces of the journal have is there once."""
     places = list(range(len(boot.wall_us)))
     if boot.is_numbered and len(set(boot.numbers)) == len(places):
         return sorted(places, key=boot.numbers.__getitem__)
-    return places[::-1] if boot.reversed else places
+    oldest_first = places[::-1] if boot.reversed else places
+    if all(boot.monotonic_us[one] < boot.monotonic_us[two] for one, two in pairwise(oldest_first)):
+        return oldest_first
+    return _once(boot, oldest_first)
+
+
+def _once(boot: Boot, places: Sequence[int]) -> list[int]:
+    """`places` without entries that an earlier one equals, in the order of their numbers where
+    there are some."""
+    found: dict[tuple[int, int, int], int] = {}
+    for place in places:
+        clocks = boot.monotonic_us[place], boot.wall_us[place]
+        found.setdefault((*clocks, boot.flags[place]), place)
+    once = list(found.values())
+    if boot.is_numbered and len({boot.numbers[place] for place in once}) == len(once):
+        return sorted(once, key=boot.numbers.__getitem__)
+    return once
 
 
 def _damaged(boot: Boot, places: Sequence[int]) -> Iterator[int]:

@@ -34,6 +34,7 @@ from typing import Literal
 from meshwake.core.durations import NS_PER_S
 from meshwake.importers.items import (
     NOTICED_NS,
+    S0_IDLE,
     JournalItem,
     PowerEvent,
     SleepKind,
@@ -54,8 +55,8 @@ _Change = Literal["asleep", "awake", "off", "on", "restored"]
 _EVENTS: dict[tuple[str, int], tuple[_Change, SleepKind, str]] = {
     (POWER, 42): ("asleep", "pause", "sleep"),
     (POWER, 107): ("awake", "pause", "sleep"),
-    (POWER, 506): ("asleep", "pause", "standby"),
-    (POWER, 507): ("awake", "pause", "standby"),
+    (POWER, 506): ("asleep", "pause", S0_IDLE),
+    (POWER, 507): ("awake", "pause", S0_IDLE),
     (POWER, 41): ("on", "off", ""),
     (GENERAL, 12): ("on", "off", ""),
     (GENERAL, 13): ("off", "off", ""),

@@ -452,6 +452,17 @@ def test_a_mutated_file_is_judged_or_named(name: str, tmp_path: Path, capsys: Sa
         judged(tmp_path, name, capsys, *random.choice([(), ("--json",), ("--sleep", "9h")]))
 
 
+def test_half_of_a_character_pair_in_a_name(tmp_path: Path, capsys: Says) -> None:
+    """JSON can spell what no encoding has; the answer spells it the same way."""
+    place = tmp_path / "laptop"
+    shutil.copytree(DATA / "saved" / "laptop", place)
+    dump = (place / "config_dump.json").read_text()
+    assert "/sa/" in dump
+    (place / "config_dump.json").write_text(dump.replace("/sa/", "/sa/\\ud800"))
+    code, out, _ = forecast(["--from", str(tmp_path), "--json"], capsys)
+    assert code in {0, 1, 2} and "/\\ud800" in out
+
+
 @pytest.mark.parametrize("name", ["config_dump.json", "pod.json", "journal.json"])
 def test_a_file_of_another_shape_is_judged_or_named(
     name: str, tmp_path: Path, capsys: Says

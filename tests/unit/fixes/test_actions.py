@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 from meshwake.fixes.actions import Action, Place, Reading, read_actions
@@ -245,6 +246,93 @@ UNCLEAR = [
 def test_what_is_not_understood_is_reported(script: str) -> None:
     found = reading(script)
     assert found.of("ztunnel") == [] and found.unclear, found
+
+
+PATCH = 'kubectl -n istio-system patch ds ztunnel -p \'{"spec":{"template":{"metadata":{"annotations":{"at":"\'"%s"\'"}}}}}\''
+DAY_S = 86_400
+CHANGES = {
+    "$(date)": 0,
+    "$(date +%s)": 0,
+    "$(date -u +%Y-%m-%dT%H:%M:%SZ)": 0,
+    "$(date -Iseconds)": 0,
+    "$(date +%s | sha256sum | cut -c1-8)": 0,
+    "$(cat /proc/sys/kernel/random/uuid)": 0,
+    "$(date +%Y%m%d%H%M)": 60,
+    "$(date +%F-%H)": 3_600,
+    "$(date +%F)": DAY_S,
+    "$(date -I)": DAY_S,
+    "$(($(date +%s) / 604800))": 7 * DAY_S,
+    "1": None,
+    "$(date +%Y-%m)": None,
+    "$(date +%H)": None,
+    "$(date +%u)": None,
+    "$(date -d yesterday)": None,
+    "$(date +%s | cut -c1-5)": None,
+    "$(hostname)": None,
+    "$(kubectl get ds ztunnel -n istio-system -o jsonpath={.metadata.generation})": None,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("value", CHANGES)
+def test_a_patch_restarts_as_often_as_its_value_is_another_one(value: str) -> None:
+    """By a script that runs that often it restarts each time; by one that runs more often it does
+    not, and the reason is there. What may be the same again restarts nothing for sure."""
+    least_s = CHANGES[value]
+    for comes_every_s in (0, 60, 3_600, DAY_S, 7 * DAY_S):
+        found = reading(PATCH % value, replace(MACHINE, comes_every_s=comes_every_s))
+        restarts = least_s is not None and least_s <= comes_every_s
+        assert bool(found.of("ztunnel")) == restarts and bool(found.unclear) != restarts
+
+
+def test_the_name_of_a_pod_is_another_one_for_each_job() -> None:
+    assert reading(PATCH % "$(hostname)", POD).of("ztunnel")
+
+
+RESTART = "kubectl -n istio-system rollout restart ds/ztunnel"
+OTHER_PROCESSES = [
+    ("NS=istio-system; sh -c 'kubectl -n $NS rollout restart ds/ztunnel'", False),
+    ("export NS=istio-system; sh -c 'kubectl -n $NS rollout restart ds/ztunnel'", True),
+    ("NS=istio-system; export NS; timeout 60 bash -c 'kubectl -n $NS rollout restart ds/ztunnel'", True),
+    ("set -a; NS=istio-system; sh -c 'kubectl -n $NS rollout restart ds/ztunnel'", True),
+    ("NS=istio-system sh -c 'kubectl -n $NS rollout restart ds/ztunnel'", True),
+    ("NS=istio-system true; sh -c 'kubectl -n $NS rollout restart ds/ztunnel'", False),
+    ("env NS=istio-system sh -c 'kubectl -n $NS rollout restart ds/ztunnel'", True),
+    ("NS=istio-system; (kubectl -n $NS rollout restart ds/ztunnel)", True),
+    (f"f() {{ {RESTART}; }}; f", True),
+    (f"f() {{ {RESTART}; }}; sh -c f", False),
+    (f"f() {{ {RESTART}; }}; timeout 20 f", False),
+    (f"f() {{ {RESTART}; }}; echo a | xargs f", False),
+    (f"#!/bin/sh\nalias k='{RESTART}'\nk", True),
+    (f'f() {{ {RESTART} "$@"; }}; f', True),
+    (f"#!/bin/bash\nalias k='{RESTART}'\nk", False),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("script", "restarts"), OTHER_PROCESSES)
+def test_another_process_has_what_is_exported_and_no_functions(script: str, restarts: bool) -> None:
+    """And no script of bash looks at aliases."""
+    assert bool(sure(script)) == restarts
+
+
+@pytest.mark.parametrize(
+    ("script", "restarts"),
+    [
+        (f"set -u; echo $NOT_SET; {RESTART}", False),
+        (f"set -euo pipefail; n=$((NOT_SET + 1)); {RESTART}", False),
+        (f"#!/bin/sh -u\necho ${{#NOT_SET}}; {RESTART}", False),
+        (f"set -o nounset; echo ${{NOT_SET:-}} $HOME $# $1; {RESTART}", True),
+        (f"set -u; set +u; echo $NOT_SET; {RESTART}", True),
+        (f"set -u; sh -c 'echo $NOT_SET; {RESTART}'", True),
+        (f"set -u; echo $KUBERNETES_SERVICE_HOST; {RESTART}", True),
+        (f"echo $NOT_SET; {RESTART}", True),
+    ],
+)
+def test_a_variable_that_is_not_set_ends_a_script_that_says_so(script: str, restarts: bool) -> None:
+    if restarts:
+        assert sure(script)
+        return
+    with pytest.raises(NotRead, match=r"`set -u` ends it at \$NOT_SET"):
+        run(script, ("post", "suspend"))
 
 
 CONDITIONAL = [

@@ -127,6 +127,21 @@ def test_what_a_watchdog_does_not_see_is_reported(script: str, says: str) -> Non
         since_s(script)
 
 
+def test_the_log_of_one_pod_tells_nothing_of_other_nodes() -> None:
+    """kubectl logs ds/ztunnel takes one pod of the DaemonSet."""
+    one_pod = LOGS.replace("-l app=ztunnel", "ds/ztunnel")
+    assert since_s(found(f"{one_pod} | {EXPIRED}")) == 600
+    for logs, is_refused in ((one_pod, True), (f"{one_pod} --all-pods", False), (LOGS, False)):
+        of = deployed("log-watchdog", job(found(f"{logs} | {EXPIRED}")))
+        (node,) = of.nodes
+        of = of.model_copy(update={"nodes": (node, node.model_copy(update={"name": "b"}))})
+        if is_refused:
+            with pytest.raises(BadInput, match="the log of one pod, and there are 2 nodes"):
+                log_watchers(of, clocks_of(of))
+        else:
+            assert log_watchers(of, clocks_of(of))
+
+
 # --- Certificates about to expire -----------------------------------------------------------------
 
 SOONEST = "jq -r '[.certificates[].certChain[0].expirationTime | fromdateiso8601] | min'"
@@ -160,6 +175,42 @@ def asks(
 def test_how_little_of_its_life_is_taken_for_trouble(script: str) -> None:
     """An hour, in every spelling."""
     assert threshold_s(script) == 3_600
+
+
+LEAVES = "jq -r '.certificates[].certChain[0].expirationTime | fromdateiso8601'"
+OF_A_LIST = "jq -r '[.certificates[].certChain[0].expirationTime | fromdateiso8601] | %s'"
+
+
+@pytest.mark.parametrize(
+    ("filters", "says"),
+    [
+        (f"{LEAVES} | sort -n | head -1", None),
+        (OF_A_LIST % "sort | .[0]", None),
+        (OF_A_LIST % "sort | first", None),
+        ("jq -r '.certificates | min_by(.certChain[0].expirationTime) | .certChain[0].expirationTime | fromdateiso8601'", None),
+        (f"{LEAVES} | sort -nr | head -1", "expires last"),
+        (f"{LEAVES} | sort --reverse -n | head -n 1", "expires last"),
+        (OF_A_LIST % "sort | reverse | .[0]", "expires last"),
+        (OF_A_LIST % "sort | .[-1]", "expires first"),
+        (f"{LEAVES} | head -1", "not sorted"),
+        (OF_A_LIST % "first", "not sorted"),
+        (LEAVES.replace("certificates[]", "certificates[0]"), "expires first"),
+        (LEAVES.replace("certChain[0]", "certChain[-1]"), "expires first"),
+        (LEAVES.replace("certChain", "rootCerts"), "root certificates"),
+        (LEAVES.replace("[].", '[] | select(.identity | endswith("sa/a")) | .') + " | sort | head -1", "some identities"),
+    ],
+)  # fmt: skip
+def test_which_certificate_such_a_check_takes(filters: str, says: str | None) -> None:
+    """The leaf that expires first, of all; any other one says nothing."""
+    script = asks(
+        "[ $((soonest - $(date +%s))) -lt 3600 ]",
+        reads=f"curl -s localhost:15000/config_dump | {filters}",
+    )
+    if says is None:
+        assert threshold_s(script) == 3_600
+    else:
+        with pytest.raises(BadInput, match=says):
+            threshold_s(script)
 
 
 def test_a_checks_numbers_come_from_its_environment_too() -> None:

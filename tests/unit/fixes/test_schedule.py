@@ -10,7 +10,14 @@ from zoneinfo import ZoneInfo
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from meshwake.fixes.schedule import Calendar, Every, Times, calendar_times_ns, parse_schedule
+from meshwake.fixes.schedule import (
+    Calendar,
+    Every,
+    Times,
+    calendar_times_ns,
+    parse_schedule,
+    shortest_gap_s,
+)
 
 NS = 10**9
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -115,3 +122,20 @@ def test_any_text_is_read_or_refused(text: str) -> None:
             moment = datetime.fromtimestamp(each // NS, tz=UTC)
             assert moment.minute in schedule.minutes and moment.hour in schedule.hours
             assert schedule.comes_on(moment.date())
+
+
+@pytest.mark.parametrize(
+    ("text", "hours"),
+    [
+        ("0 3 * * *", 24),
+        ("0 3,4 * * *", 1),
+        ("*/20 * * * *", 1 / 3),
+        ("0 3 * * 1-5", 24),
+        ("0 3 * * 0", 7 * 24),
+        ("0 3 1,2 * *", 24),
+        ("@every 36h", 36),
+    ],
+)
+def test_the_shortest_time_between_two_runs(text: str, hours: float) -> None:
+    """A day of 23 hours is a day."""
+    assert shortest_gap_s(parse_schedule(text), BERLIN) == pytest.approx(hours * 3_600)

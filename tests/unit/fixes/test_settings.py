@@ -179,6 +179,7 @@ def test_where_ztunnels_lifetime_is_set(text: str, days: int) -> None:
         ("kind: ConfigMap\nmetadata: {name: ztunnel}\ndata: {SECRET_TTL: 48h}", "not ztunnel's environment"),
         ("kind: HelmRelease\nspec: {chart: {spec: {chart: istiod}}, values: {env: {SECRET_TTL: 48h}}}", "not ztunnel's environment"),
         ("kind: DaemonSet\nmetadata: {name: ztunnel}\nspec: {containers: [{name: b, env: [{name: SECRET_TTL, value: 48h}]}]}", "another container than ztunnel's"),
+        ("kind: DaemonSet\nmetadata: {name: ztunnel}\nspec: {initContainers: [{name: istio-proxy, env: [{name: SECRET_TTL, value: 48h}]}]}", "not ztunnel's environment"),
     ],
 )  # fmt: skip
 def test_a_lifetime_that_no_ztunnel_gets_is_refused(text: str, says: str) -> None:

@@ -693,8 +693,19 @@ PMSET = [
     "2026-11-25 08:00:00 +0100 Wake                \tWake [CDNVA] due to EC.LidOpen/Lid "
     "Open: Using AC (Charge:100%)",
 ]
+
+
+def with_twelve_hours(line: str) -> str:
+    hour = int(line[11:13])
+    half = "PM" if hour >= 12 else "AM"
+    return f"{line[:11]}{hour % 12 or 12}{line[13:19]} {half}{line[19:]}"
+
+
+ARABIC = str.maketrans("0123456789", "٠١٢٣٤٥٦٧٨٩")
 PASTED = {
     "as it is": PMSET,
+    "a clock of twelve hours": [with_twelve_hours(line) for line in PMSET],
+    "Arabic digits": [line[:25].translate(ARABIC) + line[25:] for line in PMSET],
     "newest first": PMSET[::-1],
     "indented": [f"    {line}" for line in PMSET],
     "quoted": [f"> {line}" for line in PMSET],
@@ -754,6 +765,35 @@ def test_nothing_is_reported_left_out_that_another_event_has(tmp_path: Path) -> 
     assert alone.dropped == ["Kernel-Power 42 without a wake before the next"]
     month, _ = read_text(tmp_path, xml(events[0], *events_of_both_ends, events[1], wake))
     assert slept(month) == [35_995.0, 36_000.0] and not month.dropped
+
+
+def test_a_hibernation_is_a_part_of_the_modern_standby_around_it(tmp_path: Path) -> None:
+    """A laptop that hibernates after three hours of standby slept for the whole night, though
+    one event reports the hibernation's two ends. A second sleep of which only that event knows is
+    still another one."""
+    standby = ("2026-11-24T21:00:00Z", 506, "Kernel-Power", "")
+    hibernates = ("2026-11-25T00:00:00Z", 42, "Kernel-Power", "")
+    wakes = ("2026-11-25T06:00:00Z", 107, "Kernel-Power", "")
+    both = "2026-11-25T00:00:01Z 2026-11-25T05:59:59Z"
+    reported = ("2026-11-25T06:00:00Z", 1, "Power-Troubleshooter", both)
+    active = ("2026-11-25T06:00:00Z", 507, "Kernel-Power", "")
+    month, _ = read_text(tmp_path, xml(standby, hibernates, wakes, reported, active))
+    assert slept(month) == [9 * 3_600] and not month.dropped
+
+    before = "2026-11-24T21:00:00Z 2026-11-24T23:00:00Z"
+    first = ("2026-11-24T23:00:00Z", 1, "Power-Troubleshooter", before)
+    evening = ("2026-11-24T21:00:00Z", 42, "Kernel-Power", "")
+    month, _ = read_text(tmp_path, xml(evening, first, wakes, reported))
+    assert slept(month) == [2 * 3_600, 5 * 3_600 + 59 * 60 + 58]
+
+
+def test_what_libvirt_notes_beside_starts_and_ends_is_understood(tmp_path: Path) -> None:
+    """A tainted guest and the beginning of a migration are another matter, and no damage."""
+    lines = ["starting up libvirt version: 9", "Domain id=1 is tainted: host-cpu"]
+    lines += ["initiating migration", "shutting down, reason=migrated", "what is new"]
+    log = "".join(f"2026-11-20 08:00:00.000+0000: {line}\n" for line in lines)
+    _, tally = read_text(tmp_path, log + virsh("Suspended Paused", "Resumed Unpaused"))
+    assert tally.not_understood == 1 and "what is new" in tally.examples[0]
 
 
 def xml(*events: tuple[str, int, str, str]) -> str:

@@ -18,7 +18,7 @@ from meshwake.core.durations import NS_PER_S
 from meshwake.core.errors import BadInput
 from meshwake.importers import systemd
 from meshwake.importers.entries import JournalEntry
-from meshwake.importers.formats import read_journal
+from meshwake.importers.formats import read_journal, read_systemd
 from meshwake.importers.items import PowerEvent, Tally, shifted
 from meshwake.importers.placement import EntryPlacer, PlacedJournal, Stretch, place_stretches
 from meshwake.importers.sleep_history import SleepHistory, sleep_history_of
@@ -51,9 +51,8 @@ def read(tmp_path: Path, *files: list[str], writing: JournalOptions = AS_IT_IS) 
     return imported(*names, writing=writing, folder=tmp_path)[0]
 
 
-def faults_of(month: SleepHistory) -> list[tuple[str, float, float, float]]:
-    """Kind, when since the first entry, for how long, and by how much the clock was set: in
-    hours."""
+def events_in(month: SleepHistory) -> list[tuple[str, float, float, float]]:
+    """Kind, when since the first entry, for how long, and by how much the clock was set: in hours."""
     return [
         (
             each.kind,
@@ -87,7 +86,7 @@ def test_a_boot_whose_clock_is_behind_comes_after_the_one_before_it(
 ) -> None:
     """The night lies in the first boot, the reboot after it; the clock is set as far as it was
     behind."""
-    happened = faults_of(read(tmp_path, two_boots(behind_s)))
+    happened = events_in(read(tmp_path, two_boots(behind_s)))
     assert happened[:2][0] == ("pause", 10.0, 9.0, 0.0)
     assert happened[1][:3] == ("off", 30.0, 0.17)
     assert [round(step[3] * HOUR_S) for step in happened[2:]] == pytest.approx(
@@ -98,7 +97,7 @@ def test_a_boot_whose_clock_is_behind_comes_after_the_one_before_it(
 
 def test_a_clock_that_was_set_in_the_first_two_minutes_does_no_harm(tmp_path: Path) -> None:
     """Nothing of a cluster runs yet: the boot is there, and no step."""
-    assert faults_of(read(tmp_path, two_boots(2 * YEAR_S, set_at_s=60)))[1:] == [
+    assert events_in(read(tmp_path, two_boots(2 * YEAR_S, set_at_s=60)))[1:] == [
         ("off", 30.0, 0.17, 0.0)
     ]
 
@@ -112,12 +111,12 @@ def test_entries_in_any_order_are_read_the_same(tmp_path: Path, seed: int) -> No
         json.dumps(json.loads(line) | {"__CURSOR": f"s={'5' * 32};i={number:x};b=0"})
         for number, line in enumerate(lines, start=9)
     ]
-    expected = faults_of(read(tmp_path, lines))
+    expected = events_in(read(tmp_path, lines))
     random.Random(seed).shuffle(numbered)
-    assert faults_of(read(tmp_path, numbered)) == expected
+    assert events_in(read(tmp_path, numbered)) == expected
     by_wall = sorted(lines, key=lambda line: int(json.loads(line)["__REALTIME_TIMESTAMP"]))
-    assert faults_of(read(tmp_path, by_wall)) == expected
-    assert faults_of(read(tmp_path, lines[::-1])) == expected
+    assert events_in(read(tmp_path, by_wall)) == expected
+    assert events_in(read(tmp_path, lines[::-1])) == expected
 
 
 def test_a_step_back_below_the_beginning(tmp_path: Path) -> None:
@@ -128,7 +127,7 @@ def test_a_step_back_below_the_beginning(tmp_path: Path) -> None:
         entry(STARTS_S + 360 - 5 * HOUR_S, 363),
     ]
     month = read(tmp_path, [*lines, entry(STARTS_S + 5 * HOUR_S, 3 + 10 * HOUR_S)])
-    assert faults_of(month) == [("step", 0.1, 0.0, -5.0)]
+    assert events_in(month) == [("step", 0.1, 0.0, -5.0)]
     assert month.starts_wall_s == STARTS_S - 60
     assert month.duration_ns == (10 * HOUR_S + 60) * NS_PER_S
 
@@ -137,10 +136,45 @@ def test_pieces_of_one_journal_are_one(tmp_path: Path) -> None:
     """The night lies between two files; in whichever order they are given, and with entries in
     both."""
     lines = two_boots(0)
-    whole = faults_of(read(tmp_path, lines))
-    assert faults_of(read(tmp_path, lines[2:], lines[:2])) == whole
-    assert faults_of(read(tmp_path, lines[:5], lines[3:])) == whole
-    assert faults_of(read(tmp_path, lines[:4], lines[4:])) == whole  # boot by boot
+    whole = events_in(read(tmp_path, lines))
+    assert events_in(read(tmp_path, lines[2:], lines[:2])) == whole
+    assert events_in(read(tmp_path, lines[:5], lines[3:])) == whole
+    assert events_in(read(tmp_path, lines[:4], lines[4:])) == whole  # boot by boot
+
+
+def test_entries_that_two_pieces_have_are_no_damage(tmp_path: Path) -> None:
+    """Each is there once, with journald's numbers and without."""
+    for fields in ({}, {"cursors": True}):
+        lines = []
+        for number, line in enumerate(two_boots(0)):
+            cursor = {"__CURSOR": f"s={'5' * 32};i={number + 1:x}"} if fields else {}
+            lines.append(json.dumps(json.loads(line) | cursor))
+        whole = events_in(read(tmp_path, lines))
+        for pieces in ((lines[:3], lines[1:]), (lines[1:], lines[:3]), (lines[:3] + lines[1:],)):
+            tallies = [Tally(str(tmp_path / f"{number}.json")) for number in range(len(pieces))]
+            for tally, piece in zip(tallies, pieces, strict=True):
+                Path(tally.path).write_text("\n".join(piece) + "\n")
+            logs = [read_systemd(Path(tally.path), tally) for tally in tallies]
+            (log,) = systemd.joined([log for log in logs if log is not None])
+            placed = systemd.place_boots(log)
+            assert placed is not None and events_in(sleep_history_of([placed])) == whole
+            assert [tally.not_understood for tally in tallies] == [0] * len(tallies)
+
+
+def test_a_suspend_just_after_a_boot_counts_where_a_message_announces_it(tmp_path: Path) -> None:
+    """A lid that is closed a minute after the start: nine hours of sleep. The same jump without a
+    word is the clock being set at the start."""
+    for message, happened in (
+        ("PM: suspend entry (deep)", [("suspend", 0.02, 9.0, 0.0)]),
+        ("tick", []),
+    ):
+        lines = [
+            entry(STARTS_S, 5),
+            entry(STARTS_S + 60, 65, message=message, _TRANSPORT="kernel"),
+            entry(STARTS_S + 60 + 9 * HOUR_S, 66),
+            entry(STARTS_S + 12 * HOUR_S, 6 + 3 * HOUR_S),
+        ]
+        assert events_in(read(tmp_path, lines)) == happened
 
 
 HOSTS = {
@@ -200,7 +234,7 @@ def test_one_machine_may_change_its_name(tmp_path: Path) -> None:
     """Within a boot, by its machine id, and from localhost."""
     lines = two_boots(0, _MACHINE_ID="1" * 32)
     renamed = [line[:-1] + f', "_HOSTNAME": "h{number}"}}' for number, line in enumerate(lines)]
-    assert faults_of(read(tmp_path, renamed)) == faults_of(read(tmp_path, lines))
+    assert events_in(read(tmp_path, renamed)) == events_in(read(tmp_path, lines))
 
 
 def test_a_guest_whose_clock_stayed_behind(tmp_path: Path) -> None:
@@ -224,9 +258,9 @@ def test_a_guest_whose_clock_stayed_behind(tmp_path: Path) -> None:
     assert isinstance(guest, systemd.SystemdJournal)
     placed = [each for each in (host.placed(), systemd.place_boots(guest)) if each is not None]
     month = sleep_history_of(placed)
-    assert [each[0] for each in faults_of(month)] == ["pause", "pause", "pause", "step"]
+    assert [each[0] for each in events_in(month)] == ["pause", "pause", "pause", "step"]
     assert [each.corrected for each in month.events] == [False, False, False, True]
-    assert faults_of(month)[-1][3] == 27.0
+    assert events_in(month)[-1][3] == 27.0
     assert month.largest_drift_ns == 27 * HOUR_S * NS_PER_S
 
 
@@ -246,15 +280,15 @@ def test_a_host_and_its_guest_have_one_night(tmp_path: Path) -> None:
         entry(STARTS_S + 24 * HOUR_S + 60, 9000 + 14 * HOUR_S, "d"),
         entry(STARTS_S + 30 * HOUR_S, 9000 + 20 * HOUR_S - 60, "d"),
     ]
-    assert faults_of(read(tmp_path, host, guest)) == [("suspend", 14.0, 10.0, 0.0)]
-    assert faults_of(read(tmp_path, guest, host)) == [("suspend", 14.0, 10.0, 0.0)]
+    assert events_in(read(tmp_path, host, guest)) == [("suspend", 14.0, 10.0, 0.0)]
+    assert events_in(read(tmp_path, guest, host)) == [("suspend", 14.0, 10.0, 0.0)]
 
 
 def test_one_damaged_entry_is_counted_and_costs_nothing_else(tmp_path: Path) -> None:
     """The largest number of 64 bits, a wall clock of another century, a monotonic time out of its
     order."""
     lines = two_boots(0)
-    whole = faults_of(read(tmp_path, lines))
+    whole = events_in(read(tmp_path, lines))
     for damaged in (
         entry(2**64 // 1_000_000, 5000),
         entry(STARTS_S + 120 * YEAR_S, 1200),
@@ -266,7 +300,7 @@ def test_one_damaged_entry_is_counted_and_costs_nothing_else(tmp_path: Path) -> 
             "\n".join([lines[0], entry(STARTS_S + 60, 660), damaged, *lines[1:]])
         )
         month, tally = imported("0.json", folder=tmp_path)
-        assert faults_of(month) == whole
+        assert events_in(month) == whole
         assert tally.not_understood == 1
 
 

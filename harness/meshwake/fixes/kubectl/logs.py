@@ -16,18 +16,20 @@ from meshwake.fixes.effects import (
 from meshwake.fixes.kubectl.command import KIND_OF, Kubectl
 from meshwake.fixes.kubectl.printed import printed_pods
 from meshwake.fixes.kubectl.selectors import selects_ztunnel
-from meshwake.fixes.shell.memory import Memory, Ran
+from meshwake.fixes.shell.memory import Memory, Ran, is_known
 from meshwake.ztunnel.names import PROXY_CONTAINER
 
 
 @dataclass(frozen=True)
 class PodLogs:
-    """`kubectl logs` of ztunnel: its options as they are written."""
+    """`kubectl logs` of ztunnel: its options as they are written. `of_one_pod`: kubectl takes one
+    of the DaemonSet's pods, and not all."""
 
     since: str | None
     since_time: str | None
     tail: str | None
     by_selector: bool
+    of_one_pod: bool
 
 
 def pod_logs(ran: Ran, memory: Memory, place: Place) -> PodLogs | str:
@@ -79,9 +81,11 @@ def _target(command: Kubectl) -> str | None:
 
 
 def _options(command: Kubectl) -> PodLogs:
+    names_daemon_set = is_known(" ".join(command.operands[1:2])) and len(command.operands) > 1
     return PodLogs(
         since=command.option("--since"),
         since_time=command.option("--since-time"),
         tail=command.option("--tail"),
         by_selector=command.option("-l", "--selector") is not None,
+        of_one_pod=names_daemon_set and not command.is_on("--all-pods"),
     )

@@ -10,11 +10,12 @@ from typing import NoReturn
 import yaml
 
 from meshwake.fixes.effects import DAEMON_SET, Action, DoesNothing, Harms, How, NotUnderstood, Waits
+from meshwake.fixes.kubectl.changing import changes_every_s
 from meshwake.fixes.kubectl.command import KINDS, Kubectl, not_known
 from meshwake.fixes.kubectl.printed import printed_pods
 from meshwake.fixes.pipelines import lines_left
 from meshwake.fixes.shell import names
-from meshwake.fixes.shell.memory import UNKNOWN, Unknown, is_known
+from meshwake.fixes.shell.memory import Unknown, is_known
 
 _ANOTHER_CLUSTER = ("--context", "--cluster", "--server", "-s", "--user")
 _READ_ONLY = names(
@@ -257,12 +258,12 @@ def _patch(command: Kubectl) -> list[Action]:
     patch = command.option("-p", "--patch")
     if patch is None:
         raise NotUnderstood("kubectl patch without -p: what is in the file is not known here")
-    template = _template_of(UNKNOWN.sub("UNKNOWN", patch))
+    template = _template_of(patch)
     if template is None:
         raise DoesNothing(
             "it does not change the pod template (spec.template), so no pod is replaced"
         )
-    return _changed(template)
+    return _changed(command, template)
 
 
 def _set(command: Kubectl) -> list[Action]:
@@ -279,14 +280,16 @@ def _set(command: Kubectl) -> list[Action]:
     _must_be_ztunnel(command, command.named(objects))
     if command.is_on("--list") or not values:
         raise DoesNothing("it sets nothing")
-    return _changed(UNKNOWN.sub("UNKNOWN", " ".join(values)))
+    return _changed(command, " ".join(values))
 
 
-def _changed(text: str) -> list[Action]:
-    if "UNKNOWN" not in text:
+def _changed(command: Kubectl, text: str) -> list[Action]:
+    """The pods are replaced whenever the text is another one."""
+    after_s = changes_every_s(text, command.memory, command.place)
+    if after_s > command.place.comes_every_s:
         raise NotUnderstood(
-            "it writes the same value each time: pods are replaced the first time only; write the "
-            "time, $(date +%s)"
+            f"it writes another value every {after_s / 3_600:g} h only, and comes more often: pods "
+            "are not replaced each time; write the time, $(date +%s)"
         )
     return [Action("ztunnel", "", "rollout")]
 
@@ -315,12 +318,12 @@ def _template_of(patch: str) -> str | None:
             for each in content
             if isinstance(each, dict) and str(each.get("path", "")).startswith("/spec/template")
         ]
-        return json.dumps(below, default=str) if below else None
+        return json.dumps(below, default=str, ensure_ascii=False) if below else None
     if not isinstance(content, dict):
         raise NotUnderstood("its patch is not an object")
     spec = content.get("spec")
     template = spec.get("template") if isinstance(spec, dict) else None
-    return json.dumps(template, default=str) if template else None
+    return json.dumps(template, default=str, ensure_ascii=False) if template else None
 
 
 _VERBS: dict[str, Callable[[Kubectl], list[Action]]] = {

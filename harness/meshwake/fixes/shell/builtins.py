@@ -56,9 +56,15 @@ def _test(shell: Shell, words: list[str]) -> Status:
 
 
 def _declare(shell: Shell, words: list[str]) -> Status:
+    exports = words[0] == "export" or "-x" in words or shell.exports_all
     for word in words[1:]:
-        if match := re.match(r"([A-Za-z_]\w*)=", word):
+        match = re.match(r"([A-Za-z_]\w*)(=|$)", word)
+        if match is None:
+            continue
+        if match[2]:
             shell.variables[match[1]] = word[match.end() :]
+        if exports:
+            shell.exported |= {match[1]}
     return True
 
 
@@ -114,6 +120,8 @@ def _eval(shell: Shell, words: list[str]) -> Status:
 
 
 def _alias(shell: Shell, words: list[str]) -> Status:
+    if shell.expands_braces:
+        return True  # bash does not look at aliases in a script
     for word in words[1:]:
         name, equals, text = word.partition("=")
         if equals:
@@ -130,7 +138,8 @@ def _xargs(shell: Shell, words: list[str]) -> Status:
             command = [word.replace(options.replaces, read[0]) for word in options.command]
         else:
             command = [*options.command, *read]
-        status = shell.execute(command)
+        with shell.in_a_program():
+            status = shell.execute(command)
     return status
 
 

@@ -6,6 +6,7 @@ does: it goes into the list of `memory.ran`.
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 # A function that calls itself, or a script that starts itself, must end here.
 DEEPEST = 40
 _SHELLS = frozenset({"sh", "bash", "dash", "ash", "zsh", "ksh"})
+# What looks like a program that starts another, and is the shell itself.
+_OF_THE_SHELL = ("exec", "command", "builtin", "time")
+_ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
 # Options of a shell whose value is the next word.
 _TAKE_VALUE = ("-o", "+o", "-O")
 
@@ -35,15 +39,18 @@ def simple(shell: Shell, node: tree.Simple) -> Status:
         values[name] = before + expansion.text(shell, word)
     if not words:
         shell.variables |= values
+        if shell.exports_all:
+            shell.exported |= values.keys()
         return True
-    kept, piped = shell.variables, shell.piped
-    shell.variables = kept | values
+    kept, piped, exported = shell.variables, shell.piped, shell.exported
+    shell.variables, shell.exported = kept | values, exported | values.keys()
     script = _stdin_script(shell, node, words)
     shell.piped = _here_string(shell, node) or piped
     try:
         status = execute(shell, words) if script is None else shell.script_in_subshell(script)
     finally:
         shell.piped = piped
+        shell.exported -= values.keys() - exported
         _restore(shell, kept, values)
     if isinstance(status, Doubt) and not status.text:
         status = replace(status, text=node.text)
@@ -112,11 +119,25 @@ def _program_or_started(shell: Shell, name: str, words: list[str]) -> Status:
     started = started_by(words)
     if started is None:
         return program(shell, words)
+    if name not in _OF_THE_SHELL:
+        return _by_a_program(shell, words, started)
     if name != "exec":
         return execute(shell, started)
     if not started:
         return True
     raise Ends("exit", execute(shell, started))
+
+
+def _by_a_program(shell: Shell, words: list[str], started: list[str]) -> Status:
+    """What timeout, env, sudo start: no program knows the functions of a shell."""
+    # env NAME=value COMMAND
+    given = dict(
+        word.split("=", 1)
+        for word in words[1 : len(words) - len(started)]
+        if _ASSIGNMENT.match(word)
+    )
+    with shell.in_a_program(given):
+        return execute(shell, started)
 
 
 def program(shell: Shell, words: list[str]) -> Status:
@@ -153,22 +174,14 @@ def _file(shell: Shell, file: File, words: list[str]) -> Status:
     if not file.may_run:
         program(shell, words)
         return False
-    inner = _new_shell(shell, words)
+    inner = shell.new_process(words)
     inner.obey_first_line(file.text)
     return shell.after(inner, inner.script(file.text))
 
 
-def _new_shell(shell: Shell, arguments: list[str]) -> Shell:
-    """Another shell, with these arguments and none of our options."""
-    inner = shell.copy()
-    inner.ends_on_failure = inner.asks = inner.expands_braces = inner.may_be_dash = False
-    inner.arguments = arguments
-    return inner
-
-
 def _other_shell(shell: Shell, words: list[str]) -> Status:
     """`sh -c SCRIPT NAME ARGUMENTS` or `sh FILE ARGUMENTS`, in any spelling of its options."""
-    inner = _new_shell(shell, ["sh"])
+    inner = shell.new_process(["sh"])
     inner.obey_name(words[0])
     rest, is_command = _after_options_of_shell(inner, words)
     files = shell.memory.files

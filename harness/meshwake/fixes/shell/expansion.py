@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 _UNKNOWN_VARIABLES = frozenset(
     {"HOSTNAME", "RANDOM", "SECONDS", "PPID", "UID", "EUID", "LINENO", "PWD", "HOME", "PATH"}
 )
+# What kubelet sets in every container.
+_OF_KUBELET = re.compile(r"_SERVICE_(HOST|PORT)")
 
 
 def unknown(
@@ -77,7 +79,10 @@ def fields(shell: Shell, word: tree.Word) -> list[str]:
             found.add(expanded)
         else:
             found.add_split(expanded)
-    return found.all()
+    complete = found.all()
+    # "$@" without arguments makes not even an empty field.
+    is_nothing = complete == [""] and any(map(_is_every_argument, word.segments))
+    return [] if is_nothing else complete
 
 
 class _Fields:
@@ -126,6 +131,11 @@ def _is_all_arguments(segment: tree.Segment) -> bool:
     return isinstance(segment, tree.Variable) and segment.name in "@*" and not segment.operator
 
 
+def _is_every_argument(segment: tree.Segment) -> bool:
+    """`$@`, also in quotes."""
+    return _is_all_arguments(segment) and isinstance(segment, tree.Variable) and segment.name == "@"
+
+
 def _arguments(shell: Shell, segment: tree.Segment) -> list[str]:
     arguments = shell.arguments[1:]
     if segment.quoted and isinstance(segment, tree.Variable) and segment.name == "*":
@@ -167,8 +177,11 @@ def value_of(shell: Shell, name: str) -> str | None:
         return _parameter(shell.arguments, name)
     if name in shell.variables:
         return shell.variables[name]
-    # Of a process ($?, $$, $!, $-), or of an environment that is not in the manifest.
-    is_unknown = name in "?$-!" or name in _UNKNOWN_VARIABLES or shell.unset_is_unknown
+    # Of a process ($?, $$, $!, $-), or of an environment that is not in the manifest: kubelet sets
+    # variables for each Service.
+    is_of_process = name in "?$-!" or name in _UNKNOWN_VARIABLES
+    is_of_cluster = _OF_KUBELET.search(name) is not None
+    is_unknown = is_of_process or is_of_cluster or shell.unset_is_unknown
     return unknown(shell, f"${name}") if is_unknown else None
 
 
@@ -184,13 +197,35 @@ def _parameter(arguments: list[str], name: str) -> str | None:
 
 def _variable(shell: Shell, segment: tree.Variable) -> str:
     value = value_of(shell, segment.name)
+    if value is None:
+        return _unset_variable(shell, segment)
     if not segment.operator:
-        return value or ""
-    if value is not None and not is_known(value):
+        return value
+    if not is_known(value):
         return unknown(shell, _written(segment), runs_in(shell, value))
-    if segment.operator.lstrip(":") in ("-", "=", "+", "?"):
+    if _asks_whether_set(segment):
         return _by_default(shell, value, segment)
-    return _edited(shell, value or "", segment)
+    return _edited(shell, value, segment)
+
+
+def _unset_variable(shell: Shell, segment: tree.Variable) -> str:
+    if _asks_whether_set(segment):
+        return _by_default(shell, None, segment)
+    _check_may_be_unset(shell, segment.name)
+    return _edited(shell, "", segment) if segment.operator else ""
+
+
+def _asks_whether_set(segment: tree.Variable) -> bool:
+    return segment.operator.lstrip(":") in ("-", "=", "+", "?")
+
+
+def _check_may_be_unset(shell: Shell, name: str) -> None:
+    """Raises NotRead where the script ends at a variable that is not set."""
+    if shell.ends_on_unset:
+        raise NotRead(
+            f"`set -u` ends it at ${name}, which nothing that is read here sets; set it, or write "
+            f"${{{name}:-}}"
+        )
 
 
 def _by_default(shell: Shell, value: str | None, segment: tree.Variable) -> str:
@@ -282,7 +317,10 @@ def calculated(shell: Shell, expression: str) -> Linear | None:
         """The value of a name or of an unknown in the expression."""
         if not is_known(name):
             return shell.memory.linear(name)
-        return shell.memory.linear(value_of(shell, name) or "0")
+        value = value_of(shell, name)
+        if value is None:
+            _check_may_be_unset(shell, name)
+        return shell.memory.linear(value or "0")
 
     return evaluate(expanded, number_of)
 

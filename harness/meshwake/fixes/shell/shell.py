@@ -9,7 +9,7 @@ the API server answer, does k3s run?
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -37,6 +37,8 @@ STEPS_MOST = 20_000
 
 
 _EXPAND_BRACES = frozenset({"bash", "zsh", "ksh"})
+# The options that count here, by their letters.
+_OPTIONS = {"e": "errexit", "u": "nounset", "a": "allexport"}
 _MAY_BE_DASH = frozenset({"sh", "dash"})
 # To dash `cmd &> file` is a command in the background, and an empty file.
 _NOT_OF_DASH = {"&>": ">file 2>&1", "&>>": ">>file 2>&1", "<<<": "printf ... |"}
@@ -49,7 +51,8 @@ def run(
     unset. Raises NotRead."""
     memory = Memory()
     check_characters(script)
-    shell = Shell(memory, dict(variables or {}), ["sh", *arguments])
+    given = dict(variables or {})
+    shell = Shell(memory, given, ["sh", *arguments], exported=frozenset(given))
     shell.obey_first_line(script)
     shell.script(script)
     return memory
@@ -73,7 +76,12 @@ def run_words(
     """Follows a program with its arguments, as a container or a service starts it; `memory` takes
     what it does. `after_s`: how long those before it slept. Raises NotRead."""
     shell = Shell(
-        memory, dict(variables), ["sh"], unset_is_unknown=unset_is_unknown, after_s=after_s
+        memory,
+        dict(variables),
+        ["sh"],
+        exported=frozenset(variables),
+        unset_is_unknown=unset_is_unknown,
+        after_s=after_s,
     )
     with shell.ending() as result:
         result.append(shell.execute(list(words)))
@@ -84,6 +92,15 @@ def check_characters(script: str) -> None:
     """Raises NotRead for what would be taken for an unknown."""
     if UNKNOWN.search(script) or "\x00" in script:
         raise NotRead("holds characters that no script has")
+
+
+def _option_names(option: str, following: str) -> set[str]:
+    """The options that `-euo` and the word behind it mean."""
+    letters = "" if option.startswith("--") else option[1:]
+    names = {_OPTIONS[letter] for letter in letters if letter in _OPTIONS}
+    if letters.endswith("o"):
+        names.add(following)
+    return names
 
 
 @dataclass
@@ -98,6 +115,9 @@ class Shell:
     variables: dict[str, str]
     arguments: list[str]
     functions: dict[str, tree.Node] = field(default_factory=dict)
+    # The names of the variables that a program which is started gets too.
+    exported: frozenset[str] = frozenset()
+    exports_all: bool = False
     conditions: tuple[Doubt, ...] = ()
     after_s: float = 0
     background: bool = False
@@ -107,6 +127,8 @@ class Shell:
     # `set -e`: a command that fails ends the script, unless its status is tested.
     ends_on_failure: bool = False
     asks: bool = False
+    # `set -u`: so does a variable that is not set.
+    ends_on_unset: bool = False
     expands_braces: bool = False
     # Whether it may be dash, which knows no more than POSIX asks for.
     may_be_dash: bool = False
@@ -155,9 +177,14 @@ class Shell:
 
     def set_option(self, option: str, following: str) -> None:
         """`-e`, `-euo pipefail`, `-o errexit`, and what takes them back."""
-        is_letter = "e" in option and not option.startswith("--")
-        if is_letter or (option.endswith("o") and following == "errexit"):
-            self.ends_on_failure = option.startswith("-")
+        is_on = option.startswith("-")
+        names = _option_names(option, following)
+        if "errexit" in names:
+            self.ends_on_failure = is_on
+        if "nounset" in names:
+            self.ends_on_unset = is_on
+        if "allexport" in names:
+            self.exports_all = is_on
 
     def must_not_be_dash(self, what: str, instead: str) -> None:
         """Raises NotRead for what only some of the shells understand that may be called sh."""
@@ -169,8 +196,7 @@ class Shell:
 
     def script_in_subshell(self, text: str) -> Status:
         """Follows a script that another shell reads."""
-        inner = self.copy()
-        inner.ends_on_failure = inner.asks = False
+        inner = self.new_process(["sh"])
         return self.after(inner, inner.script(text))
 
     def execute(self, words: list[str]) -> Status:
@@ -236,6 +262,36 @@ class Shell:
             functions=dict(self.functions),
             at_exit="",
         )
+
+    def new_process(self, arguments: list[str]) -> Shell:
+        """Another shell, with these arguments: it has what is exported, and none of our
+        options."""
+        variables = {name: self.variables[name] for name in self.exported & self.variables.keys()}
+        return replace(
+            self,
+            variables=variables,
+            arguments=arguments,
+            functions={},
+            exports_all=False,
+            ends_on_failure=False,
+            ends_on_unset=False,
+            asks=False,
+            expands_braces=False,
+            may_be_dash=False,
+            at_exit="",
+        )
+
+    @contextmanager
+    def in_a_program(self, variables: Mapping[str, str] | None = None) -> Iterator[None]:
+        """What a program starts, with these variables too: no program has our functions."""
+        kept = self.functions, self.variables, self.exported
+        given = dict(variables or {})
+        self.functions, self.variables = {}, self.variables | given
+        self.exported |= given.keys()
+        try:
+            yield
+        finally:
+            self.functions, self.variables, self.exported = kept
 
     def and_or(self, node: tree.AndOr) -> Status:
         """`&&` and `||`."""

@@ -1,0 +1,130 @@
+"""How often what a patch writes becomes another value: pods are replaced only then.
+
+`$(date +%s)` is another one each time, `$(date +%F)` once a day, `$(date +%Y-%m)` once a month:
+what is written again the same changes no pod template.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from meshwake.fixes.effects import NotUnderstood, Place
+from meshwake.fixes.shell import names
+from meshwake.fixes.shell.linear import NOW, Linear
+from meshwake.fixes.shell.memory import Memory, Ran, Unknown
+
+_EACH_TIME_S = 0.0
+_MINUTE_S, _HOUR_S, _DAY_S = 60.0, 3_600.0, 86_400.0
+# Fields of date formats. A time of day without its day comes again the next day.
+_MOMENT = re.compile(r"%[-_0^#:]*[sNcST+Xr]")
+_DAY = re.compile(r"%[-_0^#]*[FDxjde]")
+_TIMES_OF_DAY = (
+    (re.compile(r"%[-_0^#]*[MR]"), _MINUTE_S),
+    (re.compile(r"%[-_0^#]*[HIkl]"), _HOUR_S),
+)
+_ISO = re.compile(r"-I|--iso-8601|--rfc-3339")
+_ISO_STEPS = {"": _DAY_S, "date": _DAY_S, "hours": _HOUR_S, "minutes": _MINUTE_S}
+_RANDOM = ("$RANDOM", "$SRANDOM", "$EPOCHSECONDS", "${RANDOM}", "/proc/sys/kernel/random/uuid")
+# They make another text of the same input, and of another input another text.
+_KEEP_DIFFERENCES = names("tr sed base64 md5sum sha1sum sha256sum sha512sum cksum xxd")
+_OF_HASHES = names("cut head awk")
+_HASHES = names("md5sum sha1sum sha256sum sha512sum cksum")
+
+
+def changes_every_s(text: str, memory: Memory, place: Place) -> float:
+    """After how many seconds a text with unknowns is surely another one; 0: each time. Raises
+    NotUnderstood where that is not known of any of them, and where there are none."""
+    found: list[float] = []
+    unsure: list[Unknown] = []
+    for unknown in memory.unknowns_in(text):
+        try:
+            found.append(_of_unknown(unknown, place))
+        except NotUnderstood:
+            unsure.append(unknown)
+    if found:
+        return min(found)
+    if unsure:
+        raise NotUnderstood(
+            f"whether {unsure[0].text} is another value each time is not known, and pods are "
+            "replaced only then; write the time, $(date +%s)"
+        )
+    raise NotUnderstood(
+        "it writes the same value each time: pods are replaced the first time only; write the "
+        "time, $(date +%s)"
+    )
+
+
+def _of_unknown(unknown: Unknown, place: Place) -> float:
+    if unknown.value is not None and NOW in dict(unknown.value.factors):
+        return _of_time(unknown.value)
+    if _is_random(unknown) or (place.in_pod and unknown.text in _OF_POD):
+        return _EACH_TIME_S
+    if not unknown.runs:
+        raise NotUnderstood(unknown.text)
+    return _of_commands(*unknown.runs)
+
+
+def _is_random(unknown: Unknown) -> bool:
+    return any(word in unknown.text for word in _RANDOM)
+
+
+def _of_time(value: Linear) -> float:
+    """`$(( $(date +%s) / 3600 ))` is another number each hour."""
+    factor = abs(dict(value.factors)[NOW])
+    return _EACH_TIME_S if factor >= 1 else float(1 / factor)
+
+
+# Its name is another one for each job.
+_OF_POD = ("$(hostname)", "$HOSTNAME", "${HOSTNAME}")
+
+
+def _of_commands(first: Ran, *filters: Ran) -> float:
+    """Of what commands print."""
+    _check_filters(filters)
+    if first.program == "date":
+        return _of_date(first)
+    if first.program in ("uuidgen", "mktemp") or first.words[:2] == ("openssl", "rand"):
+        return _EACH_TIME_S
+    raise NotUnderstood(first.program)
+
+
+def _check_filters(filters: Sequence[Ran]) -> None:
+    """Raises NotUnderstood for a filter that may make one text of two."""
+    hashed = False
+    for ran in filters:
+        hashed = hashed or ran.program in _HASHES
+        if ran.program not in _KEEP_DIFFERENCES and not (hashed and ran.program in _OF_HASHES):
+            raise NotUnderstood(ran.program)
+
+
+def _of_date(ran: Ran) -> float:
+    """After how long `date` prints another text."""
+    words = [word for word in ran.words[1:] if word not in _IN_UTC]
+    if any(map(_OF_ANOTHER_MOMENT.match, words)):
+        raise NotUnderstood("date of another moment")
+    formats = [word for word in words if word.startswith("+")]
+    if formats:
+        return _of_format(formats[-1])
+    return _of_options(words)
+
+
+_IN_UTC = ("-u", "--utc", "--universal")
+_OF_ANOTHER_MOMENT = re.compile(r"-u?[dr]|--date|--reference")
+
+
+def _of_options(words: list[str]) -> float:
+    """Without a format: `date`, `date -R`, `date -Iminutes`."""
+    if words in ([], ["-R"], ["--rfc-email"]):
+        return _EACH_TIME_S
+    if not _ISO.match(words[0]):
+        raise NotUnderstood("an option of date")
+    return _ISO_STEPS.get(_ISO.sub("", words[0]).removeprefix("="), _EACH_TIME_S)
+
+
+def _of_format(form: str) -> float:
+    if _MOMENT.search(form):
+        return _EACH_TIME_S
+    if not _DAY.search(form):
+        raise NotUnderstood("no day in it")
+    return next((step_s for field, step_s in _TIMES_OF_DAY if field.search(form)), _DAY_S)
