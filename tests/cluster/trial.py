@@ -187,8 +187,8 @@ class Trial:
     def set_for(self, lifetime_s: int) -> Iterator[None]:
         """ztunnel as the owner of another cluster sets it, by what the refusal of a run asks for;
         `up` reverts it at the end."""
-        asked = {SECRET_TTL: f"{lifetime_s}s", MAX_STREAMS: "1"}
-        environment = [{"name": name, "value": value} for name, value in asked.items()]
+        settings = {SECRET_TTL: f"{lifetime_s}s", MAX_STREAMS: "1"}
+        environment = [{"name": name, "value": value} for name, value in settings.items()]
         container = {"name": PROXY_CONTAINER, "env": environment}
         template = {"spec": {"containers": [container]}}
         try:

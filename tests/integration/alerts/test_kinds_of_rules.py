@@ -161,7 +161,7 @@ def test_a_rule_that_fires_whatever_happens_does_not_pass(expression: str, tmp_p
 
 @NEEDS
 def test_recorded_series_are_there_for_alerts_and_for_one_another(tmp_path: Path) -> None:
-    """Also when the one that is needed is below; and what a record lacks is what its alerts
+    """Also when the needed one is below; and what a record lacks is what its alerts
     lack."""
     text = group(
         alert('mesh:failed:twice >= 6 and mesh:failed:twice{team="a"}'),

@@ -252,7 +252,7 @@ def test_a_kubeconfig_that_leads_nowhere_gives_no_cluster(tmp_path: Path) -> Non
         ThroughHttp(kubeconfig, "meshwake-guard", lambda: WALL_NS)
 
 
-def asked_of(api: ThroughHttp, cluster: Cluster) -> set[Right]:
+def rights_used_by(api: ThroughHttp, cluster: Cluster) -> set[Right]:
     """Every right that the guard of node a used, while it looked, was held back and restarted."""
     places = Places(gateways=("web",))
     node = ClusterNode(
@@ -289,7 +289,7 @@ def test_the_guard_has_the_rights_that_it_uses_and_no_other(
     as_websocket = {
         (place, "pods/portforward", "create") for place, _, _ in given if place != "meshwake-guard"
     }
-    assert given == asked_of(api, cluster) | as_websocket
+    assert given == rights_used_by(api, cluster) | as_websocket
 
 
 def test_no_right_of_the_guard_is_cluster_wide() -> None:
