@@ -32,7 +32,7 @@ OPEN_FILES_AT_LEAST = 4096
 INOTIFY_CURE = "sudo sysctl fs.inotify.max_user_instances=1024 fs.inotify.max_user_watches=524288"
 
 # Profiles that AppArmor attaches by path go for programs inside nodes too (kind's known issues):
-# that of Debian's bind9 lets named read nothing of what we mount. Swap is no matter: kind sets
+# that of Debian's bind9 lets named read nothing of what we mount. Swap does not matter: kind sets
 # kubelet's failSwapOn to false.
 CONFINED_PROGRAMS = ("named",)
 

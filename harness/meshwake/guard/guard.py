@@ -35,7 +35,7 @@ from meshwake.ztunnel.renewal import forecast_renewal, renews_without_end
 
 HeldBackBy = Literal["settling", "cooldown", "authority-away", "another-node"]
 JUMP_NS = 2 * NS_PER_S
-# A slow drift is no jump: time services that slew stay below a tenth of a second a second.
+# A slow drift is not a jump: time services that slew stay below a tenth of a second a second.
 JUMP_SHARE = 10
 # A process that was not seen for so long, on the monotonic clock, is gone.
 REMEMBERED_NS = 3_600 * NS_PER_S

@@ -127,7 +127,7 @@ def test_what_a_watchdog_does_not_see_is_reported(script: str, says: str) -> Non
         since_s(script)
 
 
-def test_the_log_of_one_pod_tells_nothing_of_other_nodes() -> None:
+def test_the_log_of_one_pod_has_no_line_of_another_node() -> None:
     """kubectl logs ds/ztunnel takes one pod of the DaemonSet."""
     one_pod = LOGS.replace("-l app=ztunnel", "ds/ztunnel")
     assert since_s(found(f"{one_pod} | {EXPIRED}")) == 600

@@ -787,7 +787,7 @@ def test_a_hibernation_is_a_part_of_the_modern_standby_around_it(tmp_path: Path)
     assert slept(month) == [2 * 3_600, 5 * 3_600 + 59 * 60 + 58]
 
 
-def test_what_libvirt_notes_beside_starts_and_ends_is_understood(tmp_path: Path) -> None:
+def test_what_libvirt_notes_other_than_starts_and_ends_is_understood(tmp_path: Path) -> None:
     """A tainted guest and the beginning of a migration are another matter, and no damage."""
     lines = ["starting up libvirt version: 9", "Domain id=1 is tainted: host-cpu"]
     lines += ["initiating migration", "shutting down, reason=migrated", "what is new"]

@@ -242,7 +242,7 @@ def date_of(runs: tuple[Ran, ...], memory: Memory) -> Linear | None:
         return None
     words = runs[0].words
     if "+%s" not in words:
-        return None  # another format is no number of seconds
+        return None  # another format is not a number of seconds
     written = _date_argument(words) or ""
     is_seconds = written.startswith("@")
     if not (is_known(written) or is_seconds):
