@@ -8,6 +8,7 @@ before it, says so (`assumption`), and lets a person name another (`--as-class`)
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -77,6 +78,10 @@ class Release:
 
 _ROW_KEYS = ("version", "class", "commit", "digest", "notes")
 _MINOR_KEYS = ("kubernetes", "end_of_life", "gateway_api", "node_image")
+
+
+# A minor release, without a patch: 1.30, v1.30.
+_MINOR_ALONE = re.compile(r"v?\d+\.\d+")
 
 
 def parse_version(text: str, option: str = "--istio") -> Version:
@@ -176,9 +181,16 @@ def check_class(behaviour_class: str, option: str = "--as-class") -> str:
 
 
 def find(version: str, option: str = "--istio") -> Release:
-    """The row of `version`, or one without a class for a version that is newer than all rows.
-    Raises BadInput with the nearest versions that have one."""
-    wanted = parse_version(version, option)
+    """The row of `version`: of a minor alone (1.30) the newest stable release of it, as for
+    `meshwake up`; or one without a class for a version that is newer than all rows. Raises BadInput
+    with the nearest versions that have one."""
+    try:
+        wanted = Version(version)
+    except InvalidVersion as error:  # master, latest
+        expected = f"a version such as 1.28.0 or 1.28; the newest here is {newest().version}"
+        raise invalid(option, version, expected) from error
+    if _MINOR_ALONE.fullmatch(version.strip()) and (row := _newest_of(minor_of(version))):
+        return row
     for release in releases():
         if Version(release.version) == wanted:
             return release
@@ -194,6 +206,13 @@ def find(version: str, option: str = "--istio") -> Release:
     raise invalid(
         option, version, f"a release of clusters/versions.toml, such as {', '.join(near)}"
     )
+
+
+def _newest_of(minor: str) -> Release | None:
+    """The newest stable release of `minor`, the newest pre-release where there is no other."""
+    rows = [row for row in releases() if row.minor == minor]
+    stable = [row for row in rows if not Version(row.version).is_prerelease]
+    return (stable or rows or [None])[-1]
 
 
 def built_from(revision: str, status: str) -> tuple[str, ...]:

@@ -63,8 +63,8 @@ def test_a_version_without_a_row_is_refused_with_the_nearest() -> None:
 
 def test_what_is_not_a_version_is_refused() -> None:
     """The message says how a version is written."""
-    with pytest.raises(BadInput, match=r"1\.28\.0 or 1\.31\.0-rc\.0"):
-        find("latest")
+    with pytest.raises(BadInput, match=r"a version such as 1\.28\.0 or 1\.28"):
+        find("1.x")
 
 
 def test_a_version_newer_than_the_table_is_taken_as_the_newest_class() -> None:
@@ -169,3 +169,17 @@ def test_a_table_that_is_wrong_is_refused(text: str, words: str) -> None:
     """With what is allowed; a half row would be a guess."""
     with pytest.raises(BadInput, match=words):
         parse_releases(text, "versions.toml")
+
+
+def test_a_minor_alone_is_its_newest_stable_release() -> None:
+    """As `meshwake up --istio 1.30` reads it."""
+    rows = [row.version for row in releases() if row.minor == "1.30"]
+    stable = [version for version in rows if "-" not in version]
+    assert find("1.30").version == find("v1.30").version == stable[-1]
+    assert find("1.30.0").version == "1.30.0"
+
+
+@pytest.mark.parametrize("word", ["master", "latest"])
+def test_a_branch_is_answered_with_the_newest_release(word: str) -> None:
+    with pytest.raises(BadInput, match=f"the newest here is {newest().version}"):
+        find(word)
