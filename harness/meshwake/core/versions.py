@@ -212,7 +212,8 @@ def _newest_of(minor: str) -> Release | None:
     """The newest stable release of `minor`, the newest pre-release where there is no other."""
     rows = [row for row in releases() if row.minor == minor]
     stable = [row for row in rows if not Version(row.version).is_prerelease]
-    return (stable or rows or [None])[-1]
+    found = stable or rows
+    return found[-1] if found else None
 
 
 def built_from(revision: str, status: str) -> tuple[str, ...]:
