@@ -209,7 +209,7 @@ def find(version: str, option: str = "--istio") -> Release:
 
 
 def _newest_of(minor: str) -> Release | None:
-    """The newest stable release of `minor`, the newest pre-release where there is no other."""
+    """The newest stable release of `minor`; the newest pre-release if it has none."""
     rows = [row for row in releases() if row.minor == minor]
     stable = [row for row in rows if not Version(row.version).is_prerelease]
     found = stable or rows
