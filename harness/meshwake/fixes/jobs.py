@@ -252,10 +252,12 @@ def _zone(name: str | None, where: str) -> tzinfo:
 
 def _files(container: Container, pod: PodSpec, config_maps: ConfigMaps) -> dict[str, File]:
     """What is mounted into a container out of ConfigMaps of the same manifest, by its path."""
-    volumes = {each.get("name"): each.get("configMap") for each in _objects(pod, "volumes")}
+    volumes = {str(each.get("name")): each.get("configMap") for each in _objects(pod, "volumes")}
     found: dict[str, File] = {}
     for mount in _objects(container, "volumeMounts"):
-        source = volumes.get(mount.get("name"))
+        name = mount.get("name")
+        # An API server takes only text for a name.
+        source = volumes.get(name) if isinstance(name, str) else None
         if isinstance(source, dict):
             data = config_maps.get(str(source.get("name")), {})
             found |= _mounted(mount, source, data)

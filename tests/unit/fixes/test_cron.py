@@ -492,6 +492,15 @@ def test_a_script_of_a_config_map_is_followed(manifest: str) -> None:
     assert read_cron_job(manifest).schedule == "0 12 * * *"
 
 
+@pytest.mark.parametrize("name", ["[]", "{a: b}", "7"])
+@pytest.mark.parametrize("place", ["volumes: [{name: s", "volumeMounts: [{name: s"])
+def test_a_volume_whose_name_is_not_text_mounts_nothing(name: str, place: str) -> None:
+    """No API server takes it, so such a script does not exist."""
+    manifest = with_script("[sh, /scripts/restart.sh]")
+    with pytest.raises(BadInput, match="/scripts/restart.sh"):
+        read_cron_job(manifest.replace(place, place.replace("name: s", f"name: {name}")))
+
+
 @pytest.mark.parametrize(
     ("manifest", "says"),
     [
