@@ -22,7 +22,7 @@ from typing import Literal, Protocol
 from meshwake.clocks.virtual import Clocks
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.json_types import MutableJsonObject
-from meshwake.core.plan import PlannedFault
+from meshwake.core.plan import Plan, PlannedFault
 from meshwake.guard.watch import Seen
 
 ProcessKind = Literal["ztunnel", "proxy"]
@@ -37,6 +37,17 @@ class MeshProcess:
     node: str
     identities: tuple[str, ...]
     kind: ProcessKind = "ztunnel"
+
+
+def processes_of(plan: Plan) -> list[MeshProcess]:
+    """Every process of the plan. A node's ztunnel is called as the node is; gateways have names of
+    their own."""
+    ztunnels = [MeshProcess(node.name, node.name, node.identities) for node in plan.nodes]
+    gateways = [
+        MeshProcess(gateway.name, gateway.node, (gateway.identity,), "proxy")
+        for gateway in plan.gateways
+    ]
+    return ztunnels + gateways
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from meshwake.core.history import HISTORY_FORMAT, Recorder
 from meshwake.core.json_types import JsonObject, text_at
 from meshwake.core.plan import Plan
 from meshwake.kubernetes.api import Kubernetes, LocalFailure, Pod, Unreachable
-from meshwake.labs.backend import MeshProcess
+from meshwake.labs.backend import MeshProcess, processes_of
 from meshwake.labs.kind.pace import TICK_S, LapsePace, Pace, RealTimePace, TimeSkipper
 from meshwake.labs.kind.renewals import Renewals
 from meshwake.labs.kind.reorder_buffer import HELD_BACK_NS, ReorderBuffer
@@ -128,7 +128,7 @@ class Session:
         self.ztunnels = Ztunnels(setting.kubernetes, setting.node_names)
         self._gateways = Gateways(setting.kubernetes, self.plan.gateways)
         self._certificates = SeenCertificates(self.plan.backdate_s)
-        self._processes = {process.name: process for process in _processes_of(self.plan)}
+        self._processes = {process.name: process for process in processes_of(self.plan)}
         self._identities = {node.name: node.identities for node in self.plan.nodes}
         pods = self._first_pods()
         already_ns = 0 if setting.skips is None else self._since_first_issue_ns(clocks_source, pods)
@@ -593,15 +593,6 @@ class Session:
             return
         clocks = None if one.node is None else self.clocks.at(one.node, world_ns)
         self.events.add(world_ns, one.kind, one.node, clocks, **one.data)
-
-
-def _processes_of(plan: Plan) -> list[MeshProcess]:
-    ztunnels = [MeshProcess(node.name, node.name, node.identities) for node in plan.nodes]
-    gateways = [
-        MeshProcess(gateway.name, gateway.node, (gateway.identity,), "proxy")
-        for gateway in plan.gateways
-    ]
-    return ztunnels + gateways
 
 
 def _in_words(process: MeshProcess) -> str:

@@ -32,6 +32,7 @@ from meshwake.labs.backend import (
     MeshProcess,
     ProcessKind,
     Recording,
+    processes_of,
 )
 from meshwake.labs.limits import CSR_FLOOD_WINDOW_NS
 from meshwake.labs.model.authority import Answer, Authority
@@ -82,12 +83,12 @@ class ModelBackend:
         self._started_ns: dict[str, int] = {}
         self._process_of = {
             identity: process.name
-            for process in self._all_processes()
+            for process in processes_of(self._plan)
             for identity in process.identities
         }
         self._node_of = {
             identity: process.node
-            for process in self._all_processes()
+            for process in processes_of(self._plan)
             for identity in process.identities
         }
         self._starts = 0  # of ztunnels; seeds their chance
@@ -162,22 +163,12 @@ class ModelBackend:
 
     # Processes
 
-    def _all_processes(self) -> list[MeshProcess]:
-        ztunnels = [MeshProcess(node.name, node.name, node.identities) for node in self._plan.nodes]
-        return ztunnels + self._proxies()
-
-    def _proxies(self) -> list[MeshProcess]:
-        return [
-            MeshProcess(gateway.name, gateway.node, (gateway.identity,), "proxy")
-            for gateway in self._plan.gateways
-        ]
-
     def processes(self, node: str, kind: ProcessKind) -> list[MeshProcess]:
         """See Backend. A node's ztunnel is called as the node is; gateways have names of their
         own."""
         return [
             process
-            for process in self._all_processes()
+            for process in processes_of(self._plan)
             if process.node == node and process.kind == kind
         ]
 
@@ -366,7 +357,7 @@ class ModelBackend:
         """See Backend."""
         return [
             Seen(process.name, process.kind, running.base, _certificates_of(running))
-            for process in self._all_processes()
+            for process in processes_of(self._plan)
             if process.node == node
             for running in [self._running[process.name]]
         ]
