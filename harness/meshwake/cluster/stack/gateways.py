@@ -21,6 +21,7 @@ from meshwake.cluster.stack.workloads import (
     HOSTNAME_LABEL,
     SERVER_PORT,
     check_placed,
+    namespace_of,
     split_identity,
 )
 from meshwake.core.json_types import JsonObject, MutableJsonObject, object_at
@@ -50,7 +51,7 @@ def _refusals(plan: Plan) -> Iterator[str]:
             f"[[gateway]] with Istio {plan.version}: a gateway is placed on its node by settings "
             f"that istiod reads since {OVERLAYS_SINCE}; use a newer release, or --lab model"
         )
-    gateways = {gateway.identity: gateway for gateway in plan.gateways}
+    gateways = {gateway.identity for gateway in plan.gateways}
     for source, destination in plan.pairs:
         if destination in gateways:
             yield (
@@ -58,10 +59,10 @@ def _refusals(plan: Plan) -> Iterator[str]:
                 "so no certificate is checked there; make the gateway the source, or use "
                 "--lab model"
             )
-        elif source in gateways and _namespace(source) != _namespace(destination):
+        elif source in gateways and namespace_of(source) != namespace_of(destination):
             yield (
                 f"traffic pair {source} -> {destination}: a gateway routes to its own namespace "
-                f"only; give both identities the namespace {_namespace(destination)!r}"
+                f"only; give both identities the namespace {namespace_of(destination)!r}"
             )
 
 
@@ -72,16 +73,12 @@ def gateway_objects(plan: Plan, node_names: Mapping[str, str]) -> list[MutableJs
 
 def gateway_url(gateway: PlannedGateway) -> str:
     """Where the gateway listens, from anywhere in the cluster."""
-    return f"http://{gateway.name}-istio.{_namespace(gateway.identity)}.svc.cluster.local/"
+    return f"http://{gateway.name}-istio.{namespace_of(gateway.identity)}.svc.cluster.local/"
 
 
 def gateway_labels(gateway: PlannedGateway) -> dict[str, str]:
     """The labels by which its pod is found in its namespace."""
     return {GATEWAY_LABEL: gateway.name}
-
-
-def _namespace(identity: str) -> str:
-    return split_identity(identity)[0]
 
 
 def _objects_of(
