@@ -3,7 +3,7 @@ Prometheus."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,8 @@ from meshwake.ztunnel.ports import METRICS_PATH
 ANSWER_WITHIN_S = 10.0
 # Twenty looks of thirty seconds: as the alert GuardStuck.
 STUCK_S = 600.0
+# A metric's name, its labels and its value.
+_Sample = tuple[str, Mapping[str, str], float]
 
 
 @dataclass(frozen=True)
@@ -114,21 +116,21 @@ def _page(kubernetes: Kubernetes, pod: Pod) -> str:
 
 def read_metrics(page: str) -> Metrics:
     """What a guard's /metrics says. Raises ValueError for something else."""
-    looks = _by_label(page, LAST_LOOK, "node")
+    samples = tuple(_samples(page))
+    looks = _by_label(samples, LAST_LOOK, "node")
     if not looks:
         raise ValueError(f"it has no {LAST_LOOK}")
     (last_look_wall_s,) = looks.values()
     return Metrics(
         last_look_wall_s or None,
-        _by_label(page, DRIFT, "process"),
-        _counted(_by_label(page, RESTARTS, "target")),
-        _counted(_by_label(page, HELD_BACK, "reason")),
+        _by_label(samples, DRIFT, "process"),
+        _counted(_by_label(samples, RESTARTS, "target")),
+        _counted(_by_label(samples, HELD_BACK, "reason")),
     )
 
 
-def _by_label(page: str, metric: str, label: str) -> dict[str, float]:
+def _by_label(samples: Iterable[_Sample], metric: str, label: str) -> dict[str, float]:
     """The values of one metric, by one of its labels."""
-    samples = _samples(page)
     return {labels[label]: value for name, labels, value in samples if name == metric}
 
 
@@ -136,7 +138,7 @@ def _counted(values: Mapping[str, float]) -> dict[str, int]:
     return {name: int(value) for name, value in values.items()}
 
 
-def _samples(page: str) -> Iterator[tuple[str, Mapping[str, str], float]]:
+def _samples(page: str) -> Iterator[_Sample]:
     for family in text_string_to_metric_families(page):
         for sample in family.samples:
             yield sample.name, sample.labels, float(sample.value)
