@@ -16,24 +16,17 @@ from meshwake.core.resources import ROOT, SOURCES
 
 # How an image that was built here gets into the nodes, by a sign of the distribution: a part of
 # what kubelet says of its version, of a node's labels, or of its name.
-_WAYS: Mapping[str, tuple[str, str]] = {
-    "+k3s": ("k3s", "docker save {image} | sudo k3s ctr images import -    # on every node"),
+_WAYS: Mapping[str, str] = {
+    "+k3s": "docker save {image} | sudo k3s ctr images import -    # on every node",
     "+rke2": (
-        "RKE2",
         "docker save {image} | sudo /var/lib/rancher/rke2/bin/ctr -a /run/k3s/containerd/"
-        "containerd.sock -n k8s.io images import -    # on every node",
+        "containerd.sock -n k8s.io images import -    # on every node"
     ),
-    "+k0s": (
-        "k0s",
-        "docker save {image} | sudo k0s ctr -n k8s.io images import -    # on every node",
-    ),
-    "microk8s.io/cluster": ("MicroK8s", "docker save {image} | microk8s images import"),
-    "minikube.k8s.io/name": ("minikube", "minikube image load {image}"),
-    "docker-desktop": (
-        "Docker Desktop",
-        "nothing more: with kubeadm its nodes see the images of Docker itself",
-    ),
-    "kind://": ("kind", "kind load docker-image {image} --name CLUSTER"),
+    "+k0s": "docker save {image} | sudo k0s ctr -n k8s.io images import -    # on every node",
+    "microk8s.io/cluster": "docker save {image} | microk8s images import",
+    "minikube.k8s.io/name": "minikube image load {image}",
+    "docker-desktop": "nothing more: with kubeadm its nodes see the images of Docker itself",
+    "kind://": "kind load docker-image {image} --name CLUSTER",
 }
 _ANY = "push it to a registry that your nodes can pull from, and give that name with --image"
 
@@ -67,7 +60,7 @@ def no_image(nodes: Iterable[Mapping[str, Any]]) -> LabUnavailable:
 def way_into_nodes(nodes: Iterable[Mapping[str, Any]], image: str) -> str:
     """How `image` gets into these nodes without a registry."""
     signs = " ".join(sign for node in nodes for sign in _signs(node))
-    for sign, (_, way) in _WAYS.items():
+    for sign, way in _WAYS.items():
         if sign in signs:
             return way.format(image=image)
     return _ANY
