@@ -18,6 +18,10 @@ ZTUNNEL_LABELS: Mapping[str, str] = {"app": ZTUNNEL_NAME}
 ISTIOD_LABELS: Mapping[str, str] = {"app": ISTIOD_NAME}
 # On every Envoy that istiod makes for a Gateway; a waypoint is one.
 GATEWAY_LABEL = "gateway.networking.k8s.io/gateway-name"
+# By this label istiod marks the pods that it makes for a Gateway, by its controller: of a gateway,
+# and of a waypoint.
+MANAGED_LABEL = "gateway.istio.io/managed"
+GATEWAY_CONTROLLERS = ("istio.io-gateway-controller", "istio.io-mesh-controller")
 
 # The container with ztunnel, and the one with Envoy and its agent in a gateway or waypoint.
 PROXY_CONTAINER = "istio-proxy"

@@ -28,7 +28,13 @@ from meshwake.kubernetes.api import Kubernetes, Refused, Unreachable, identity_o
 from meshwake.kubernetes.labels import OUR_LABELS, RUN_LABELS, is_ours
 from meshwake.kubernetes.rollouts import unmet
 from meshwake.kubernetes.ztunnels import find_ztunnels
-from meshwake.ztunnel.names import ISTIO_NAMESPACE, ISTIOD_LABELS, selector
+from meshwake.ztunnel.names import (
+    GATEWAY_CONTROLLERS,
+    ISTIO_NAMESPACE,
+    ISTIOD_LABELS,
+    MANAGED_LABEL,
+    selector,
+)
 
 READY_WITHIN_S, GONE_WITHIN_S = 300.0, 180.0
 DAEMON_SET = ("DaemonSet.apps", names.NAMESPACE, names.NAME)
@@ -47,9 +53,6 @@ KINDS = (
 # every one.
 _OTHERS = ("Pod", "Service", "ConfigMap", "Secret", "Deployment.apps", "Job.batch")
 _IN_EVERY_NAMESPACE = ("kube-root-ca.crt", "istio-ca-root-cert", "istio-ca-crl")
-# By this label istiod marks the pods that it makes for a Gateway; a waypoint is the second.
-_MANAGED = "gateway.istio.io/managed"
-_MANAGED_BY = ("istio.io-gateway-controller", "istio.io-mesh-controller")
 # A container that waits for one of these waits for a person.
 _HOPELESS = (
     "ImagePullBackOff",
@@ -116,8 +119,8 @@ def namespaces_with_gateways(kubernetes: Kubernetes, places: Places) -> tuple[st
     they may not be listed."""
     found: set[str] = set()
     with suppress(Refused, Unreachable):
-        for controller in _MANAGED_BY:
-            found |= {pod.namespace for pod in kubernetes.pods(None, {_MANAGED: controller})}
+        for controller in GATEWAY_CONTROLLERS:
+            found |= {pod.namespace for pod in kubernetes.pods(None, {MANAGED_LABEL: controller})}
     return tuple(sorted(found - set(places.with_gateways)))
 
 

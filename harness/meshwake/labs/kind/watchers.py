@@ -20,7 +20,14 @@ from meshwake.kubernetes.api import Kubernetes, Pod, Unreachable
 from meshwake.labs.kind.session import Observation
 from meshwake.ztunnel.envoy_certificates import parse_envoy_certificates
 from meshwake.ztunnel.logs import failed_renewals, kind_of_line
-from meshwake.ztunnel.names import GATEWAY_LABEL, ISTIO_NAMESPACE, PROXY_CONTAINER, ZTUNNEL_LABELS
+from meshwake.ztunnel.names import (
+    GATEWAY_CONTROLLERS,
+    GATEWAY_LABEL,
+    ISTIO_NAMESPACE,
+    MANAGED_LABEL,
+    PROXY_CONTAINER,
+    ZTUNNEL_LABELS,
+)
 from meshwake.ztunnel.ports import ADMIN_PORT, ENVOY_CERTIFICATES_PATH
 
 # Through process 1, whose root is the node's own, also where the command runs in a helper container
@@ -42,14 +49,9 @@ class ProxyCertificates:
         """One observation for each certificate of each proxy."""
         found = []
         for namespace in self.namespaces:
-            for pod in self.kubernetes.pods(
-                namespace, {"gateway.istio.io/managed": "istio.io-gateway-controller"}
-            ):
-                found += self._of(pod)
-            for pod in self.kubernetes.pods(
-                namespace, {"gateway.istio.io/managed": "istio.io-mesh-controller"}
-            ):
-                found += self._of(pod)
+            for controller in GATEWAY_CONTROLLERS:
+                for pod in self.kubernetes.pods(namespace, {MANAGED_LABEL: controller}):
+                    found += self._of(pod)
         return found
 
     def _of(self, pod: Pod) -> list[Observation]:
