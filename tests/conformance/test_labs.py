@@ -10,7 +10,6 @@ import pytest
 from meshwake.checks import judge
 from meshwake.checks.facts.clocks import clock_faults
 from meshwake.core.durations import NS_PER_S
-from meshwake.core.errors import SubjectFailed
 from meshwake.core.history import History, Recorder
 from meshwake.core.outcome import Verdict
 from meshwake.core.plan import Plan
@@ -120,16 +119,8 @@ def test_a_clock_fault_moves_the_clocks_that_it_says(
     assert assumption.verdict is Verdict.HOLDS
 
 
-def test_one_node_sleeps_and_the_other_does_not(
-    running: Running, request: pytest.FixtureRequest
-) -> None:
+def test_one_node_sleeps_and_the_other_does_not(running: Running) -> None:
     """A fault of one node is none of the other's."""
-    if running.name == "machine":
-        # Open: the guest that stays awake counts 40 to 200 s less than the time that all guests
-        # share by the end of the other's night, and the lab refuses to judge. A run of the same
-        # faults by the command line, and the corpus's one_node_sleeps_alone, were as expected.
-        clocks_part = pytest.mark.xfail(raises=SubjectFailed, strict=False, reason="clocks part")
-        request.applymarker(clocks_part)
     of, history = running.run(
         '[[fault]]\nkind = "suspend"\nnode = "east"\nat = "1h"\nlasts = "8h"\n'
         '[[fault]]\nkind = "step"\nnode = "west"\nat = "10h"\nby = "1h"',

@@ -153,12 +153,11 @@ class QuiescenceDetector:
             return found
         # Both are evaluated: the counters remember what they were at this poll.
         moved = self._traffic.moved_since_last_poll()
-        packets_moved = moved or not self._sockets_empty
-        if packets_moved:
+        if moved or not self._sockets_empty:
             found = self._first_busy_after_packets(running, monotonic_now_ns)
             if found is not None:
                 return found
-        return self._first_that_ran(running, packets_moved=packets_moved)
+        return self._first_that_ran(running)
 
     def _first_busy_after_packets(
         self, running: list[WatchedProcess], monotonic_now_ns: MonotonicNow
@@ -178,16 +177,11 @@ class QuiescenceDetector:
                 return f"process {process.name} runs"
         return None
 
-    def _first_that_ran(
-        self, running: Iterable[WatchedProcess], *, packets_moved: bool
-    ) -> str | None:
+    def _first_that_ran(self, running: Iterable[WatchedProcess]) -> str | None:
         """The second pass, after the sockets: see the head of this file."""
         for process in running:
-            if process in self._polled:
-                asleep = process.still_asleep(packets_moved=packets_moved)
-            else:
-                asleep = process.known_asleep()
-            if not asleep:
+            polled = process in self._polled
+            if not (process.still_asleep() if polled else process.known_asleep()):
                 return f"process {process.name} has run meanwhile"
         return None
 

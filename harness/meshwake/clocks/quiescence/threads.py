@@ -40,6 +40,8 @@ from meshwake.system.libc import signal_thread, system_call_numbers
 # "running": all else.
 _RUNNING = b"running"
 _NOT_IN_A_CALL = b"-1"
+# proc(5), /proc/PID/stat: sleeping in an interruptible wait.
+_ASLEEP = b"S"
 _TIMEOUT_WORD = 4  # epoll_wait(epfd, events, maxevents, timeout): the fourth argument
 _EPOLL_WORD = 1
 # The whole line: nine words of at most eighteen characters. Of a stat file, the name of the program
@@ -147,12 +149,11 @@ class WatchedProcess:
         self._due_ns = self._earliest_deadline()
         return True
 
-    def still_asleep(self, *, packets_moved: bool = True) -> bool:
-        """Whether no thread has run since the last `asleep`, which returned True. Where no packet
-        has moved, only a thread that has run can have woken another."""
-        if self._cpu_ns() != self._polled_at_cpu_ns:
-            return False
-        if packets_moved and self._is_any_running():
+    def still_asleep(self) -> bool:
+        """Whether no thread has run since the last `asleep`, which returned True, and none has been
+        woken that has not run yet."""
+        # The states first: a thread that is awake in neither has not run between the two.
+        if self._is_any_awake() or self._cpu_ns() != self._polled_at_cpu_ns:
             return False
         self._asleep_at_cpu_ns = self._polled_at_cpu_ns
         return True
@@ -215,22 +216,28 @@ class WatchedProcess:
         if number in _WAITS or number in _EPOLL_PWAIT2:
             return True
         # Any other call, a read for example: a wait if it can be interrupted by a signal (S), work
-        # of the kernel if it cannot (D). The state follows the program's name, which may hold
-        # brackets.
-        state = os.pread(thread.stat_file, _STAT_BYTES, 0).rsplit(b")", 1)[-1].split()[0]
-        return number != _NOT_IN_A_CALL and state == b"S"
+        # of the kernel if it cannot (D).
+        return number != _NOT_IN_A_CALL and self._state(thread) == _ASLEEP
 
-    def _is_any_running(self) -> bool:
-        # A thread that has been woken and waits for a processor has used none yet, but its line
-        # reads "running".
+    def _is_any_awake(self) -> bool:
+        """Whether any thread is in another state than sleep.
+
+        A thread that has been woken and waits for a processor has used no CPU time yet. Its
+        `syscall` line does not always show it: while the wake-up is on its way to another processor
+        (TASK_WAKING, kernel/sched/core.c, ttwu_queue_wakelist) the line is still that of the wait.
+        In a virtual machine whose processors are themselves scheduled that lasts for milliseconds.
+        The state in `stat` is R from the moment of the wake-up. (Without this, a guest of a busy
+        machine was leapt over 752 s in which its kernel had a timer.)
+        """
         try:
-            for thread in self._threads.values():
-                if os.pread(thread.syscall_file, len(_RUNNING), 0) == _RUNNING:
-                    return True
+            return any(self._state(thread) != _ASLEEP for thread in self._threads.values())
         except (FileNotFoundError, ProcessLookupError):
             self._forget()
             return True
-        return False
+
+    def _state(self, thread: _Thread) -> bytes:
+        # The state follows the program's name, which may hold brackets.
+        return os.pread(thread.stat_file, _STAT_BYTES, 0).rsplit(b")", 1)[-1].split(maxsplit=1)[0]
 
     def _cpu_ns(self) -> int:
         """The CPU time of all its threads, those that have ended too; -1: the process has ended."""
