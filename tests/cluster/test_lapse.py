@@ -27,7 +27,7 @@ from meshwake.core.plan import Plan
 from tests.agreement.conftest import binary_of, run_text_on
 from tests.agreement.timelines import random_scenario
 from tests.cluster.test_kills import LEFT
-from tests.cluster.trial import OF_EVERY_LAB, TWO_NODES, Trial, differences, wait_until
+from tests.cluster.trial import OF_EVERY_LAB, TWO_NODES, Trial, wait_until
 
 pytestmark = pytest.mark.slow(reason="a whole run on a cluster, or several")
 
@@ -272,9 +272,7 @@ def test_programs_that_end_in_the_middle_begin_on_moved_clocks(
     (history,) = trial.histories(scenario) - earlier
     started = History.read(history).of("ztunnel_started")
     assert [event for event in started if event["cause"] == "by itself"], "no ztunnel was ended"
-    assert differences(before, trial.objects()) == []
-    trial.has_nothing_of_a_run()
-    trial.is_ready()
+    trial.is_as_before(before, trial.objects())
 
 
 DAY_S = 86_400
@@ -310,7 +308,5 @@ def test_a_cluster_that_is_not_ours_is_as_it_was_afterwards(trial: Trial, tmp_pa
             code = wait_until("the end of the run", 1800, run.poll)
         assert code == ExitCode.AS_EXPECTED, log.read_text()
         assert "(not ours)" in log.read_text()
-        assert differences(before, trial.objects()) == []
-        trial.has_nothing_of_a_run()
+        trial.is_as_before(before, trial.objects())
         trial.has_no_helper()
-        trial.is_ready()
