@@ -33,7 +33,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from meshwake.clocks.movers.node_access import (
-    Answer,
+    CommandResult,
     Inside,
     Measured,
     NoAnswer,
@@ -109,7 +109,7 @@ class AnyWay(Inside):
 
     ways: tuple[Inside, ...]
 
-    def run(self, node: str, argv: Sequence[str], within_s: float) -> Answer:
+    def run(self, node: str, argv: Sequence[str], within_s: float) -> CommandResult:
         """See Inside. A way whose program could not enter the node (125 to 127, 255) counts as
         none."""
         why = "there is no way into it"

@@ -17,7 +17,7 @@ from typing import Any
 from meshwake.clocks.movers.base import Meanwhile, Moved, Mover, sleep_meanwhile
 from meshwake.clocks.movers.command import CommandMover, command_refusals
 from meshwake.clocks.movers.engine import EngineMover, EngineWays, engine_refusals
-from meshwake.clocks.movers.node_access import Answer, Inside, NoAnswer, Way, measure
+from meshwake.clocks.movers.node_access import CommandResult, Inside, NoAnswer, Way, measure
 from meshwake.clocks.movers.node_helper.answers import DescribedProcess
 from meshwake.clocks.movers.process import ProcessMover
 from meshwake.cluster.docker import LOOK_LABEL
@@ -159,7 +159,7 @@ class PodInside(Inside):
     def __init__(self, kubernetes: Kubernetes) -> None:
         self._kubernetes = kubernetes
 
-    def run(self, node: str, argv: Sequence[str], within_s: float) -> Answer:
+    def run(self, node: str, argv: Sequence[str], within_s: float) -> CommandResult:
         """See Inside."""
         try:
             pods = [
@@ -172,7 +172,7 @@ class PodInside(Inside):
             ended = self._kubernetes.execute(pods[0], CONTAINER, list(argv), within_s)
         except Unreachable as error:
             raise NoAnswer(f"node {node}: {error}") from error
-        return Answer(ended.code, ended.stdout.strip(), ended.stderr.strip())
+        return CommandResult(ended.code, ended.stdout.strip(), ended.stderr.strip())
 
 
 class Reader:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from meshwake.clocks.movers.node_access import Answer, Inside, NoAnswer
+from meshwake.clocks.movers.node_access import CommandResult, Inside, NoAnswer
 from meshwake.core.plan import PlannedCluster
 from meshwake.kubernetes.api import Unreachable
 from meshwake.labs.kind.environment import Place
@@ -36,15 +36,15 @@ class Nodes(Inside):
     silent: bool = False
     commands: list[Sequence[str]] = field(default_factory=list)
 
-    def run(self, node: str, argv: Sequence[str], within_s: float) -> Answer:
+    def run(self, node: str, argv: Sequence[str], within_s: float) -> CommandResult:
         self.commands.append(argv)
         if self.silent:
             raise NoAnswer("docker: no answer")
         content = self.files.get((node, argv[-1]))
         return (
-            Answer(0, content, "")
+            CommandResult(0, content, "")
             if content is not None
-            else Answer(1, "", f"cat: {argv[-1]}: No such file")
+            else CommandResult(1, "", f"cat: {argv[-1]}: No such file")
         )
 
 
