@@ -36,7 +36,13 @@ from meshwake.labs.backend import MeshProcess, processes_of
 from meshwake.labs.kind.pace import TICK_S, LapsePace, Pace, RealTimePace, TimeSkipper
 from meshwake.labs.kind.renewals import Renewals
 from meshwake.labs.kind.reorder_buffer import HELD_BACK_NS, ReorderBuffer
-from meshwake.labs.kind.traffic import EXEC_WITHIN_S, Attempt, Client, ConnectionProbe, Route
+from meshwake.labs.kind.traffic import (
+    EXEC_WITHIN_S,
+    Client,
+    ConnectionAttempt,
+    ConnectionProbe,
+    Route,
+)
 from meshwake.labs.probes import ProbeSchedule
 
 POLL_EVERY_NS = 2 * NS_PER_S
@@ -377,7 +383,7 @@ class Session:
             }
         )
 
-        def finish(result: Attempt) -> None:
+        def finish(result: ConnectionAttempt) -> None:
             node = self.plan.node_of(route.source)
             about = {"source": route.source, "destination": route.destination}
             kind = "connection_attempted" if route.via is None else "route_attempted"
@@ -397,7 +403,7 @@ class Session:
 
         if asleep:
             # A sleep begins a moment late, so it may last past the planned end.
-            finish(Attempt(made=False, error=f"node {', '.join(asleep)} is asleep"))
+            finish(ConnectionAttempt(made=False, error=f"node {', '.join(asleep)} is asleep"))
             return
         self._start(lambda: self._connections.attempt(route), finish)
 
