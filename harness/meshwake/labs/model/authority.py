@@ -48,7 +48,7 @@ class Answer(NamedTuple):
     answers_world_ns: int = 0
 
 
-class Authority:
+class ModelAuthority:
     """Signs for every identity of `plan`; `clock` is the one it lives on."""
 
     def __init__(self, plan: Plan, clock: NodeClock) -> None:

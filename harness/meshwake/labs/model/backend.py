@@ -35,7 +35,7 @@ from meshwake.labs.backend import (
     processes_of,
 )
 from meshwake.labs.limits import CSR_FLOOD_WINDOW_NS
-from meshwake.labs.model.authority import Answer, Authority
+from meshwake.labs.model.authority import Answer, ModelAuthority
 from meshwake.labs.model.proxy import Proxy
 from meshwake.labs.model.timing import Due
 from meshwake.labs.model.tokens import Tokens
@@ -74,7 +74,7 @@ class ModelBackend:
         self.timeline = clocks_of(plan)
         self.world_ns = 0
         self._env = simpy.Environment(0)
-        self._authority = Authority(plan, self.timeline[plan.authority_node])
+        self._authority = ModelAuthority(plan, self.timeline[plan.authority_node])
         self._tokens = Tokens(plan.token_s, self.timeline, plan.authority_node)
         self._behaviour = BEHAVIOURS[plan.behaviour_class]
         self._timing = patch_of(plan) or "as-released"

@@ -3,14 +3,14 @@ from __future__ import annotations
 import pytest
 from meshwake.clocks.virtual import clocks_of
 from meshwake.core.durations import NS_PER_S
-from meshwake.labs.model.authority import Answer, Authority, Certificate
+from meshwake.labs.model.authority import Answer, Certificate, ModelAuthority
 
 from tests.support.plans import TWO_NODES, plan
 
 
 def answer(body: str, at_s: float, nodes: str = TWO_NODES) -> Answer:
     of = plan(body, nodes=nodes)
-    authority = Authority(of, clocks_of(of)[of.authority_node])
+    authority = ModelAuthority(of, clocks_of(of)[of.authority_node])
     return authority.answer(lifetime_s=600, world_ns=int(at_s * NS_PER_S))
 
 
@@ -95,7 +95,7 @@ def test_a_sleeping_authority_cannot_even_hang() -> None:
 def test_serials_name_certificates_of_one_run() -> None:
     """1, 2, 3 ... of what was signed; what was refused takes no number."""
     of = plan(fault("ca_outage"))
-    authority = Authority(of, clocks_of(of)[of.authority_node])
+    authority = ModelAuthority(of, clocks_of(of)[of.authority_node])
     certificates = [
         authority.answer(600, world_s * NS_PER_S).certificate for world_s in (1, 15, 30)
     ]
@@ -112,7 +112,7 @@ def test_who_trusts_an_older_root_is_refused() -> None:
         '[[fault]]\nkind = "ca_root_change"\nat = "10s"\n[[fault]]\nkind = '
         '"ca_root_change"\nat = "30s"\n'
     )
-    authority = Authority(of, clocks_of(of)[of.authority_node])
+    authority = ModelAuthority(of, clocks_of(of)[of.authority_node])
 
     def outcome(at_s: int, root_of_s: int | None) -> str:
         root_of_ns = None if root_of_s is None else root_of_s * NS_PER_S
