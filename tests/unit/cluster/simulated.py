@@ -23,7 +23,7 @@ from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.plan import Plan, PlannedFault, PlannedGateway
 from meshwake.kubernetes.api import Executed, Pod, Unreachable
-from meshwake.labs.model.authority import Answer, Certificate
+from meshwake.labs.model.authority import Answer, SignedCertificate
 from meshwake.labs.model.proxy import Proxy
 from meshwake.labs.model.traffic import connection_error
 from meshwake.labs.model.ztunnel import BEHAVIOURS, Ztunnel
@@ -178,7 +178,7 @@ class SimulatedCluster(FakeKubernetes):
         self._signed += 1
         now_s = self._authority_clock().at(self.now_ns).wall_ns // NS_PER_S
         return Answer(
-            "issued", Certificate(str(self._signed), now_s - 120, now_s + self.lifetime_s)
+            "issued", SignedCertificate(str(self._signed), now_s - 120, now_s + self.lifetime_s)
         )
 
     def _authority_clock(self) -> Clock:

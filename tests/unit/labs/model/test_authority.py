@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from meshwake.clocks.virtual import clocks_of
 from meshwake.core.durations import NS_PER_S
-from meshwake.labs.model.authority import Answer, Certificate, ModelAuthority
+from meshwake.labs.model.authority import Answer, ModelAuthority, SignedCertificate
 
 from tests.support.plans import TWO_NODES, plan
 
@@ -22,7 +22,7 @@ def test_it_dates_as_istiod_does_in_whole_seconds() -> None:
     """Backdated by two minutes, and what is left of the second is cut off on both dates."""
     starts_s = plan().starts_wall_s
     assert answer("", at_s=7.9) == Answer(
-        "issued", Certificate("1", starts_s + 7 - 120, starts_s + 7 + 600)
+        "issued", SignedCertificate("1", starts_s + 7 - 120, starts_s + 7 + 600)
     )
 
 
@@ -68,13 +68,13 @@ def test_it_dates_and_signs_as_its_faults_say() -> None:
     )
     starts_s = plan().starts_wall_s
     behind, all_three, after = (answer(body, at_s).certificate for at_s in (12, 17, 26))
-    assert behind == Certificate(
+    assert behind == SignedCertificate(
         "1", starts_s + 12 - 3600 - 120, starts_s + 12 - 3600 + 600, root=0
     )
-    assert all_three == Certificate(
+    assert all_three == SignedCertificate(
         "1", starts_s + 17 - 3600 - 120, starts_s + 17 - 3600 + 90, root=1
     )
-    assert after == Certificate("1", starts_s + 26 - 120, starts_s + 26 + 600)
+    assert after == SignedCertificate("1", starts_s + 26 - 120, starts_s + 26 + 600)
 
 
 def test_a_slow_answer_comes_that_much_later_by_the_monotonic_clock() -> None:

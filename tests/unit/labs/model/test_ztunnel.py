@@ -8,7 +8,7 @@ from random import Random
 import pytest
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_S
-from meshwake.labs.model.authority import Answer, Certificate
+from meshwake.labs.model.authority import Answer, SignedCertificate
 from meshwake.labs.model.ztunnel import BEHAVIOURS, Backoff, Ztunnel
 
 WALL_S = 1_800_000_000
@@ -35,7 +35,7 @@ def after(awake_s: float, asleep_s: float = 0) -> ClockReading:
 
 def issued(now: ClockReading, lifetime_s: int = 600) -> Answer:
     now_s = now.wall_ns // NS_PER_S
-    return Answer("issued", Certificate("1", now_s - 120, now_s + lifetime_s))
+    return Answer("issued", SignedCertificate("1", now_s - 120, now_s + lifetime_s))
 
 
 def delays_s(
