@@ -30,7 +30,7 @@ from meshwake.core.errors import HarnessFault
 from meshwake.core.json_types import JsonObject, MutableJsonObject, list_at, text_at, texts_at
 from meshwake.core.plan import ASLEEP_FAULTS, Plan, PlannedFault
 from meshwake.guard.watch import Held, Seen
-from meshwake.labs.backend import CertificateState, MeshProcess, ProcessKind, Recording
+from meshwake.labs.backend import MeshProcess, ProcessKind, Recording, ReportedCertificate
 from meshwake.labs.machine.backend import FLOOD_WINDOW_NS, FOLLOW_DRIFT_EVERY_NS, wait_until_end
 from meshwake.labs.machine.node import AuthorityRequest, NodeRequest
 from meshwake.labs.process.authority_control import AuthorityControl
@@ -366,12 +366,12 @@ class FleetBackend:
         errors = self._order(source, "errors_since", position=self._log_position)
         return str(errors[0]) if errors else None
 
-    def certificate_state(self, identity: str) -> CertificateState | None:
+    def certificate_state(self, identity: str) -> ReportedCertificate | None:
         """See Backend. One whose ztunnel is stopped cannot be queried."""
         if self._plan.node_of(identity) in self._stopped_nodes:
             return None
         state = self._order(identity, "certificate_state", identity=identity)
-        return None if state is None else CertificateState(*state)
+        return None if state is None else ReportedCertificate(*state)
 
     def observe(self, node: str) -> list[Seen]:
         """See Backend: what each ztunnel reports of its certificates, now."""

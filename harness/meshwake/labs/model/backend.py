@@ -26,12 +26,12 @@ from meshwake.core.plan import Plan, PlannedFault
 from meshwake.fixes import patch_of
 from meshwake.guard.watch import Held, Seen
 from meshwake.labs.backend import (
-    CertificateState,
     CsrReport,
     IssuedCertificate,
     MeshProcess,
     ProcessKind,
     Recording,
+    ReportedCertificate,
     processes_of,
 )
 from meshwake.labs.limits import CSR_FLOOD_WINDOW_NS
@@ -345,13 +345,13 @@ class ModelBackend:
 
     # State
 
-    def certificate_state(self, identity: str) -> CertificateState:
+    def certificate_state(self, identity: str) -> ReportedCertificate:
         """See Backend."""
         state = self._running[self._process_of[identity]].states[identity]
         held = state.certificate
         if held is None:
-            return CertificateState(state.state, None, None)
-        return CertificateState(state.state, held.serial, held.not_after_wall_s)
+            return ReportedCertificate(state.state, None, None)
+        return ReportedCertificate(state.state, held.serial, held.not_after_wall_s)
 
     def observe(self, node: str) -> list[Seen]:
         """See Backend."""

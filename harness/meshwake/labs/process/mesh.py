@@ -25,12 +25,12 @@ from meshwake.core.json_types import MutableJsonObject
 from meshwake.core.plan import Plan, PlannedFault
 from meshwake.guard.watch import Held, Seen
 from meshwake.labs.backend import (
-    CertificateState,
     CsrReport,
     IssuedCertificate,
     MeshProcess,
     ProcessKind,
     Recording,
+    ReportedCertificate,
 )
 from meshwake.labs.process.authority_control import AuthorityControl
 from meshwake.labs.process.inpod import InPod
@@ -391,7 +391,7 @@ class Mesh(ABC):
         read = [_discard(handshake) for handshake in self._handshakes]
         return self._traffic.serve() or any(read) or bool(messages)
 
-    def certificate_state(self, identity: str) -> CertificateState | None:
+    def certificate_state(self, identity: str) -> ReportedCertificate | None:
         """See Backend."""
         ztunnel = self._ztunnels.get(self._spec_of[identity].name)
         if ztunnel is None or ztunnel.watched.stopped:
