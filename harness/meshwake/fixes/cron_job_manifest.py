@@ -64,7 +64,7 @@ class Variable(_Object):
     value_from: dict[str, object] | None = None
 
 
-class Container(_Open):
+class ContainerSpec(_Open):
     """A container or init container of a pod."""
 
     known = names(
@@ -104,8 +104,8 @@ class PodSpec(_Open):
         "hostnameOverride workloadRef"
     )
     active_deadline_seconds: int | None = None
-    containers: Annotated[list[Container], Field(min_length=1)]
-    init_containers: list[Container] | None = None
+    containers: Annotated[list[ContainerSpec], Field(min_length=1)]
+    init_containers: list[ContainerSpec] | None = None
     restart_policy: Literal["OnFailure", "Never"]
     host_pid: Annotated[bool | None, Field(alias="hostPID")] = None
 
