@@ -56,7 +56,7 @@ class _Metadata(_Open):
     namespace: str | None = None
 
 
-class Variable(_Object):
+class EnvVar(_Object):
     """An environment variable of a container."""
 
     name: str
@@ -77,7 +77,7 @@ class ContainerSpec(_Open):
     image: Annotated[str, Field(min_length=1)]
     command: list[str] | None = None
     args: list[str] | None = None
-    env: list[Variable] | None = None
+    env: list[EnvVar] | None = None
     env_from: list[object] | None = None
     restart_policy: str | None = None
 

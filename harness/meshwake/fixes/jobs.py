@@ -16,8 +16,8 @@ from meshwake.fixes.actions import Action, Place, Reading, read_actions
 from meshwake.fixes.cron_job_manifest import (
     ContainerSpec,
     CronJobManifest,
+    EnvVar,
     PodSpec,
-    Variable,
     valid_cron_job,
 )
 from meshwake.fixes.schedule import (
@@ -346,9 +346,7 @@ def _entry(container: ContainerSpec) -> list[str]:
     )
 
 
-def _value(
-    variable: Variable, before: dict[str, str], namespace: str | None, memory: Memory
-) -> str:
+def _value(variable: EnvVar, before: dict[str, str], namespace: str | None, memory: Memory) -> str:
     if variable.value_from is None:
         return _expanded(variable.value or "", before)
     reference = variable.value_from.get("fieldRef")
