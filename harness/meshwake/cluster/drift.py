@@ -45,7 +45,7 @@ class Release:
 
 
 @dataclass(frozen=True)
-class Drift:
+class WorkloadDrift:
     """A workload that is not as it was made: what differs, a line each, and what made it."""
 
     wanted: JsonObject = field(hash=False)
@@ -72,17 +72,17 @@ def read_release(kubernetes: Kubernetes, namespace: str, name: str) -> Release |
     return Release(str(content["info"]["status"]), tuple(things))
 
 
-def drift(kubernetes: Kubernetes, objects: Iterable[JsonObject]) -> list[Drift]:
+def drift(kubernetes: Kubernetes, objects: Iterable[JsonObject]) -> list[WorkloadDrift]:
     """How the workloads among `objects` differ from what is there."""
     found = []
     for wanted in workloads(objects):
         differs = tuple(_differences(wanted, _read(kubernetes, wanted)))
         if differs:
-            found.append(Drift(wanted, differs))
+            found.append(WorkloadDrift(wanted, differs))
     return found
 
 
-def restore_workload(kubernetes: Kubernetes, one: Drift) -> None:
+def restore_workload(kubernetes: Kubernetes, one: WorkloadDrift) -> None:
     """Makes a workload what it was. One that is missing is left to the stage that puts it in."""
     found = _read(kubernetes, one.wanted)
     if found is None:

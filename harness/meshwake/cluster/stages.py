@@ -18,7 +18,7 @@ from functools import partial
 import yaml
 
 from meshwake.cluster.bring_up_context import BringUpContext
-from meshwake.cluster.drift import Drift, drift, read_release, restore_workload
+from meshwake.cluster.drift import WorkloadDrift, drift, read_release, restore_workload
 from meshwake.cluster.stack.pieces import Chart, Objects, Piece, RemoteManifest, Stage, labelled
 from meshwake.cluster.steps import Step, Watch
 from meshwake.core.errors import HarnessError, LabUnavailable
@@ -120,7 +120,7 @@ def _take_stage(name: str, bringup: BringUpContext, watch: Watch) -> None:
 # Whether it is ready
 
 
-def stage_drift(kube: Kubernetes, stage: Stage) -> list[Drift]:
+def stage_drift(kube: Kubernetes, stage: Stage) -> list[WorkloadDrift]:
     """What of a stage is no longer as it was put in."""
     return drift(kube, _objects(kube, stage))
 
