@@ -37,7 +37,7 @@ _COMPARED = ("image", "command", "args")
 
 
 @dataclass(frozen=True)
-class Release:
+class HelmRelease:
     """A release as helm records it: `status` in helm's word, and the objects that it made."""
 
     status: str
@@ -56,7 +56,7 @@ class WorkloadDrift:
         return f"{identity_of(self.wanted)}: {'; '.join(self.differs)}"
 
 
-def read_release(kubernetes: Kubernetes, namespace: str, name: str) -> Release | None:
+def read_release(kubernetes: Kubernetes, namespace: str, name: str) -> HelmRelease | None:
     """The newest revision of a release; None when helm has no record of one."""
     found = kubernetes.all("Secret", namespace, {"owner": "helm", "name": name})
     if not found:
@@ -69,7 +69,7 @@ def read_release(kubernetes: Kubernetes, namespace: str, name: str) -> Release |
     for thing in things:
         # A chart may leave the namespace to helm; what it wrote counts before helm's.
         thing["metadata"] = {"namespace": namespace, **thing["metadata"]}
-    return Release(str(content["info"]["status"]), tuple(things))
+    return HelmRelease(str(content["info"]["status"]), tuple(things))
 
 
 def drift(kubernetes: Kubernetes, objects: Iterable[JsonObject]) -> list[WorkloadDrift]:
