@@ -19,7 +19,7 @@ import typer
 from typer.core import TyperGroup
 
 from meshwake.cli.commands import COMMANDS, Entry
-from meshwake.cli.output import Ended, print_text, say
+from meshwake.cli.output import CommandExit, print_text, say
 from meshwake.core.errors import ExitCode, HarnessError
 from meshwake.system.hints import did_you_mean
 
@@ -125,7 +125,7 @@ def run_command(arguments: Sequence[str]) -> int:
     """The exit code of `meshwake ARGUMENTS`. Nothing is raised, whatever happens."""
     try:
         app(list(arguments), prog_name="meshwake")
-    except Ended as ended:
+    except CommandExit as ended:
         return ended.code
     except HarnessError as error:
         return _refused(error)
