@@ -16,7 +16,7 @@ from meshwake.clocks.movers.own_clock import own_clocks
 from meshwake.cluster.guard_deployment.manifest import guard_objects
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.errors import BadInput, HarnessFault
-from meshwake.guard.__main__ import Ended, read_arguments
+from meshwake.guard.__main__ import StopFlag, read_arguments
 from meshwake.guard.certificates import of_envoy, of_ztunnel
 from meshwake.guard.cluster import ApiPod, ClusterNode, Places, Unreachable, pod_from
 from meshwake.guard.guard import Guard
@@ -260,7 +260,7 @@ def test_who_has_ended_is_forgotten() -> None:
 
 def test_the_end_is_waited_for_within_a_bound_and_noticed_at_once() -> None:
     """Also from a signal's handler."""
-    ended = Ended()
+    ended = StopFlag()
     began_s = time.monotonic()
     assert ended.wait(0.2) is False and time.monotonic() - began_s >= 0.2
     ended.set()
