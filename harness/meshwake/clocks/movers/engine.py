@@ -77,7 +77,7 @@ class EngineWays:
     environment: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
-class Guard(Protocol):
+class ClockWatchdog(Protocol):
     """What puts the clock back when we are gone."""
 
     def end(self) -> None:
@@ -126,7 +126,7 @@ class EngineMover:
         *,
         allow_own_clock: bool = False,
         own: Own | None = None,
-        guard: Callable[[Path], Guard] = Watchdog,
+        guard: Callable[[Path], ClockWatchdog] = Watchdog,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
         self._plan, self._ways, self._names, self._directory = (
@@ -360,7 +360,7 @@ class _Ready:
     lock: ExitStack
     base_ns: int = 0
     intent: Intent | None = None
-    guard: Guard | None = None
+    guard: ClockWatchdog | None = None
 
     def intend(self, base_ns: int) -> None:
         """Written down before it is done."""
