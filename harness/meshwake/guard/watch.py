@@ -28,7 +28,7 @@ class PlannedRestart:
     what: Target = "ztunnel"
 
 
-class Held(NamedTuple):
+class ServedCertificate(NamedTuple):
     """A certificate that a process serves."""
 
     identity: str
@@ -44,7 +44,7 @@ class Seen(NamedTuple):
     name: str
     target: Literal["ztunnel", "proxy"]
     started: ClockReading
-    certificates: tuple[Held, ...]
+    certificates: tuple[ServedCertificate, ...]
     owner: str = ""
 
     @property
