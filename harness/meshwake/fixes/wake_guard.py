@@ -23,7 +23,7 @@ from meshwake.core.plan import Plan
 from meshwake.fixes.deploy import manifest_of
 from meshwake.guard.guard import Guard
 from meshwake.guard.settings import Settings, parse_settings
-from meshwake.guard.watch import PlannedRestart, Seen, View, Watcher
+from meshwake.guard.watch import ObservedProcess, PlannedRestart, View, Watcher
 
 NAME = "wake-guard"
 IDLE_LONGEST_NS = 3_600 * NS_PER_S
@@ -120,7 +120,7 @@ class _NodeInLab:
         """See guard.Node."""
         return self.view.clocks(self.name)
 
-    def seen(self) -> Sequence[Seen]:
+    def seen(self) -> Sequence[ObservedProcess]:
         """See guard.Node."""
         return self.view.seen(self.name)
 
@@ -132,14 +132,14 @@ class _NodeInLab:
         """See guard.Node."""
         return self._turns.take(self._turn, self.name, self.view.world_ns, holds_ns)
 
-    def restart(self, process: Seen, why: str) -> None:
+    def restart(self, process: ObservedProcess, why: str) -> None:
         """See guard.Node. A lab restarts all ztunnels of a node, or all its proxies."""
         what: Any = "ztunnel" if process.target == "ztunnel" else "proxies"
         restart = PlannedRestart(self.view.world_ns, self.name, NAME, what)
         if restart not in self.restarts:
             self.restarts.append(restart)
 
-    def held_back(self, process: Seen, why: str) -> None:
+    def held_back(self, process: ObservedProcess, why: str) -> None:
         """See guard.Node: labs have no Events."""
 
 

@@ -22,7 +22,7 @@ from meshwake.guard.starts import (
     boottime_of_start_ns,
     pid_of_container,
 )
-from meshwake.guard.watch import Seen
+from meshwake.guard.watch import ObservedProcess
 from meshwake.ztunnel.names import (
     GATEWAY_LABEL,
     ISTIO_NAMESPACE,
@@ -139,7 +139,7 @@ class ClusterNode:
         self._starts.look(self._now)
         return self._now
 
-    def seen(self) -> Sequence[Seen]:
+    def seen(self) -> Sequence[ObservedProcess]:
         """See guard.Node. Raises Unreachable when the API server cannot be reached at all."""
         ztunnels = self._api.pods(self._places.ztunnel, ZTUNNELS, self.name)
         gateways = [
@@ -163,14 +163,16 @@ class ClusterNode:
             self._say(f"gateways in {namespace}: not looked at: {error}")
             return ()
 
-    def _ask(self, ask: Callable[[ApiPod], Seen | None], pod: ApiPod) -> Seen | None:
+    def _ask(
+        self, ask: Callable[[ApiPod], ObservedProcess | None], pod: ApiPod
+    ) -> ObservedProcess | None:
         try:
             return ask(pod)
         except (HarnessFault, OSError, ValueError) as error:
             self._say(f"{pod.full_name}: not looked at this time: {error}")
             return None
 
-    def _ztunnel(self, pod: ApiPod) -> Seen | None:
+    def _ztunnel(self, pod: ApiPod) -> ObservedProcess | None:
         started_wall_ns, process = pod.started_wall_ns.get(PROXY_CONTAINER), self._process_of(pod)
         if started_wall_ns is None or process is None:
             self._say(
@@ -182,7 +184,7 @@ class ClusterNode:
             started_wall_ns, process.boottime_ns
         )
         held = of_ztunnel(self._api.get_from_pod(pod, ADMIN_PORT, CONFIG_DUMP_PATH))
-        return Seen(pod.full_name, "ztunnel", started, held, pod.owner)
+        return ObservedProcess(pod.full_name, "ztunnel", started, held, pod.owner)
 
     def _process_of(self, pod: ApiPod) -> Process | None:
         pid = pid_of_container(pod.uid, ZTUNNEL_NAME, self._proc)
@@ -191,13 +193,15 @@ class ClusterNode:
         except (OSError, ValueError):
             return None  # it has just ended
 
-    def _proxy(self, pod: ApiPod) -> Seen | None:
+    def _proxy(self, pod: ApiPod) -> ObservedProcess | None:
         started_wall_ns = pod.started_wall_ns.get(PROXY_CONTAINER)
         if started_wall_ns is None:
             return None
         held = of_envoy(self._api.get_from_pod(pod, ADMIN_PORT, ENVOY_CERTIFICATES_PATH))
         # Its agent counts from each issue, so the other clocks at its start do not matter.
-        return Seen(pod.full_name, "proxy", ClockReading(started_wall_ns, 0, 0), held, pod.owner)
+        return ObservedProcess(
+            pod.full_name, "proxy", ClockReading(started_wall_ns, 0, 0), held, pod.owner
+        )
 
     def authority_answers(self) -> bool:
         """See guard.Node: a pod of istiod is ready, and its signing port takes connections."""
@@ -210,7 +214,7 @@ class ClusterNode:
         """See guard.Node."""
         return self._api.take_lease(self._turn, self.name, holds_ns, self._clocks().monotonic_ns)
 
-    def restart(self, process: Seen, why: str) -> None:
+    def restart(self, process: ObservedProcess, why: str) -> None:
         """See guard.Node. The Event comes first: it must be there even when the eviction fails."""
         pod = self._pods[process.name]
         self._say(f"{process.name}: restarted: {why}")
@@ -219,7 +223,7 @@ class ClusterNode:
         )
         self._api.evict(pod)
 
-    def held_back(self, process: Seen, why: str) -> None:
+    def held_back(self, process: ObservedProcess, why: str) -> None:
         """See guard.Node."""
         self._say(f"{process.name}: restart held back: {why}")
         self._api.post_event(

@@ -23,7 +23,7 @@ from meshwake.clocks.virtual import Clocks
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.json_types import MutableJsonObject
 from meshwake.core.plan import Plan, PlannedFault
-from meshwake.guard.watch import Seen
+from meshwake.guard.watch import ObservedProcess
 
 ProcessKind = Literal["ztunnel", "proxy"]
 
@@ -220,7 +220,7 @@ class Backend(Protocol):
     def certificate_state(self, identity: str) -> ReportedCertificate | None:
         """What its process reports now; None when it cannot be queried, or does not know it yet."""
 
-    def observe(self, node: str) -> list[Seen]:
+    def observe(self, node: str) -> list[ObservedProcess]:
         """See guard.watch.View.seen."""
 
     def authority_answers(self) -> bool:

@@ -22,7 +22,7 @@ from meshwake.core.events import Event
 from meshwake.core.history import HISTORY_FORMAT
 from meshwake.core.json_types import JsonObject
 from meshwake.core.plan import Plan, PlannedFault
-from meshwake.guard.watch import Seen
+from meshwake.guard.watch import ObservedProcess
 from meshwake.labs.backend import Backend, CsrReport, MeshProcess, ProcessKind, ReportedCertificate
 from meshwake.labs.limits import CsrFlood, FloodGuard
 from meshwake.labs.probes import ProbeSchedule
@@ -337,7 +337,7 @@ class Driver:
         """See View."""
         return self._backend.clocks(node)
 
-    def seen(self, node: str) -> list[Seen]:
+    def seen(self, node: str) -> list[ObservedProcess]:
         """See View."""
         observed = self._backend.observe(node)
         self.settle()

@@ -23,7 +23,7 @@ from meshwake.guard.guard import Guard
 from meshwake.guard.metrics import PrometheusMetrics
 from meshwake.guard.settings import Settings
 from meshwake.guard.starts import Process, Starts, Witnessed, boottime_of_start_ns, pid_of_container
-from meshwake.guard.watch import Seen
+from meshwake.guard.watch import ObservedProcess
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.paths import REPOSITORY
@@ -171,7 +171,7 @@ def test_a_scrape_in_the_middle_of_a_look_finds_the_one_before_whole() -> None:
     before, between = scraped(metrics), []
     ask = node.seen
 
-    def slow() -> list[Seen]:
+    def slow() -> list[ObservedProcess]:
         between.append(scraped(metrics))
         return ask()
 

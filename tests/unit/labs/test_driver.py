@@ -13,7 +13,7 @@ from meshwake.core.durations import NS_PER_S
 from meshwake.core.events import Event
 from meshwake.core.history import History
 from meshwake.core.plan import Plan, PlannedFault
-from meshwake.guard.watch import Seen
+from meshwake.guard.watch import ObservedProcess
 from meshwake.labs.backend import (
     CsrReport,
     IssuedCertificate,
@@ -142,7 +142,7 @@ class ScriptedBackend:
     def certificate_state(self, identity: str) -> ReportedCertificate | None:
         return self.states[identity]
 
-    def observe(self, node: str) -> list[Seen]:
+    def observe(self, node: str) -> list[ObservedProcess]:
         return []
 
     def authority_answers(self) -> bool:

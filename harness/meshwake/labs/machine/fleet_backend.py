@@ -29,7 +29,7 @@ from meshwake.core.durations import NS_PER_S
 from meshwake.core.errors import HarnessFault
 from meshwake.core.json_types import JsonObject, MutableJsonObject, list_at, text_at, texts_at
 from meshwake.core.plan import ASLEEP_FAULTS, Plan, PlannedFault
-from meshwake.guard.watch import Seen, ServedCertificate
+from meshwake.guard.watch import ObservedProcess, ServedCertificate
 from meshwake.labs.backend import MeshProcess, ProcessKind, Recording, ReportedCertificate
 from meshwake.labs.machine.backend import FLOOD_WINDOW_NS, FOLLOW_DRIFT_EVERY_NS, wait_until_end
 from meshwake.labs.machine.node import AuthorityRequest, NodeRequest
@@ -373,11 +373,13 @@ class FleetBackend:
         state = self._order(identity, "certificate_state", identity=identity)
         return None if state is None else ReportedCertificate(*state)
 
-    def observe(self, node: str) -> list[Seen]:
+    def observe(self, node: str) -> list[ObservedProcess]:
         """See Backend: what each ztunnel reports of its certificates, now."""
         observed = []
         for process in self.processes(node, "ztunnel"):
             validities = self._order(process.identities[0], "validities")
             held = tuple(ServedCertificate(*validity) for validity in validities)
-            observed.append(Seen(process.name, "ztunnel", self._started[process.name], held))
+            observed.append(
+                ObservedProcess(process.name, "ztunnel", self._started[process.name], held)
+            )
         return observed

@@ -24,7 +24,7 @@ from meshwake.core.durations import NS_PER_S
 from meshwake.core.json_types import MutableJsonObject
 from meshwake.core.plan import Plan, PlannedFault
 from meshwake.fixes import patch_of
-from meshwake.guard.watch import Seen, ServedCertificate
+from meshwake.guard.watch import ObservedProcess, ServedCertificate
 from meshwake.labs.backend import (
     CsrReport,
     IssuedCertificate,
@@ -353,10 +353,10 @@ class ModelBackend:
             return ReportedCertificate(state.state, None, None)
         return ReportedCertificate(state.state, held.serial, held.not_after_wall_s)
 
-    def observe(self, node: str) -> list[Seen]:
+    def observe(self, node: str) -> list[ObservedProcess]:
         """See Backend."""
         return [
-            Seen(process.name, process.kind, running.base, _certificates_of(running))
+            ObservedProcess(process.name, process.kind, running.base, _certificates_of(running))
             for process in processes_of(self._plan)
             if process.node == node
             for running in [self._running[process.name]]

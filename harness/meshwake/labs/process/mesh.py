@@ -23,7 +23,7 @@ from meshwake.core.clock_reading import ClockReading
 from meshwake.core.errors import HarnessFault
 from meshwake.core.json_types import MutableJsonObject
 from meshwake.core.plan import Plan, PlannedFault
-from meshwake.guard.watch import Seen, ServedCertificate
+from meshwake.guard.watch import ObservedProcess, ServedCertificate
 from meshwake.labs.backend import (
     CsrReport,
     IssuedCertificate,
@@ -398,14 +398,14 @@ class Mesh(ABC):
             return None
         return ztunnel.certificate_state(identity)
 
-    def observe(self, node: str) -> list[Seen]:
+    def observe(self, node: str) -> list[ObservedProcess]:
         """See Backend: what each ztunnel reports of its certificates, now."""
         observed = []
         for ztunnel in self._ztunnels_on(node):
             held = tuple(ServedCertificate(*validity) for validity in ztunnel.validities())
             self.recording.settle()
             started = self._started[ztunnel.spec.name]
-            observed.append(Seen(ztunnel.spec.name, "ztunnel", started, held))
+            observed.append(ObservedProcess(ztunnel.spec.name, "ztunnel", started, held))
         return observed
 
 
