@@ -43,7 +43,7 @@ REMEMBERED_NS = 3_600 * NS_PER_S
 PROXY_SPREAD = 100
 
 
-class Node(Protocol):
+class GuardedNode(Protocol):
     """One node, as far as the guard needs it."""
 
     @property
@@ -108,7 +108,12 @@ class Guard:
     restarts nothing and needs no right to; its metrics are the same."""
 
     def __init__(
-        self, node: Node, settings: Settings, metrics: Metrics | None = None, *, acts: bool = True
+        self,
+        node: GuardedNode,
+        settings: Settings,
+        metrics: Metrics | None = None,
+        *,
+        acts: bool = True,
     ) -> None:
         self._node, self._settings, self._acts = node, settings, acts
         self._metrics: Metrics = metrics or NullMetrics()
