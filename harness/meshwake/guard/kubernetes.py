@@ -39,7 +39,7 @@ _TEXT, _BINARY, _CLOSE, _PING, _PONG = 1, 2, 8, 9, 10
 
 
 @dataclass(frozen=True)
-class Server:
+class ApiServer:
     """An API server, and how one speaks to it. `token` is read again for every call: kubelet renews
     it."""
 
@@ -78,16 +78,16 @@ class Server:
             raise
 
 
-def server_of_pod() -> Server:
+def server_of_pod() -> ApiServer:
     """As a pod finds its own cluster. Raises KeyError, OSError."""
     host, port = os.environ["KUBERNETES_SERVICE_HOST"], os.environ["KUBERNETES_SERVICE_PORT"]
     tls = ssl.create_default_context(cafile=str(SERVICE_ACCOUNT / "ca.crt"))
-    return Server(
+    return ApiServer(
         f"https://{f'[{host}]' if ':' in host else host}:{port}", tls, SERVICE_ACCOUNT / "token"
     )
 
 
-def server_of_kubeconfig(path: Path) -> Server:
+def server_of_kubeconfig(path: Path) -> ApiServer:
     """The server of the current context. Raises KeyError, OSError, ValueError; LabUnavailable for a
     login that only another program knows."""
     try:
@@ -114,7 +114,7 @@ def server_of_kubeconfig(path: Path) -> Server:
             "service account"
         )
     token = user.get("token") or (Path(user["tokenFile"]) if user.get("tokenFile") else None)
-    return Server(str(cluster["server"]), _tls_of(path, cluster, user), token)
+    return ApiServer(str(cluster["server"]), _tls_of(path, cluster, user), token)
 
 
 def _tls_of(
@@ -322,7 +322,7 @@ class _Forwarded(io.RawIOBase):
         self._begun: set[int] = set()
         self._left, self._ended = b"", False
 
-    def begin(self, server: Server, path: str) -> None:
+    def begin(self, server: ApiServer, path: str) -> None:
         """Asks the API server for it. Raises Refused, OSError."""
         headers = {
             "Host": "{}:{}".format(*server.address),
