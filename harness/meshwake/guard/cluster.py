@@ -82,7 +82,7 @@ class Unreachable(HarnessFault):
     """The API server, or something behind it, gave no answer in time."""
 
 
-class Refused(Unreachable):
+class ApiRequestRefused(Unreachable):
     """The API server answered with `status`, a number of HTTP."""
 
     def __init__(self, status: int, words: str) -> None:
@@ -157,7 +157,7 @@ class ClusterNode:
         from ztunnel. Raises Unreachable for every other failure."""
         try:
             return self._api.pods(namespace, GATEWAY_LABEL, self.name)
-        except Refused as error:
+        except ApiRequestRefused as error:
             if error.status != FORBIDDEN:
                 raise
             self._say(f"gateways in {namespace}: not looked at: {error}")

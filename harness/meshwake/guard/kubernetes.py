@@ -26,7 +26,7 @@ from urllib.parse import urlencode, urlsplit
 
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.errors import LabUnavailable
-from meshwake.guard.cluster import ApiPod, Refused, Unreachable, pod_from
+from meshwake.guard.cluster import ApiPod, ApiRequestRefused, Unreachable, pod_from
 from meshwake.guard.names import NAME, OBJECT_LABELS
 
 CALL_WITHIN_S = 10.0
@@ -183,7 +183,7 @@ class ThroughHttp:
             answer = connection.getresponse()
             said = answer.read()
             if answer.status >= 400:
-                raise Refused(
+                raise ApiRequestRefused(
                     answer.status, f"{what}: {answer.status} {_message(said) or answer.reason}"
                 )
             return json.loads(said)
@@ -216,7 +216,7 @@ class ThroughHttp:
                 answer.begin()
                 content = answer.read()
             if answer.status >= 400:
-                raise Refused(answer.status, f"{what}: {answer.status} {answer.reason}")
+                raise ApiRequestRefused(answer.status, f"{what}: {answer.status} {answer.reason}")
             return content
         except _LOST as error:
             raise Unreachable(f"{what}: {type(error).__name__}: {error}") from error
@@ -278,7 +278,7 @@ class ThroughHttp:
     def _lease(self, number: int) -> dict[str, Any] | None:
         try:
             return dict(self._call("GET", f"{self._leases}/{lease_name(number)}", "read the Lease"))
-        except Refused as error:
+        except ApiRequestRefused as error:
             if error.status == 404:
                 return None
             raise
@@ -305,7 +305,7 @@ class ThroughHttp:
         try:
             where = self._leases if method == "POST" else f"{self._leases}/{name}"
             self._call(method, where, "take the Lease", body)
-        except Refused as error:
+        except ApiRequestRefused as error:
             if error.status in _CONFLICTS:  # another was faster
                 return False
             raise
@@ -343,7 +343,7 @@ class _Forwarded(io.RawIOBase):
         if len(words) < 2 or words[1] != "101":
             said = self._received.read(min(int(about.get("Content-Length") or 0), 65536))
             status = int(words[1]) if len(words) > 1 and words[1].isdecimal() else 0
-            raise Refused(
+            raise ApiRequestRefused(
                 status, f"port-forward: {' '.join(words[1:]).strip()} {_message(said)}".rstrip()
             )
 
