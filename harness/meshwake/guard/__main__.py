@@ -31,7 +31,7 @@ from pathlib import Path
 from meshwake.clocks.movers.own_clock import own_clocks
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.errors import BadInput, ExitCode, HarnessError, LabUnavailable
-from meshwake.guard.cluster import ClusterNode, Places, Unreachable
+from meshwake.guard.cluster import ApiRequestFailed, ClusterNode, Places
 from meshwake.guard.guard import Guard
 from meshwake.guard.kubernetes import ThroughHttp
 from meshwake.guard.metrics import PrometheusMetrics, serve
@@ -129,7 +129,7 @@ def run(words: Sequence[str], ended: StopFlag) -> None:
     while not ended.wait(wait_ns / NS_PER_S):
         try:
             guard.look()
-        except Unreachable as error:
+        except ApiRequestFailed as error:
             _say(f"this look failed, the next may not: {error}")
         if arguments.once:
             return

@@ -78,11 +78,11 @@ class ApiPod(NamedTuple):
         return f"{self.namespace}/{self.name}"
 
 
-class Unreachable(HarnessFault):
+class ApiRequestFailed(HarnessFault):
     """The API server, or something behind it, gave no answer in time."""
 
 
-class ApiRequestRefused(Unreachable):
+class ApiRequestRefused(ApiRequestFailed):
     """The API server answered with `status`, a number of HTTP."""
 
     def __init__(self, status: int, words: str) -> None:

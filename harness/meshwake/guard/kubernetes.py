@@ -26,7 +26,7 @@ from urllib.parse import urlencode, urlsplit
 
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.errors import LabUnavailable
-from meshwake.guard.cluster import ApiPod, ApiRequestRefused, Unreachable, pod_from
+from meshwake.guard.cluster import ApiPod, ApiRequestFailed, ApiRequestRefused, pod_from
 from meshwake.guard.names import NAME, OBJECT_LABELS
 
 CALL_WITHIN_S = 10.0
@@ -160,7 +160,7 @@ class ThroughHttp:
                 server_of_pod() if kubeconfig is None else server_of_kubeconfig(kubeconfig)
             )
             self._call("GET", "version", "connect")
-        except (Unreachable, KeyError, *_LOST) as error:
+        except (ApiRequestFailed, KeyError, *_LOST) as error:
             raise LabUnavailable(
                 f"no cluster: {error!r}; give --kubeconfig PATH, or run in a pod"
             ) from error
@@ -188,7 +188,7 @@ class ThroughHttp:
                 )
             return json.loads(said)
         except _LOST as error:
-            raise Unreachable(f"{what}: {type(error).__name__}: {error}") from error
+            raise ApiRequestFailed(f"{what}: {type(error).__name__}: {error}") from error
         finally:
             connection.close()
 
@@ -219,7 +219,7 @@ class ThroughHttp:
                 raise ApiRequestRefused(answer.status, f"{what}: {answer.status} {answer.reason}")
             return content
         except _LOST as error:
-            raise Unreachable(f"{what}: {type(error).__name__}: {error}") from error
+            raise ApiRequestFailed(f"{what}: {type(error).__name__}: {error}") from error
 
     def evict(self, pod: ApiPod) -> None:
         """See cluster.Api."""

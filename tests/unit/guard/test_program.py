@@ -18,7 +18,7 @@ from meshwake.core.clock_reading import ClockReading
 from meshwake.core.errors import BadInput, HarnessFault
 from meshwake.guard.__main__ import StopFlag, read_arguments
 from meshwake.guard.certificates import of_envoy, of_ztunnel
-from meshwake.guard.cluster import ApiPod, ClusterNode, Places, Unreachable, pod_from
+from meshwake.guard.cluster import ApiPod, ApiRequestFailed, ClusterNode, Places, pod_from
 from meshwake.guard.guard import Guard
 from meshwake.guard.metrics import PrometheusMetrics
 from meshwake.guard.settings import Settings
@@ -357,7 +357,7 @@ class HandApi:
 
     def get_from_pod(self, pod: ApiPod, port: int, path: str) -> bytes:
         if pod.name not in self.answers:
-            raise Unreachable(f"{pod.full_name}: no answer")
+            raise ApiRequestFailed(f"{pod.full_name}: no answer")
         return self.answers[pod.name]
 
     def evict(self, pod: ApiPod) -> None:
