@@ -123,7 +123,7 @@ def _text(output: bytes) -> str:
 
 
 @dataclass(frozen=True)
-class Measured:
+class ClockMeasurement:
     """One reading and how good it is. `within_ns`: how far the three clocks may have been read
     apart. `real_monotonic_ns`, `round_trip_ns`: the harness's own monotonic clock in the middle,
     and from asking to answer."""
@@ -162,7 +162,7 @@ def _words(answer: CommandResult) -> str:
     return (answer.error or answer.output)[-300:] or f"exit code {answer.code}"
 
 
-def measure(inside: Inside, node: str) -> Measured:
+def measure(inside: Inside, node: str) -> ClockMeasurement:
     """The clocks of `node`. Raises NoAnswer, or SubjectFailed when what it says are no clocks or it
     is too slow."""
     for _ in range(_LOOKS_MAX):
@@ -177,7 +177,7 @@ def measure(inside: Inside, node: str) -> Measured:
     )
 
 
-def _parse(node: str, answer: CommandResult, sent_ns: int, answered_ns: int) -> Measured:
+def _parse(node: str, answer: CommandResult, sent_ns: int, answered_ns: int) -> ClockMeasurement:
     values = dict(line.split(" ", 1) for line in answer.output.splitlines() if " " in line)
     try:
         first, up, wall, second = values["clocks"].split(" ")
@@ -194,7 +194,9 @@ def _parse(node: str, answer: CommandResult, sent_ns: int, answered_ns: int) -> 
             "date, as kind's node image is"
         ) from error
     within_ns = (later_ns - earlier_ns) // 2 + _TICK_NS // 2
-    return Measured(boot_id, clocks, within_ns, (sent_ns + answered_ns) // 2, answered_ns - sent_ns)
+    return ClockMeasurement(
+        boot_id, clocks, within_ns, (sent_ns + answered_ns) // 2, answered_ns - sent_ns
+    )
 
 
 def _ns(text: str, digits: int) -> int:

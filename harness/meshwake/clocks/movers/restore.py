@@ -33,9 +33,9 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from meshwake.clocks.movers.node_access import (
+    ClockMeasurement,
     CommandResult,
     Inside,
-    Measured,
     NoAnswer,
     Way,
     measure,
@@ -136,7 +136,7 @@ class Decision:
     why: str
 
 
-def decide(intent: Intent, now: Measured) -> Decision:
+def decide(intent: Intent, now: ClockMeasurement) -> Decision:
     """Where the wall clock of the machine belongs that `now` was measured on."""
     if now.boot_id != intent.boot_id:
         return Decision(None, "the machine was restarted since, and has set its clock itself")
