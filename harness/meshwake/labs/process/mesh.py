@@ -49,7 +49,7 @@ LISTENING_POLL_S = 0.005
 SERIALS_OF_A_ROOT = 100_000
 
 
-class Mesh(ABC):
+class ProcessMesh(ABC):
     """See labs.backend.Backend, of which this is everything but time, and how clock faults begin.
 
     `binary` is the ztunnel, `directory` where it logs. An authority process that has `begun` is
