@@ -83,7 +83,7 @@ def _kernel_clocks() -> ClockReading:
     return ClockReading(time.time_ns(), time.monotonic_ns(), boottime_ns)
 
 
-class Node:
+class HelperNode:
     """Lives in one thread; `serve` must be called often."""
 
     def __init__(
