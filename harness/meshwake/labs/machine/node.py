@@ -93,7 +93,7 @@ class NodeRequest(TypedDict):
     lifetime_s: int
 
 
-class Node:
+class GuestNode:
     """See guest_agent.CommandHandler."""
 
     def __init__(self, request: NodeRequest, outside: int, stack: ExitStack) -> None:
