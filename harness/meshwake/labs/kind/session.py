@@ -74,13 +74,13 @@ class Watcher(Protocol):
         """Whether it reads logs of ztunnel: in time lapse those are read before each leap that
         follows a failure."""
 
-    def poll(self) -> list[Observation]:
+    def poll(self) -> list[WatcherEvent]:
         """What it observes; the same observation twice in a row is recorded once. Raises
         Unreachable."""
 
 
 @dataclass(frozen=True)
-class Observation:
+class WatcherEvent:
     """An event of a watcher. `key` names what it is about: only a change of it is recorded.
     `node`: a node of the plan."""
 
@@ -576,7 +576,9 @@ class Session:
         data = {key: held.get(key) for key in keys} | {"identity": identity, "outcome": outcome}
         self.events.add(world_ns, "csr_answered", node, self.clocks.at(node, world_ns), **data)
 
-    def _on_observations(self, watcher: Watcher, observed: list[Observation] | Unreachable) -> None:
+    def _on_observations(
+        self, watcher: Watcher, observed: list[WatcherEvent] | Unreachable
+    ) -> None:
         """A watcher that fails does not end the run; its failure is recorded once."""
         if isinstance(observed, Unreachable):
             if watcher.name not in self._unreachable_since_ns:
@@ -588,7 +590,7 @@ class Session:
         for one in observed:
             self._record_observation(one)
 
-    def _record_observation(self, one: Observation) -> None:
+    def _record_observation(self, one: WatcherEvent) -> None:
         if self._last_observed.get((one.kind, one.key)) == one.data:
             return
         self._last_observed[one.kind, one.key] = one.data

@@ -14,7 +14,7 @@ from meshwake.core.plan import Plan
 from meshwake.kubernetes.api import LocalFailure, Unreachable
 from meshwake.labs import Toolbox
 from meshwake.labs.kind.faults import Faults
-from meshwake.labs.kind.session import LOST_TIMEOUT_NS, Observation, Session
+from meshwake.labs.kind.session import LOST_TIMEOUT_NS, Session, WatcherEvent
 from meshwake.labs.model.lab import LAB as MODEL
 
 from tests.unit.cluster.simulated import SimulatedCluster, SimulatedMover
@@ -296,11 +296,11 @@ def test_what_a_watcher_reports_is_recorded_when_it_changes() -> None:
         name, every_s, reads_logs = "a watcher", 5.0, False
         looks = 0
 
-        def poll(self) -> list[Observation]:
+        def poll(self) -> list[WatcherEvent]:
             self.looks += 1
             if self.looks in {3, 4}:
                 raise Unreachable("no such service")
-            return [Observation("alert_fired", "one", {"alert": "ZtunnelCertificateExpired"})]
+            return [WatcherEvent("alert_fired", "one", {"alert": "ZtunnelCertificateExpired"})]
 
     watcher = Watcher()
     history = run(plan(duration="2m"), watchers=(watcher,))
