@@ -18,7 +18,7 @@ from meshwake.cluster.real_time import RealTime
 from meshwake.core.json_types import JsonObject
 from meshwake.core.plan import Plan
 from meshwake.kubernetes.api import Kubernetes
-from meshwake.labs.kind.session import Watcher
+from meshwake.labs.kind.session import ClusterWatcher
 from meshwake.labs.kind.traffic import Client, Route
 
 
@@ -43,7 +43,7 @@ class LookedAt:
 
     routes: tuple[Route, ...]
     clients: Mapping[str, Client] = field(hash=False)
-    watchers: tuple[Watcher, ...] = ()
+    watchers: tuple[ClusterWatcher, ...] = ()
 
 
 class Environment(Protocol):

@@ -49,7 +49,7 @@ from meshwake.labs.kind.environment import LookedAt, Place
 from meshwake.labs.kind.fix import objects_of_fix
 from meshwake.labs.kind.movers import inside_of, make_mover, mover_refusals, moves_clocks
 from meshwake.labs.kind.own_clock import own_clock_step
-from meshwake.labs.kind.session import Watcher
+from meshwake.labs.kind.session import ClusterWatcher
 from meshwake.labs.kind.traffic import Client, Route
 from meshwake.labs.kind.watchers import Alerts, Flows, ProxyCertificates, Tokens, ZtunnelLogs
 
@@ -243,9 +243,9 @@ def _more_routes(source: str, parts: frozenset[str]) -> list[Route]:
 
 def _watchers(
     plan: Plan, place: Place, kubernetes: Kubernetes, node_names: Mapping[str, str]
-) -> list[Watcher]:
+) -> list[ClusterWatcher]:
     nodes = {node_names[node.name]: (node.name, node.identities) for node in plan.nodes}
-    watchers: list[Watcher] = [
+    watchers: list[ClusterWatcher] = [
         ZtunnelLogs(kubernetes, nodes),
         Tokens(kubernetes, inside_of(place, kubernetes)),
     ]

@@ -58,7 +58,7 @@ PENDING_WITHIN_S = EXEC_WITHIN_S + 10.0
 _LOCALLY = "this machine's way to"
 
 
-class Watcher(Protocol):
+class ClusterWatcher(Protocol):
     """Polls something other than ztunnel at a regular interval; see watchers.py."""
 
     @property
@@ -102,7 +102,7 @@ class Setting:
     routes: tuple[Route, ...]
     clients: Mapping[str, Client]
     subject: JsonObject
-    watchers: tuple[Watcher, ...] = ()
+    watchers: tuple[ClusterWatcher, ...] = ()
     progress: Callable[[int], None] = lambda world_ns: None
     # Shown by `meshwake status` while a fault is under way.
     report_under_way: Callable[[str], object] = lambda under_way: None
@@ -577,7 +577,7 @@ class Session:
         self.events.add(world_ns, "csr_answered", node, self.clocks.at(node, world_ns), **data)
 
     def _on_observations(
-        self, watcher: Watcher, observed: list[WatcherEvent] | Unreachable
+        self, watcher: ClusterWatcher, observed: list[WatcherEvent] | Unreachable
     ) -> None:
         """A watcher that fails does not end the run; its failure is recorded once."""
         if isinstance(observed, Unreachable):

@@ -12,7 +12,7 @@ from meshwake.core.plan import Plan
 from meshwake.core.resolve import PlanRequest, resolve
 from meshwake.core.scenario import parse_scenario, read_scenario
 from meshwake.labs.kind.faults import Faults
-from meshwake.labs.kind.session import Session, Setting, Watcher
+from meshwake.labs.kind.session import ClusterWatcher, Session, Setting
 from meshwake.labs.kind.traffic import Client, Route
 from meshwake.labs.kind.watchers import ZtunnelLogs
 
@@ -111,7 +111,7 @@ def run(
     cluster: SimulatedCluster | None = None,
     mover: SimulatedMover | None = None,
     *,
-    watchers: tuple[Watcher, ...] = (),
+    watchers: tuple[ClusterWatcher, ...] = (),
     log: bool = False,
 ) -> History:
     """The history of `of` on a simulated cluster. `log`: ztunnel's log is read too."""
