@@ -47,7 +47,7 @@ from meshwake.labs.kind.fix import awaited_of_fix, objects_to_apply
 from meshwake.labs.kind.lapsed import LapsedFaults
 from meshwake.labs.kind.pace import LapsePace
 from meshwake.labs.kind.refusals import refusals, with_installed_guard
-from meshwake.labs.kind.session import Session, Setting
+from meshwake.labs.kind.session import ClusterSession, Setting
 
 
 class KindLab:
@@ -153,10 +153,10 @@ class _Run:
                 # In parallel to the run: a fault must not wait for an API server that is slow.
                 report_under_way=lambda under_way: executor.submit(self._held.report, under_way),
             )
-            session = Session(setting, mover, recorder)
+            session = ClusterSession(setting, mover, recorder)
             session.run(self._faults(session, mover))
 
-    def _faults(self, session: Session, mover: Mover) -> Faults:
+    def _faults(self, session: ClusterSession, mover: Mover) -> Faults:
         if isinstance(mover, LapseMover) and isinstance(session.pace, LapsePace):
             return LapsedFaults(session, mover, self._kubernetes, session.pace)
         return Faults(session, mover, self._kubernetes)

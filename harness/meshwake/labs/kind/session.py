@@ -124,7 +124,7 @@ class FaultsOfRun(Protocol):
         """Carry it out and record it."""
 
 
-class Session:
+class ClusterSession:
     """World time begins when this is made: every ztunnel and gateway has started, every workload is
     ready. A ztunnel has the name of its node, a gateway that of the plan."""
 

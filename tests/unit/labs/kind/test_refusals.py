@@ -11,7 +11,7 @@ from meshwake.core.faults import CLOCK_FAULTS, SERVICE_FAULTS
 from meshwake.core.plan import Plan, PlannedCluster
 from meshwake.labs.kind.faults import Faults
 from meshwake.labs.kind.refusals import refusals
-from meshwake.labs.kind.session import Session
+from meshwake.labs.kind.session import ClusterSession
 
 from tests.unit.labs.kind.runs import TWO_NODES, plan, plan_of
 
