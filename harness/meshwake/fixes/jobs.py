@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from meshwake.core.errors import BadInput
 from meshwake.core.yaml_text import kinds_of, read_objects
-from meshwake.fixes.actions import Action, Place, Reading, read_actions
+from meshwake.fixes.actions import Action, CommandContext, Reading, read_actions
 from meshwake.fixes.cron_job_manifest import (
     ContainerSpec,
     CronJobManifest,
@@ -70,7 +70,7 @@ class Task:
     cron_job: CronJob
     reading: Reading
     memory: Memory
-    place: Place
+    place: CommandContext
 
 
 @lru_cache(maxsize=16)  # a sweep asks the same of every run
@@ -167,7 +167,7 @@ def _task(valid: CronJobManifest, ztunnel_namespace: str, config_maps: ConfigMap
         idle,
     )
     pod = job.template.spec
-    place = Place(
+    place = CommandContext(
         valid.metadata.namespace,
         True,
         ztunnel_namespace,
@@ -185,7 +185,7 @@ def _task(valid: CronJobManifest, ztunnel_namespace: str, config_maps: ConfigMap
 
 
 def _run_containers(
-    pod: PodSpec, config_maps: ConfigMaps, place: Place, memory: Memory, reading: Reading
+    pod: PodSpec, config_maps: ConfigMaps, place: CommandContext, memory: Memory, reading: Reading
 ) -> None:
     """Follows the init containers one after another, and then the others. `memory` and `reading`
     take what they do. Raises NotRead."""
