@@ -41,7 +41,7 @@ from meshwake.core.json_types import JsonObject
 from meshwake.core.plan import Plan
 from meshwake.kubernetes.api import Kubernetes, Unreachable
 from meshwake.labs import Toolbox
-from meshwake.labs.kind.environment import Environment, Place
+from meshwake.labs.kind.environment import Environment, RunningCluster
 from meshwake.labs.kind.faults import Faults
 from meshwake.labs.kind.fix import awaited_of_fix, objects_to_apply
 from meshwake.labs.kind.lapsed import LapsedFaults
@@ -101,7 +101,12 @@ class _Run:
     """One run on one cluster."""
 
     def __init__(
-        self, environment: Environment, plan: Plan, place: Place, kubernetes: Kubernetes, held: Hold
+        self,
+        environment: Environment,
+        plan: Plan,
+        place: RunningCluster,
+        kubernetes: Kubernetes,
+        held: Hold,
     ) -> None:
         self._environment, self._plan, self._place, self._kubernetes = (
             environment,

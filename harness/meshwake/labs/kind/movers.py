@@ -40,7 +40,7 @@ from meshwake.core.faults import CLOCK_FAULTS
 from meshwake.core.json_types import JsonObject, MutableJsonObject
 from meshwake.core.plan import Plan, PlannedCluster, PlannedFault
 from meshwake.kubernetes.api import Kubernetes, Unreachable
-from meshwake.labs.kind.environment import Place
+from meshwake.labs.kind.environment import RunningCluster
 from meshwake.ztunnel.names import ISTIO_NAMESPACE, ISTIOD_LABELS, ZTUNNEL_LABELS
 
 INTO_NODE = ("docker", "exec", "{node}")
@@ -72,7 +72,11 @@ def mover_refusals(plan: Plan) -> list[str]:
 
 
 def make_mover(
-    plan: Plan, place: Place, kubernetes: Kubernetes, node_names: Mapping[str, str], real: RealTime
+    plan: Plan,
+    place: RunningCluster,
+    kubernetes: Kubernetes,
+    node_names: Mapping[str, str],
+    real: RealTime,
 ) -> Mover:
     """The mover for `plan` on a cluster; not prepared yet."""
     cluster = _cluster_of(plan)
@@ -128,7 +132,7 @@ def _others(kubernetes: Kubernetes, node_names: Mapping[str, str]) -> dict[str, 
     }
 
 
-def inside_of(place: Place, kubernetes: Kubernetes) -> Inside:
+def inside_of(place: RunningCluster, kubernetes: Kubernetes) -> Inside:
     """How commands are run on the nodes of a cluster."""
     return Way(INTO_NODE) if place.ours else PodInside(kubernetes)
 
@@ -246,7 +250,7 @@ class _CommandElsewhere(CommandMover):
 
 
 def _helper_of(
-    place: Place, kubernetes: Kubernetes, node_names: Mapping[str, str], real: RealTime
+    place: RunningCluster, kubernetes: Kubernetes, node_names: Mapping[str, str], real: RealTime
 ) -> tuple[Any, Any]:
     """How the helper is installed and removed; in our own clusters it stays for the next run."""
 

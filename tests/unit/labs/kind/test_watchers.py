@@ -12,7 +12,7 @@ import pytest
 from meshwake.clocks.movers.node_access import CommandResult, Inside, NoAnswer
 from meshwake.core.plan import PlannedCluster
 from meshwake.kubernetes.api import Unreachable
-from meshwake.labs.kind.environment import Place
+from meshwake.labs.kind.environment import RunningCluster
 from meshwake.labs.kind.local_environment import LocalEnvironment
 from meshwake.labs.kind.watchers import Alerts, Tokens
 
@@ -120,7 +120,9 @@ def test_alerts_are_not_recorded_where_time_is_skipped(lapse: bool) -> None:
     """Prometheus lives in real time, so the moments at which its alerts fire mean nothing there."""
     of = plan(nodes=TWO_NODES)
     of = of.model_copy(update={"cluster": PlannedCluster(clock="process", lapse=lapse)})
-    place = Place("c", Path(), None, ours=True, nodes=(), parts=frozenset({"observability"}))
+    place = RunningCluster(
+        "c", Path(), None, ours=True, nodes=(), parts=frozenset({"observability"})
+    )
     names = {node.name: node.name for node in of.nodes}
     looked_at = LocalEnvironment().looked_at(of, place, cluster_of(of), names)
     watched = {type(watcher) for watcher in looked_at.watchers}
