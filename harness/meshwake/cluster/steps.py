@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Generic, Literal, TypeVar
 
-from meshwake.cluster.real_time import RealTime, wait_for
+from meshwake.cluster.real_time import HostTime, wait_for
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.errors import HarnessError, LabUnavailable
 
@@ -65,7 +65,7 @@ class Step(Generic[World]):
 class Watch:
     """The timeout of a running step, and its progress reports."""
 
-    def __init__(self, real: RealTime, within_s: float, report: Callable[[str], None]) -> None:
+    def __init__(self, real: HostTime, within_s: float, report: Callable[[str], None]) -> None:
         self._real, self._report, self._reported = real, report, ""
         self._began_ns, self.within_s = real.monotonic_ns(), within_s
 
@@ -115,7 +115,7 @@ def run_steps(
     world: World,
     report: Callable[[Progress], None],
     collect: Callable[[Step[World], HarnessError], Collected],
-    real: RealTime,
+    real: HostTime,
 ) -> None:
     """Run `steps` in order, skipping those that are done. Raises StepFailed, naming the step, at
     the first that fails."""
@@ -130,7 +130,7 @@ def _run_step(
     begun: Progress,
     report: Callable[[Progress], None],
     collect: Callable[[Step[World], HarnessError], Collected],
-    real: RealTime,
+    real: HostTime,
 ) -> None:
     def report_state(state: State, detail: str = "") -> None:
         report(replace(begun, state=state, detail=detail, elapsed_s=watch.elapsed_s))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from meshwake.clocks.movers.base import Mover
-from meshwake.cluster.real_time import RealTime
+from meshwake.cluster.real_time import HostTime
 from meshwake.core.json_types import JsonObject
 from meshwake.core.plan import Plan
 from meshwake.kubernetes.api import Kubernetes
@@ -50,7 +50,7 @@ class Environment(Protocol):
     """See the module."""
 
     @property
-    def real(self) -> RealTime:
+    def real(self) -> HostTime:
         """The harness's own time, which no fault moves."""
 
     def missing(self) -> list[str]:

@@ -32,7 +32,7 @@ from meshwake.cluster.node_channel import (
     PodChannel,
     install_helper,
 )
-from meshwake.cluster.real_time import RealTime
+from meshwake.cluster.real_time import HostTime
 from meshwake.cluster.state import intents_dir
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.errors import HarnessFault, LabUnavailable, SubjectFailed
@@ -76,7 +76,7 @@ def make_mover(
     place: RunningCluster,
     kubernetes: Kubernetes,
     node_names: Mapping[str, str],
-    real: RealTime,
+    real: HostTime,
 ) -> Mover:
     """The mover for `plan` on a cluster; not prepared yet."""
     cluster = _cluster_of(plan)
@@ -250,7 +250,7 @@ class _CommandElsewhere(CommandMover):
 
 
 def _helper_of(
-    place: RunningCluster, kubernetes: Kubernetes, node_names: Mapping[str, str], real: RealTime
+    place: RunningCluster, kubernetes: Kubernetes, node_names: Mapping[str, str], real: HostTime
 ) -> tuple[Any, Any]:
     """How the helper is installed and removed; in our own clusters it stays for the next run."""
 

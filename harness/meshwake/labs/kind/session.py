@@ -24,7 +24,7 @@ from typing import Any, Protocol
 from meshwake.clocks.movers.base import NoProgramToRead
 from meshwake.clocks.virtual import NodeClock, clocks_of
 from meshwake.cluster.observe import Gateways, Seen, SeenCertificates, Ztunnels, istiod_nodes
-from meshwake.cluster.real_time import NodeClocks, RealTime, WorldTime
+from meshwake.cluster.real_time import HostTime, NodeClocks, WorldTime
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_S, seconds
 from meshwake.core.errors import HarnessFault, SubjectFailed
@@ -96,7 +96,7 @@ class Setting:
 
     plan: Plan
     kubernetes: Kubernetes
-    real: RealTime
+    real: HostTime
     executor: Executor
     node_names: Mapping[str, str]
     routes: tuple[Route, ...]
@@ -176,7 +176,7 @@ class ClusterSession:
         )
 
     @property
-    def real(self) -> RealTime:
+    def real(self) -> HostTime:
         """See PacedSession."""
         return self.setting.real
 
