@@ -22,7 +22,7 @@ from functools import partial
 
 from meshwake.cluster.bring_up_context import BringUpContext, node_names
 from meshwake.cluster.docker import Engine
-from meshwake.cluster.steps import Step, Watch
+from meshwake.cluster.steps import BringUpStep, Watch
 from meshwake.core.errors import HarnessError, LabUnavailable
 from meshwake.core.json_types import JsonObject, int_at, objects_at, text_at, texts_at
 from meshwake.kubernetes.api import Kubernetes, identity_of, is_ready
@@ -49,9 +49,9 @@ class ContainerUptime:
     started_wall_s: float
 
 
-def fresh_step() -> Step[BringUpContext]:
+def fresh_step() -> BringUpStep[BringUpContext]:
     """The step that waits until all statuses are fresh."""
-    return Step(
+    return BringUpStep(
         "statuses",
         "kubelets and controllers report the present, not the time before a restart or a sleep",
         FRESH_WITHIN_S,

@@ -48,7 +48,7 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Step(Generic[World]):
+class BringUpStep(Generic[World]):
     """One step. `do` carries it out and waits for the result; `done` returns what it observed when
     there is nothing to do, else None: a step without it is run every time. `plan` and `awaits` are
     what `--dry-run` prints."""
@@ -111,10 +111,10 @@ class Collected:
 
 
 def run_steps(
-    steps: Sequence[Step[World]],
+    steps: Sequence[BringUpStep[World]],
     world: World,
     report: Callable[[Progress], None],
-    collect: Callable[[Step[World], HarnessError], Collected],
+    collect: Callable[[BringUpStep[World], HarnessError], Collected],
     real: HostTime,
 ) -> None:
     """Run `steps` in order, skipping those that are done. Raises StepFailed, naming the step, at
@@ -125,11 +125,11 @@ def run_steps(
 
 
 def _run_step(
-    step: Step[World],
+    step: BringUpStep[World],
     world: World,
     begun: Progress,
     report: Callable[[Progress], None],
-    collect: Callable[[Step[World], HarnessError], Collected],
+    collect: Callable[[BringUpStep[World], HarnessError], Collected],
     real: HostTime,
 ) -> None:
     def report_state(state: State, detail: str = "") -> None:

@@ -38,7 +38,7 @@ from meshwake.cluster.stack.workloads import (
     workload_objects,
 )
 from meshwake.cluster.state import ClusterState
-from meshwake.cluster.steps import Step
+from meshwake.cluster.steps import BringUpStep
 from meshwake.cluster.tools import find_tools, look_for_tools
 from meshwake.core.errors import BadInput, HarnessError
 from meshwake.core.json_types import JsonObject, MutableJsonObject
@@ -181,7 +181,7 @@ def _brought_up(
     return cluster
 
 
-def _steps_before(plan: Plan) -> tuple[Step[BringUpContext], ...]:
+def _steps_before(plan: Plan) -> tuple[BringUpStep[BringUpContext], ...]:
     """Steps that must come before a cluster is created: the check that --clock engine would not
     set this machine's own clock."""
     wanted = _cluster_of(plan)
