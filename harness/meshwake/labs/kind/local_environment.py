@@ -51,7 +51,7 @@ from meshwake.labs.kind.movers import inside_of, make_mover, mover_refusals, mov
 from meshwake.labs.kind.own_clock import own_clock_step
 from meshwake.labs.kind.session import ClusterWatcher
 from meshwake.labs.kind.traffic import Client, Route
-from meshwake.labs.kind.watchers import Alerts, Flows, ProxyCertificates, Tokens, ZtunnelLogs
+from meshwake.labs.kind.watchers import Alerts, Flows, ProxyCertificates, TokenWatcher, ZtunnelLogs
 
 AT_ONCE = 16
 # `meshwake doctor` waits for it. A probe container takes a second, on a busy machine ten.
@@ -255,7 +255,7 @@ def _watchers(
     nodes = {node_names[node.name]: (node.name, node.identities) for node in plan.nodes}
     watchers: list[ClusterWatcher] = [
         ZtunnelLogs(kubernetes, nodes),
-        Tokens(kubernetes, inside_of(place, kubernetes)),
+        TokenWatcher(kubernetes, inside_of(place, kubernetes)),
     ]
     if place.parts & {"gateway", "waypoint"}:
         watchers.append(ProxyCertificates(kubernetes, (DEMO_NAMESPACE,)))

@@ -86,7 +86,7 @@ def read_envoy_certs(text: bytes) -> list[tuple[str, MutableJsonObject]]:
 
 
 @dataclass(frozen=True)
-class Tokens:
+class TokenWatcher:
     """When the service account token expires that kubelet mounts into each ztunnel, and with which
     ztunnel authenticates to istiod. It is read on the node, in kubelet's directory: ztunnel's image
     is distroless and has no program that could print it."""

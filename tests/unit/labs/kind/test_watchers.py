@@ -14,7 +14,7 @@ from meshwake.core.plan import PlannedCluster
 from meshwake.kubernetes.api import Unreachable
 from meshwake.labs.kind.environment import RunningCluster
 from meshwake.labs.kind.local_environment import LocalEnvironment
-from meshwake.labs.kind.watchers import Alerts, Tokens
+from meshwake.labs.kind.watchers import Alerts, TokenWatcher
 
 from tests.unit.labs.kind.runs import TWO_NODES, cluster_of, plan
 
@@ -54,7 +54,7 @@ def test_each_token_is_read_on_its_own_node() -> None:
     nodes = Nodes(
         {("worker0", FILE.format(1)): token(1000), ("worker1", FILE.format(2)): token(2000)}
     )
-    seen = Tokens(cluster, nodes).poll()
+    seen = TokenWatcher(cluster, nodes).poll()
     assert {each.data["pod"]: each.data["expires_wall_s"] for each in seen} == {
         "istio-system/ztunnel-1": 1000,
         "istio-system/ztunnel-2": 2000,
@@ -74,7 +74,7 @@ def test_each_token_is_read_on_its_own_node() -> None:
 def test_what_cannot_be_read_is_reported(nodes: Nodes, message: str) -> None:
     """A watcher out of reach; the run records it once."""
     with pytest.raises(Unreachable, match=message):
-        Tokens(cluster_of(plan()), nodes).poll()
+        TokenWatcher(cluster_of(plan()), nodes).poll()
 
 
 class Monitoring:
