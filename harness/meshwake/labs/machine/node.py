@@ -24,7 +24,7 @@ from meshwake.labs.machine.guest_overrides import guest_overrides
 from meshwake.labs.machine.guest_runner import DIRECTORY
 from meshwake.labs.process.dedicated import Dedicated, dedicated_environment, trigger_handshake
 from meshwake.labs.process.namespaces import AUTHORITY_ADDRESS, Network, in_namespace, listen
-from meshwake.labs.process.traffic import Traffic
+from meshwake.labs.process.traffic import EchoTraffic
 from meshwake.labs.process.workloads import Workload, ZtunnelSpec
 from meshwake.labs.process.ztunnel import Ztunnel, await_listening, local_xds
 from meshwake.system.deadline import Deadline
@@ -67,7 +67,7 @@ class CardedNetwork(Network):
         self._netlink.link("set", index=self._index(CARD), master=self._index(_BRIDGE), state="up")
 
 
-class _ServedTraffic(Traffic):
+class _ServedTraffic(EchoTraffic):
     def fileno(self) -> int:
         """What becomes readable when an echo server has something to do."""
         return int(self._selector.fileno())
@@ -186,7 +186,7 @@ class GuestNode:
             (ztunnel.watched.stop if frozen else ztunnel.watched.resume)()
 
     def attempt(self, source: str, destination: str) -> str | None:
-        """See Traffic.attempt; `destination` may be elsewhere."""
+        """See EchoTraffic.attempt; `destination` may be elsewhere."""
         assert self._traffic is not None
         deadline = Deadline("an answer to a connection", ANSWERED_WITHIN_S)
         return self._traffic.attempt_to(

@@ -37,7 +37,7 @@ from meshwake.labs.process.inpod import InPod
 from meshwake.labs.process.modes import Mode
 from meshwake.labs.process.namespaces import AUTHORITY_ADDRESS, Network, in_namespace, listen
 from meshwake.labs.process.processor import Processor
-from meshwake.labs.process.traffic import Traffic
+from meshwake.labs.process.traffic import EchoTraffic
 from meshwake.labs.process.workloads import Workload, ZtunnelSpec
 from meshwake.labs.process.ztunnel import Ztunnel, await_listening, discovery_entry
 from meshwake.ztunnel.ports import ISTIOD_PORT
@@ -129,7 +129,7 @@ class ProcessMesh(ABC):
         }
         self._watch(stack)
         self._publish_workloads()
-        self._traffic = Traffic(self._workloads, self._mode.redirects)
+        self._traffic = EchoTraffic(self._workloads, self._mode.redirects)
         stack.callback(self._traffic.close)
         stack.callback(self._end_ztunnels)
 
