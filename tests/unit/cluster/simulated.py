@@ -26,7 +26,7 @@ from meshwake.kubernetes.api import Executed, Pod, Unreachable
 from meshwake.labs.model.authority import Answer, SignedCertificate
 from meshwake.labs.model.proxy import Proxy
 from meshwake.labs.model.traffic import connection_error
-from meshwake.labs.model.ztunnel import BEHAVIOURS, Ztunnel
+from meshwake.labs.model.ztunnel import BEHAVIOURS, ModelZtunnel
 from meshwake.ztunnel.names import GATEWAY_LABEL
 from meshwake.ztunnel.spiffe import spiffe_id
 
@@ -70,12 +70,12 @@ class Running:
 
     pod: Pod
     node: str
-    ztunnel: Ztunnel | Proxy
+    ztunnel: ModelZtunnel | Proxy
     due: dict[str, int | None]
 
     def answered(self, identity: str, answer: Answer, now: ClockReading) -> int | None:
         """When it asks again."""
-        if isinstance(self.ztunnel, Ztunnel):
+        if isinstance(self.ztunnel, ModelZtunnel):
             return self.ztunnel.answered(identity, answer, now)
         due = self.ztunnel.due_after(identity, answer, now)
         return None if due is None else due.monotonic_ns
@@ -197,7 +197,7 @@ class SimulatedCluster(FakeKubernetes):
         self._started += 1
         base = self.reading(node)
         behaviour = BEHAVIOURS[self.plan.behaviour_class]
-        ztunnel = Ztunnel(identities, behaviour, self.lifetime_s, base, Random(self._started))
+        ztunnel = ModelZtunnel(identities, behaviour, self.lifetime_s, base, Random(self._started))
         name = f"ztunnel-{self._started}"
         # Not ready before it has an answer of istiod.
         ready, labels = self.istiods > 0, {"app": "ztunnel"}

@@ -40,7 +40,7 @@ from meshwake.labs.model.proxy import Proxy
 from meshwake.labs.model.timing import Due
 from meshwake.labs.model.tokens import Tokens
 from meshwake.labs.model.traffic import connection_error
-from meshwake.labs.model.ztunnel import BEHAVIOURS, Ztunnel
+from meshwake.labs.model.ztunnel import BEHAVIOURS, ModelZtunnel
 
 
 class Priority(IntEnum):
@@ -79,7 +79,7 @@ class ModelBackend:
         self._behaviour = BEHAVIOURS[plan.behaviour_class]
         self._timing = patch_of(plan) or "as-released"
         # What runs, by name; what each identity's process is called, and where it is.
-        self._running: dict[str, Ztunnel | Proxy] = {}
+        self._running: dict[str, ModelZtunnel | Proxy] = {}
         self._started_ns: dict[str, int] = {}
         self._process_of = {
             identity: process.name
@@ -180,13 +180,13 @@ class ModelBackend:
         self._started_ns[process.name] = self.world_ns
         return base
 
-    def _made(self, process: MeshProcess, base: ClockReading) -> Ztunnel | Proxy:
+    def _made(self, process: MeshProcess, base: ClockReading) -> ModelZtunnel | Proxy:
         if process.kind == "proxy":
             gateway = next(each for each in self._plan.gateways if each.name == process.name)
             return Proxy(gateway.identity, gateway.lifetime_s, base)
         random = Random(f"{self._plan.seed} {process.node} {self._starts}")
         self._starts += 1
-        return Ztunnel(
+        return ModelZtunnel(
             process.identities, self._behaviour, self._plan.lifetime_s, base, random, self._timing
         )
 
@@ -249,7 +249,7 @@ class ModelBackend:
             self._record_answer(identity, answer)
         self._deliver(identity, process, answer)
 
-    def _answer(self, identity: str, process: Ztunnel | Proxy) -> Answer:
+    def _answer(self, identity: str, process: ModelZtunnel | Proxy) -> Answer:
         """An authority that is up checks the token first."""
         # pilot-agent connects again after every failure; a ztunnel before root reload trusts what
         # it read at its start.
@@ -297,7 +297,7 @@ class ModelBackend:
         while (waiting := process.next_queued()) is not None:
             self._request(waiting, self._armed[waiting])
 
-    def _deliver(self, identity: str, process: Ztunnel | Proxy, answer: Answer) -> None:
+    def _deliver(self, identity: str, process: ModelZtunnel | Proxy, answer: Answer) -> None:
         due = process.due_after(identity, answer, self.clocks(self._node_of[identity]))
         self._recording.record_state(identity)
         if answer.outcome != "slow":
@@ -367,7 +367,7 @@ class ModelBackend:
         return self._authority.is_ready(self.world_ns)
 
 
-def _certificates_of(process: Ztunnel | Proxy) -> tuple[ServedCertificate, ...]:
+def _certificates_of(process: ModelZtunnel | Proxy) -> tuple[ServedCertificate, ...]:
     return tuple(
         ServedCertificate(
             identity,

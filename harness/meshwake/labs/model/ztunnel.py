@@ -196,7 +196,7 @@ class IdentityState:
 INITIALIZING = IdentityState("Initializing")
 
 
-class Ztunnel:
+class ModelZtunnel:
     """One process: the identities of one node, from its start (`base`: the clocks then) to its
     end."""
 
