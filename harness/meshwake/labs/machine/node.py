@@ -26,7 +26,7 @@ from meshwake.labs.process.dedicated import Dedicated, dedicated_environment, tr
 from meshwake.labs.process.namespaces import AUTHORITY_ADDRESS, Network, in_namespace, listen
 from meshwake.labs.process.traffic import EchoTraffic
 from meshwake.labs.process.workloads import Workload, ZtunnelSpec
-from meshwake.labs.process.ztunnel import Ztunnel, await_listening, local_xds
+from meshwake.labs.process.ztunnel import ZtunnelProcess, await_listening, local_xds
 from meshwake.system.deadline import Deadline
 from meshwake.ztunnel.ports import HBONE_PORT, ISTIOD_PORT
 
@@ -104,7 +104,7 @@ class GuestNode:
         self._spec_of = {spec.identities[0]: spec for spec in self._specs}
         self._authority = self._start_authority() if request["authority"] else None
         self._traffic: _ServedTraffic | None = None
-        self._ztunnels: dict[str, Ztunnel] = {}
+        self._ztunnels: dict[str, ZtunnelProcess] = {}
         self._handshakes: list[socket.socket] = []
         self._root = ""
         stack.callback(self.end)
@@ -165,7 +165,7 @@ class GuestNode:
             )
             environment |= guest_overrides(self._root)
             binary = Path(self._request["ztunnel"])
-            self._ztunnels[spec.name] = Ztunnel(
+            self._ztunnels[spec.name] = ZtunnelProcess(
                 binary, spec, KernelClockPage(), DIRECTORY, environment
             )
         await_listening(
@@ -194,7 +194,7 @@ class GuestNode:
         )
 
     def certificate_state(self, name: str, identity: str) -> list[Any] | None:
-        """See Ztunnel.certificate_state."""
+        """See ZtunnelProcess.certificate_state."""
         state = self._ztunnels[name].certificate_state(identity)
         return None if state is None else [state.state, state.serial, state.not_after_wall_s]
 

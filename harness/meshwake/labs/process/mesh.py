@@ -39,7 +39,7 @@ from meshwake.labs.process.namespaces import AUTHORITY_ADDRESS, Network, in_name
 from meshwake.labs.process.processor import Processor
 from meshwake.labs.process.traffic import EchoTraffic
 from meshwake.labs.process.workloads import Workload, ZtunnelSpec
-from meshwake.labs.process.ztunnel import Ztunnel, await_listening, discovery_entry
+from meshwake.labs.process.ztunnel import ZtunnelProcess, await_listening, discovery_entry
 from meshwake.ztunnel.ports import ISTIOD_PORT
 
 STARTS_WITHIN_S = 60.0
@@ -75,7 +75,7 @@ class ProcessMesh(ABC):
         self._begun, self._processor = begun, processor
         self._detector = detector(self._drain)
         self.pages: dict[str | None, ClockPage] = {}
-        self._ztunnels: dict[str, Ztunnel] = {}
+        self._ztunnels: dict[str, ZtunnelProcess] = {}
         self._started: dict[str, ClockReading] = {}
         self._page_of_process: dict[int, ClockPage] = {}
         self._handshakes: list[socket.socket] = []
@@ -225,7 +225,7 @@ class ProcessMesh(ABC):
         spec = self._specs[process.name]
         page = self.pages[spec.node]
         environment = dict(self._mode.environment(spec, self.authority.root_file))
-        ztunnel = Ztunnel(self._binary, spec, page, self._directory, environment)
+        ztunnel = ZtunnelProcess(self._binary, spec, page, self._directory, environment)
         self._ztunnels[spec.name] = ztunnel
         self._page_of_process[ztunnel.watched.pid] = page
         self._detector.processes[spec.name] = ztunnel.watched
@@ -321,7 +321,7 @@ class ProcessMesh(ABC):
         for ztunnel in self._ztunnels.values():
             ztunnel.end()
 
-    def _ztunnels_on(self, node: str) -> list[Ztunnel]:
+    def _ztunnels_on(self, node: str) -> list[ZtunnelProcess]:
         return [ztunnel for ztunnel in self._ztunnels.values() if ztunnel.spec.node == node]
 
     # The authority
@@ -356,7 +356,7 @@ class ProcessMesh(ABC):
         """See Backend."""
         return next(iter(self._ztunnel_of(source).errors_since(self._log_position)), None)
 
-    def _ztunnel_of(self, identity: str) -> Ztunnel:
+    def _ztunnel_of(self, identity: str) -> ZtunnelProcess:
         return self._ztunnels[self._spec_of[identity].name]
 
     # State

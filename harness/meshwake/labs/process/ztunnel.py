@@ -34,7 +34,7 @@ from meshwake.ztunnel.spiffe import TRUST_DOMAIN, spiffe_id
 ANSWER_WITHIN_S = 30.0
 
 
-class Ztunnel:
+class ZtunnelProcess:
     """A running ztunnel. It dies with us, whatever happens to us."""
 
     def __init__(
@@ -151,7 +151,7 @@ class Ztunnel:
 
 
 def await_listening(
-    ztunnels: Collection[Ztunnel], ports: tuple[int, ...], within_s: float, every_s: float
+    ztunnels: Collection[ZtunnelProcess], ports: tuple[int, ...], within_s: float, every_s: float
 ) -> None:
     """Returns when all of them listen at `ports`. Raises SubjectFailed when one has ended, or does
     not listen within the bound."""
