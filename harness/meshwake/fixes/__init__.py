@@ -21,7 +21,7 @@ __all__ = [
     "FIXES",
     "Clocks",
     "Deployment",
-    "Fix",
+    "DeployableFix",
     "PlannedRestart",
     "adapted",
     "deploy",

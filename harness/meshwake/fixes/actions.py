@@ -24,7 +24,7 @@ from meshwake.fixes.kubectl.logs import PodLogs, pod_logs
 from meshwake.fixes.kubectl.restarts import actions_of
 from meshwake.fixes.shell.memory import Memory, Ran, is_known
 
-__all__ = ["Action", "Place", "PodLogs", "Reading", "pod_logs", "read_actions"]
+__all__ = ["Action", "CommandContext", "PodLogs", "Reading", "pod_logs", "read_actions"]
 
 
 @dataclass
