@@ -88,7 +88,7 @@ def test_a_kind_of_fault_is_either_carried_out_or_refused(kind: str) -> None:
     of = of.model_copy(update={"faults": faults})
     unused = cast("Any", None)
     try:
-        Faults(cast("Session", SimpleNamespace(plan=of)), unused, unused)
+        Faults(cast("ClusterSession", SimpleNamespace(plan=of)), unused, unused)
     except HarnessFault:
         assert refusals(of)
     else:

@@ -221,7 +221,7 @@ def _out_of_files(cluster: SimulatedCluster, from_s: int, to_s: int) -> None:
 
 
 def test_a_look_that_failed_here_is_not_a_ztunnel_out_of_reach() -> None:
-    """Observation once, as trouble of this machine; the run goes on when it is over."""
+    """Recorded once, as trouble of this machine; the run goes on when it is over."""
     of = plan(duration="10m")
     cluster = cluster_of(of)
     _out_of_files(cluster, 120, 210)
