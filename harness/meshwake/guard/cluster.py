@@ -91,7 +91,7 @@ class ApiRequestRefused(ApiRequestFailed):
 
 
 class Api(Protocol):
-    """The API server, with the guard's own rights. Everything raises Unreachable when there is no
+    """The API server, with the guard's own rights. Everything raises ApiRequestFailed when there is no
     answer."""
 
     def pods(self, namespace: str, labels: str, node: str | None) -> Sequence[ApiPod]:
@@ -111,7 +111,7 @@ class Api(Protocol):
 
 
 class ClusterNode:
-    """See guard.Node. `connects` says whether an address takes connections; `say` is the guard's
+    """See guard.GuardedNode. `connects` says whether an address takes connections; `say` is the guard's
     log; `turn` is which of the Leases it takes; `places` are the namespaces in which it looks."""
 
     def __init__(
@@ -134,13 +134,13 @@ class ClusterNode:
         self._now = ClockReading(0, 0, 0)
 
     def clocks(self) -> ClockReading:
-        """See guard.Node."""
+        """See guard.GuardedNode."""
         self._now = self._clocks()
         self._starts.look(self._now)
         return self._now
 
     def seen(self) -> Sequence[ObservedProcess]:
-        """See guard.Node. Raises Unreachable when the API server cannot be reached at all."""
+        """See guard.GuardedNode. Raises ApiRequestFailed when the API server cannot be reached at all."""
         ztunnels = self._api.pods(self._places.ztunnel, ZTUNNELS, self.name)
         gateways = [
             pod for namespace in self._places.with_gateways for pod in self._gateways_in(namespace)
@@ -154,7 +154,7 @@ class ClusterNode:
 
     def _gateways_in(self, namespace: str) -> Sequence[ApiPod]:
         """A namespace whose Role is missing is left out, and logged: it must not keep the guard
-        from ztunnel. Raises Unreachable for every other failure."""
+        from ztunnel. Raises ApiRequestFailed for every other failure."""
         try:
             return self._api.pods(namespace, GATEWAY_LABEL, self.name)
         except ApiRequestRefused as error:
@@ -204,18 +204,18 @@ class ClusterNode:
         )
 
     def authority_answers(self) -> bool:
-        """See guard.Node: a pod of istiod is ready, and its signing port takes connections."""
+        """See guard.GuardedNode: a pod of istiod is ready, and its signing port takes connections."""
         return any(
             pod.ready and self._connects(pod.address, ISTIOD_PORT)
             for pod in self._api.pods(self._places.istiod, ISTIOD, None)
         )
 
     def take_turn(self, holds_ns: int) -> bool:
-        """See guard.Node."""
+        """See guard.GuardedNode."""
         return self._api.take_lease(self._turn, self.name, holds_ns, self._clocks().monotonic_ns)
 
     def restart(self, process: ObservedProcess, why: str) -> None:
-        """See guard.Node. The Event comes first: it must be there even when the eviction fails."""
+        """See guard.GuardedNode. The Event comes first: it must be there even when the eviction fails."""
         pod = self._pods[process.name]
         self._say(f"{process.name}: restarted: {why}")
         self._api.post_event(
@@ -224,7 +224,7 @@ class ClusterNode:
         self._api.evict(pod)
 
     def held_back(self, process: ObservedProcess, why: str) -> None:
-        """See guard.Node."""
+        """See guard.GuardedNode."""
         self._say(f"{process.name}: restart held back: {why}")
         self._api.post_event(
             self._pods[process.name], "WakeGuardHeldBack", f"restart held back: {why}", warning=True

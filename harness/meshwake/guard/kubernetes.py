@@ -168,7 +168,7 @@ class ThroughHttp:
     def _call(
         self, method: str, path: str, what: str, body: Mapping[str, Any] | None = None
     ) -> Any:
-        """The JSON that the API server answers. Raises Unreachable, Refused."""
+        """The JSON that the API server answers. Raises ApiRequestFailed, ApiRequestRefused."""
         host, port = self._server.address
         connection = http.client.HTTPConnection(host, port, timeout=CALL_WITHIN_S)
         try:
@@ -323,7 +323,7 @@ class _Forwarded(io.RawIOBase):
         self._left, self._ended = b"", False
 
     def begin(self, server: ApiServer, path: str) -> None:
-        """Asks the API server for it. Raises Refused, OSError."""
+        """Asks the API server for it. Raises ApiRequestRefused, OSError."""
         headers = {
             "Host": "{}:{}".format(*server.address),
             "Upgrade": "websocket",

@@ -55,7 +55,7 @@ def _names_like(name: str) -> Iterator[str]:
 
 
 def requests_of(plan: Plan, ztunnel: str) -> dict[str, NodeRequest]:
-    """What each guest gets to know at boot (see node.Node)."""
+    """What each guest gets to know at boot (see node.GuestNode)."""
     identities = {node.name: list(node.identities) for node in plan.nodes}
     everybody = sorted(identity for node in plan.nodes for identity in node.identities)
     authority: AuthorityRequest = {"backdate_s": plan.backdate_s, "identities": everybody}

@@ -29,7 +29,7 @@ _READ_BYTES = 4096
 
 
 class CommandHandler(Protocol):
-    """What a guest agent acts on: see node.Node."""
+    """What a guest agent acts on: see node.GuestNode."""
 
     commands: dict[str, Callable[..., Any]]
 
