@@ -47,7 +47,7 @@ from meshwake.analysis.alert_rules import AlertRule, RecordingRule, RuleSet, rea
 from meshwake.analysis.promql import Query, Selector, absent_in, evaluated_at_each_step, parse_query
 from meshwake.checks import CHECKS
 from meshwake.checks.facts.certificates import (
-    HeldCertificate,
+    CertificateInUse,
     Life,
     certificates,
     life_drift_ns,
@@ -171,7 +171,7 @@ def _scrape_drift(
 
 
 def _scrape_certificate(
-    node: str, held: HeldCertificate, scrapes: _Scrapes, samples: dict[str, list[str]]
+    node: str, held: CertificateInUse, scrapes: _Scrapes, samples: dict[str, list[str]]
 ) -> None:
     """From when and until when a certificate is valid, for as long as it is held."""
     process = _process(held.life)
