@@ -30,7 +30,7 @@ from typing import Literal, NamedTuple, Protocol
 from meshwake.core.clock_reading import ClockReading, drift_ns
 from meshwake.core.durations import NS_PER_S, format_duration
 from meshwake.guard.settings import Settings
-from meshwake.guard.watch import ObservedProcess, ServedCertificate
+from meshwake.guard.watch import CertificateValidity, ObservedProcess
 from meshwake.ztunnel.renewal import forecast_renewal, renews_without_end
 
 HeldBackBy = Literal["settling", "cooldown", "authority-away", "another-node"]
@@ -120,7 +120,7 @@ class Guard:
         self._last: ClockReading | None = None
         self._jumped_monotonic_ns: int | None = None
         self._restarted_monotonic_ns: dict[str, int] = {}
-        self._first_seen: dict[tuple[str, ServedCertificate], ClockReading] = {}
+        self._first_seen: dict[tuple[str, CertificateValidity], ClockReading] = {}
         self._last_seen: dict[str, int] = {}  # by the monotonic clock
         self._waits: set[tuple[str, HeldBackBy]] = set()
         self.busy = False
@@ -198,7 +198,7 @@ class Guard:
         return min(found, key=lambda trouble: trouble.acts_wall_ns, default=None)
 
     def _trouble_of(
-        self, process: ObservedProcess, held: ServedCertificate, parted_ns: int, now: ClockReading
+        self, process: ObservedProcess, held: CertificateValidity, parted_ns: int, now: ClockReading
     ) -> Trouble | None:
         _, begins_ns, ends_ns = held
         # Set back since it started, or since this certificate was there (a sleep before can hide

@@ -28,7 +28,7 @@ class PlannedRestart:
     what: Target = "ztunnel"
 
 
-class ServedCertificate(NamedTuple):
+class CertificateValidity(NamedTuple):
     """A certificate that a process serves."""
 
     identity: str
@@ -44,7 +44,7 @@ class ObservedProcess(NamedTuple):
     name: str
     target: Literal["ztunnel", "proxy"]
     started: ClockReading
-    certificates: tuple[ServedCertificate, ...]
+    certificates: tuple[CertificateValidity, ...]
     owner: str = ""
 
     @property

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from meshwake.core.clock_reading import ClockReading
 from meshwake.guard.guard import Guard
 from meshwake.guard.settings import Settings
-from meshwake.guard.watch import ObservedProcess, ServedCertificate
+from meshwake.guard.watch import CertificateValidity, ObservedProcess
 
 NS = 10**9
 HOUR, MINUTE = 3_600, 60
@@ -45,9 +45,11 @@ class HandNode:
     def proxy(self, name: str = "gateway") -> None:
         self.processes.append(ObservedProcess(name, "proxy", self.now, (self.certificate(0),)))
 
-    def certificate(self, age_s: float) -> ServedCertificate:
+    def certificate(self, age_s: float) -> CertificateValidity:
         issued_ns = self.now.wall_ns - round(age_s * NS)
-        return ServedCertificate("spiffe://x", issued_ns - BACKDATE_S * NS, issued_ns + LIFE_S * NS)
+        return CertificateValidity(
+            "spiffe://x", issued_ns - BACKDATE_S * NS, issued_ns + LIFE_S * NS
+        )
 
     def clocks(self) -> ClockReading:
         return self.now

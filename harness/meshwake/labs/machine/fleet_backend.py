@@ -29,7 +29,7 @@ from meshwake.core.durations import NS_PER_S
 from meshwake.core.errors import HarnessFault
 from meshwake.core.json_types import JsonObject, MutableJsonObject, list_at, text_at, texts_at
 from meshwake.core.plan import ASLEEP_FAULTS, Plan, PlannedFault
-from meshwake.guard.watch import ObservedProcess, ServedCertificate
+from meshwake.guard.watch import CertificateValidity, ObservedProcess
 from meshwake.labs.backend import MeshProcess, ProcessKind, Recording, ReportedCertificate
 from meshwake.labs.machine.backend import FLOOD_WINDOW_NS, FOLLOW_DRIFT_EVERY_NS, wait_until_end
 from meshwake.labs.machine.node import AuthorityRequest, NodeRequest
@@ -378,7 +378,7 @@ class FleetBackend:
         observed = []
         for process in self.processes(node, "ztunnel"):
             validities = self._order(process.identities[0], "validities")
-            held = tuple(ServedCertificate(*validity) for validity in validities)
+            held = tuple(CertificateValidity(*validity) for validity in validities)
             observed.append(
                 ObservedProcess(process.name, "ztunnel", self._started[process.name], held)
             )

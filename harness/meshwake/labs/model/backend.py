@@ -24,7 +24,7 @@ from meshwake.core.durations import NS_PER_S
 from meshwake.core.json_types import MutableJsonObject
 from meshwake.core.plan import Plan, PlannedFault
 from meshwake.fixes import patch_of
-from meshwake.guard.watch import ObservedProcess, ServedCertificate
+from meshwake.guard.watch import CertificateValidity, ObservedProcess
 from meshwake.labs.backend import (
     CsrReport,
     IssuedCertificate,
@@ -367,9 +367,9 @@ class ModelBackend:
         return self._authority.is_ready(self.world_ns)
 
 
-def _certificates_of(process: ModelZtunnel | Proxy) -> tuple[ServedCertificate, ...]:
+def _certificates_of(process: ModelZtunnel | Proxy) -> tuple[CertificateValidity, ...]:
     return tuple(
-        ServedCertificate(
+        CertificateValidity(
             identity,
             state.certificate.not_before_wall_s * NS_PER_S,
             state.certificate.not_after_wall_s * NS_PER_S,

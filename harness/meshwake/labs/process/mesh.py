@@ -23,7 +23,7 @@ from meshwake.core.clock_reading import ClockReading
 from meshwake.core.errors import HarnessFault
 from meshwake.core.json_types import MutableJsonObject
 from meshwake.core.plan import Plan, PlannedFault
-from meshwake.guard.watch import ObservedProcess, ServedCertificate
+from meshwake.guard.watch import CertificateValidity, ObservedProcess
 from meshwake.labs.backend import (
     CsrReport,
     IssuedCertificate,
@@ -402,7 +402,7 @@ class ProcessMesh(ABC):
         """See Backend: what each ztunnel reports of its certificates, now."""
         observed = []
         for ztunnel in self._ztunnels_on(node):
-            held = tuple(ServedCertificate(*validity) for validity in ztunnel.validities())
+            held = tuple(CertificateValidity(*validity) for validity in ztunnel.validities())
             self.recording.settle()
             started = self._started[ztunnel.spec.name]
             observed.append(ObservedProcess(ztunnel.spec.name, "ztunnel", started, held))
