@@ -20,8 +20,8 @@ from meshwake.guard.watch import PlannedRestart, Watcher
 __all__ = [
     "FIXES",
     "Clocks",
-    "Deployment",
     "DeployableFix",
+    "Deployment",
     "PlannedRestart",
     "adapted",
     "deploy",

@@ -91,8 +91,8 @@ class ApiRequestRefused(ApiRequestFailed):
 
 
 class Api(Protocol):
-    """The API server, with the guard's own rights. Everything raises ApiRequestFailed when there is no
-    answer."""
+    """The API server, with the guard's own rights. Everything raises ApiRequestFailed when
+    there is no answer."""
 
     def pods(self, namespace: str, labels: str, node: str | None) -> Sequence[ApiPod]:
         """The pods of a namespace with `labels`, of one node or of all, by name."""
@@ -111,8 +111,8 @@ class Api(Protocol):
 
 
 class ClusterNode:
-    """See guard.GuardedNode. `connects` says whether an address takes connections; `say` is the guard's
-    log; `turn` is which of the Leases it takes; `places` are the namespaces in which it looks."""
+    """See guard.GuardedNode. `connects` says whether an address takes connections; `say` is the
+    guard's log; `turn` is which of the Leases it takes; `places` are the namespaces in which it looks."""
 
     def __init__(
         self,
@@ -140,7 +140,8 @@ class ClusterNode:
         return self._now
 
     def seen(self) -> Sequence[ObservedProcess]:
-        """See guard.GuardedNode. Raises ApiRequestFailed when the API server cannot be reached at all."""
+        """See guard.GuardedNode. Raises ApiRequestFailed when the API server cannot be reached
+        at all."""
         ztunnels = self._api.pods(self._places.ztunnel, ZTUNNELS, self.name)
         gateways = [
             pod for namespace in self._places.with_gateways for pod in self._gateways_in(namespace)
@@ -204,7 +205,8 @@ class ClusterNode:
         )
 
     def authority_answers(self) -> bool:
-        """See guard.GuardedNode: a pod of istiod is ready, and its signing port takes connections."""
+        """See guard.GuardedNode: a pod of istiod is ready, and its signing port takes
+        connections."""
         return any(
             pod.ready and self._connects(pod.address, ISTIOD_PORT)
             for pod in self._api.pods(self._places.istiod, ISTIOD, None)
@@ -215,7 +217,8 @@ class ClusterNode:
         return self._api.take_lease(self._turn, self.name, holds_ns, self._clocks().monotonic_ns)
 
     def restart(self, process: ObservedProcess, why: str) -> None:
-        """See guard.GuardedNode. The Event comes first: it must be there even when the eviction fails."""
+        """See guard.GuardedNode. The Event comes first: it must be there even when the
+        eviction fails."""
         pod = self._pods[process.name]
         self._say(f"{process.name}: restarted: {why}")
         self._api.post_event(
