@@ -19,7 +19,7 @@ from typing import Any
 from meshwake.cluster.guard_deployment.image import way_into_nodes
 from meshwake.cluster.guard_deployment.manifest import guard_objects
 from meshwake.cluster.guard_deployment.status import look_of
-from meshwake.cluster.real_time import RealTime, wait_for
+from meshwake.cluster.real_time import HostTime, wait_for
 from meshwake.core.errors import BadInput, HarnessError, LabUnavailable
 from meshwake.core.json_types import objects_at, text_at, texts_at
 from meshwake.guard import names
@@ -136,7 +136,7 @@ def namespaces_with_gateways(kubernetes: Kubernetes, places: Places) -> tuple[st
 
 def install(
     kubernetes: Kubernetes,
-    real: RealTime,
+    real: HostTime,
     places: Places,
     image: str,
     report: Callable[[str], None],
@@ -200,7 +200,7 @@ def _of_a_run(thing: Mapping[str, Any]) -> bool:
 
 def _await_guards(
     kubernetes: Kubernetes,
-    real: RealTime,
+    real: HostTime,
     places: Places,
     image: str,
     report: Callable[[str], None],
@@ -289,7 +289,7 @@ def installed_image(kubernetes: Kubernetes) -> str | None:
 # --- Uninstall ------------------------------------------------------------------------------------
 
 
-def uninstall(kubernetes: Kubernetes, real: RealTime) -> Removed:
+def uninstall(kubernetes: Kubernetes, real: HostTime) -> Removed:
     """Removes what `install` made, in any namespace, and waits until it is gone. Raises
     LabUnavailable when another tool installed the guard."""
     daemon_set = kubernetes.read(*DAEMON_SET)
