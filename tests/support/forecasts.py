@@ -19,7 +19,7 @@ from typing import Literal
 
 from meshwake.analysis.forecast import NodeForecast, forecast_node
 from meshwake.analysis.forecast_files import read_nodes
-from meshwake.checks.facts.certificates import Certificate, certificates, lives
+from meshwake.checks.facts.certificates import CertificateInUse, certificates, lives
 from meshwake.checks.facts.clocks import timeline
 from meshwake.checks.facts.traffic import failures
 from meshwake.clocks.virtual import clocks_of
@@ -114,7 +114,7 @@ def _now(of: Case, history: History, node: str, started: ClockReading) -> ClockR
     return ClockReading(*(begun + by for begun, by in zip(started, moved, strict=True)))
 
 
-def _held_at(history: History, identity: str, world_ns: int) -> Certificate:
+def _held_at(history: History, identity: str, world_ns: int) -> CertificateInUse:
     return next(
         each
         for each in reversed(certificates(history)[identity])
@@ -122,7 +122,7 @@ def _held_at(history: History, identity: str, world_ns: int) -> Certificate:
     )
 
 
-def _entry(held: Certificate) -> dict[str, object]:
+def _entry(held: CertificateInUse) -> dict[str, object]:
     leaf = {
         "serialNumber": held.serial,
         "validFrom": _stamp(held.not_before_wall_s),

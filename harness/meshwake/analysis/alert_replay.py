@@ -46,7 +46,13 @@ from packaging.version import Version
 from meshwake.analysis.alert_rules import AlertRule, RecordingRule, RuleSet, read_rules
 from meshwake.analysis.promql import Query, Selector, absent_in, evaluated_at_each_step, parse_query
 from meshwake.checks import CHECKS
-from meshwake.checks.facts.certificates import Certificate, Life, certificates, life_drift_ns, lives
+from meshwake.checks.facts.certificates import (
+    CertificateInUse,
+    Life,
+    certificates,
+    life_drift_ns,
+    lives,
+)
 from meshwake.checks.facts.clocks import timeline
 from meshwake.checks.format import moment
 from meshwake.core.durations import NS_PER_S
@@ -165,7 +171,7 @@ def _scrape_drift(
 
 
 def _scrape_certificate(
-    node: str, held: Certificate, scrapes: _Scrapes, samples: dict[str, list[str]]
+    node: str, held: CertificateInUse, scrapes: _Scrapes, samples: dict[str, list[str]]
 ) -> None:
     """From when and until when a certificate is valid, for as long as it is held."""
     process = _process(held.life)

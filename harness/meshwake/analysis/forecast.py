@@ -68,7 +68,7 @@ class ObservedClocks:
 
 
 @dataclass(frozen=True)
-class Drift:
+class DriftRange:
     """The clock drift, between two bounds (`most_ns` None: no upper bound is known), and from what
     it is known."""
 
@@ -89,21 +89,21 @@ class Drift:
         return self.most_ns is not None and self.most_ns - self.least_ns <= ALIKE_NS
 
 
-def drift_of(shown: ObservedClocks) -> Drift | None:
+def drift_of(shown: ObservedClocks) -> DriftRange | None:
     """The clock drift by the best source that there is; None when there is none."""
     if shown.measured_drift_ns is not None:
-        return Drift(shown.measured_drift_ns, shown.measured_drift_ns, "measured")
+        return DriftRange(shown.measured_drift_ns, shown.measured_drift_ns, "measured")
     if shown.apart_since_start_ns is not None:
-        return Drift(*shown.apart_since_start_ns, "journal")
+        return DriftRange(*shown.apart_since_start_ns, "journal")
     return None if shown.started is None else _drift_since(shown, shown.started)
 
 
-def _drift_since(shown: ObservedClocks, started: ProcessStart) -> Drift | None:
+def _drift_since(shown: ObservedClocks, started: ProcessStart) -> DriftRange | None:
     youngest_ns, oldest_ns = (
         shown.now.wall_ns - at_ns for at_ns in (started.latest_wall_ns, started.earliest_wall_ns)
     )
     if shown.elapsed_monotonic_ns is not None:
-        return Drift(
+        return DriftRange(
             youngest_ns - shown.elapsed_monotonic_ns,
             oldest_ns - shown.elapsed_monotonic_ns,
             "elapsed",
@@ -113,12 +113,14 @@ def _drift_since(shown: ObservedClocks, started: ProcessStart) -> Drift | None:
     ran_boottime_ns = shown.now.boottime_ns - started.boottime_ns
     least_ns, most_ns = youngest_ns - ran_boottime_ns, oldest_ns - ran_boottime_ns
     if not shown.knows_monotonic:
-        return Drift(least_ns, None, "start")
+        return DriftRange(least_ns, None, "start")
     # Slept since boot. How much of it was before ztunnel started is not known, but it is at most
     #  the time from boot to start.
     slept_ns = max(shown.now.boottime_ns - shown.now.monotonic_ns, 0)
     slept_at_least_ns = max(slept_ns - started.boottime_ns, 0)
-    return Drift(least_ns + slept_at_least_ns, most_ns + min(slept_ns, ran_boottime_ns), "start")
+    return DriftRange(
+        least_ns + slept_at_least_ns, most_ns + min(slept_ns, ran_boottime_ns), "start"
+    )
 
 
 class HeldCertificate(NamedTuple):
@@ -169,7 +171,7 @@ class NodeForecast:
     process: str
     now_wall_ns: int
     sleep_ns: int
-    drift: Drift | None
+    drift: DriftRange | None
     identities: tuple[IdentityForecast, ...]
     namespace: str | None = None
     held: int = 0
@@ -211,7 +213,7 @@ def forecast_node(node: ObservedNode, sleep_ns: int = 0) -> NodeForecast:
 
 
 def _forecast(
-    held: HeldCertificate, drift: Drift, shown: ObservedClocks, sleep_ns: int
+    held: HeldCertificate, drift: DriftRange, shown: ObservedClocks, sleep_ns: int
 ) -> IdentityForecast:
     now_ns = shown.now.wall_ns
     overdue = _overdue(held, drift, now_ns)
@@ -229,7 +231,7 @@ def _forecast(
     return best
 
 
-def _overdue(held: HeldCertificate, drift: Drift, now_ns: int) -> IdentityForecast | None:
+def _overdue(held: HeldCertificate, drift: DriftRange, now_ns: int) -> IdentityForecast | None:
     """A certificate that is still held though, for every possible drift, it should have been
     renewed: its authority does not answer, or the drift is wrong. Where it has expired, the outage
     is under way."""

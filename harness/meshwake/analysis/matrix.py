@@ -23,7 +23,7 @@ from meshwake.core.resolve import PlanRequest, resolve
 from meshwake.core.run import Run
 from meshwake.core.scenario import Scenario
 from meshwake.core.versions import Release, find
-from meshwake.fixes import FIXES, Fix, adapted
+from meshwake.fixes import FIXES, DeployableFix, adapted
 from meshwake.runner.execution import execute
 
 WEEK_NS = 7 * 86_400 * NS_PER_S
@@ -69,7 +69,7 @@ class MatrixRow:
 
 
 def plan_for(
-    fix: Fix, scenario: Scenario, release: Release, lab: str = "model", seed: int = 0
+    fix: DeployableFix, scenario: Scenario, release: Release, lab: str = "model", seed: int = 0
 ) -> Plan:
     """The plan of `scenario` with `fix` deployed as this repository has it. Raises BadInput."""
     plan = resolve(PlanRequest(scenario, lab, release.version, release.model_class, seed))

@@ -59,7 +59,7 @@ SERIALS_PER_IDENTITY = 1_000_000
 
 
 @dataclass(frozen=True)
-class Settings:
+class AuthoritySettings:
     """What an authority gets when it is spawned. `serials_from`: how many numbers of each identity
     an authority before this one may have used."""
 
@@ -215,7 +215,10 @@ class _Acknowledgement(TypedDict):
 
 
 async def _serve(
-    settings: Settings, files: Files, authority: CertificateAuthority, context: ssl.SSLContext
+    settings: AuthoritySettings,
+    files: Files,
+    authority: CertificateAuthority,
+    context: ssl.SSLContext,
 ) -> None:
     from meshwake.authority.proto import citadel_pb2  # noqa: F401  # loaded here, and not at the first request
 
@@ -354,14 +357,14 @@ def spawn(
     wall clock from the clock page `page` (a file descriptor), and writes its root certificate and
     its log into `directory`. Raises SubjectFailed."""
     process, control = begun or begin(directory)
-    settings = Settings(address, str(directory), backdate_s, identities, serials_from)
+    settings = AuthoritySettings(address, str(directory), backdate_s, identities, serials_from)
     line = json.dumps(asdict(settings)).encode() + b"\n"
     with suppress(BrokenPipeError):  # it has ended, and its log says why
         socket.send_fds(control, [line], [file for file in (listener.fileno(), page) if file >= 0])
     return AuthorityProcess(process, control, directory)
 
 
-def _await_settings(control: socket.socket) -> tuple[Settings, Files] | None:
+def _await_settings(control: socket.socket) -> tuple[AuthoritySettings, Files] | None:
     """The settings and open files that `spawn` sends; None when its starter does not need it any
     more."""
     data, files, _, _ = socket.recv_fds(control, 1 << 16, 2)
@@ -372,7 +375,7 @@ def _await_settings(control: socket.socket) -> tuple[Settings, Files] | None:
         return None
     raw = json.loads(data)
     listener, *page = files
-    return Settings(**raw | {"identities": tuple(raw["identities"])}), Files(
+    return AuthoritySettings(**raw | {"identities": tuple(raw["identities"])}), Files(
         control, listener, *(page or [-1])
     )
 

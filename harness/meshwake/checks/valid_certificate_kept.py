@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from meshwake.checks.facts.certificates import Certificate, certificates
+from meshwake.checks.facts.certificates import CertificateInUse, certificates
 from meshwake.checks.facts.clocks import timeline
 from meshwake.checks.finding import broken, holds, place, unknown
 from meshwake.checks.format import count, lasting, moment, moment_exactly
@@ -31,7 +31,7 @@ class _Refused(NamedTuple):
     """A refused renewal, and the valid certificate that was held at that moment."""
 
     event: CsrAnswered
-    held: Certificate
+    held: CertificateInUse
 
 
 def check(plan: Plan, history: History) -> Finding:
@@ -82,14 +82,14 @@ def _refused_with_valid(history: History) -> Iterator[_Refused]:
             yield _Refused(event, held)
 
 
-def _position_at(own: tuple[Certificate, ...], position: int, world_ns: int) -> int:
+def _position_at(own: tuple[CertificateInUse, ...], position: int, world_ns: int) -> int:
     """The last certificate of `own`, from `position` on, that had been issued at `world_ns`."""
     while position + 1 < len(own) and own[position + 1].issued_world_ns <= world_ns:
         position += 1
     return position
 
 
-def _is_valid(history: History, held: Certificate, world_ns: int) -> bool:
+def _is_valid(history: History, held: CertificateInUse, world_ns: int) -> bool:
     """Whether `held` was held and valid at `world_ns`, by the clock of its node."""
     if not held.issued_world_ns <= world_ns <= held.until_world_ns:
         return False
@@ -97,11 +97,11 @@ def _is_valid(history: History, held: Certificate, world_ns: int) -> bool:
     return wall_ns <= held.not_after_wall_s * NS_PER_S - TOLERATED_NS
 
 
-def _was_dropped(history: History, held: Certificate) -> bool:
+def _was_dropped(history: History, held: CertificateInUse) -> bool:
     return held.until == "dropped" and _left_ns(history, held) > 0
 
 
-def _left_ns(history: History, held: Certificate) -> int:
+def _left_ns(history: History, held: CertificateInUse) -> int:
     """How much longer `held` would have been valid when it was no longer held; 0 for less than what
     is tolerated."""
     wall_ns = timeline(history, held.life.node).wall_ns(held.until_world_ns)

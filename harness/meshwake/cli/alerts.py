@@ -18,7 +18,7 @@ from meshwake.analysis.alert_rules import RuleSet, read_rule_files
 from meshwake.checks.facts.traffic import failures
 from meshwake.checks.format import count, lasting, moment
 from meshwake.cli.options import JsonOption
-from meshwake.cli.output import Ended, print_json, print_text
+from meshwake.cli.output import CommandExit, print_json, print_text
 from meshwake.core.durations import seconds
 from meshwake.core.errors import ExitCode
 from meshwake.core.history import History
@@ -63,7 +63,7 @@ def alerts(
     else:
         print_text("\n".join(_lines(plan, history, rules, results)))
         print_text(f"{finding.verdict}  {finding.check}: {finding.because}")
-    raise Ended(_CODES[finding.verdict])
+    raise CommandExit(_CODES[finding.verdict])
 
 
 def _as_json(finding: Finding, results: RuleResults) -> MutableJsonObject:

@@ -18,8 +18,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from meshwake.cli.commands import COMMANDS, Entry
-from meshwake.cli.output import Ended, print_text, say
+from meshwake.cli.commands import COMMANDS, CommandEntry
+from meshwake.cli.output import CommandExit, print_text, say
 from meshwake.core.errors import ExitCode, HarnessError
 from meshwake.system.hints import did_you_mean
 
@@ -57,7 +57,7 @@ class LazyGroup(TyperGroup):
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Sections, and a last line with the commands that few people need."""
-        sections: dict[str, list[Entry]] = {}
+        sections: dict[str, list[CommandEntry]] = {}
         for entry in COMMANDS.values():
             sections.setdefault(entry.section, []).append(entry)
         also = sections.pop("", [])
@@ -82,7 +82,7 @@ def _click_package() -> str:
     return TyperGroup.__mro__[1].__module__.rpartition(".")[0]
 
 
-def _load(entry: Entry) -> Any:
+def _load(entry: CommandEntry) -> Any:
     """The command of `entry`, from its module."""
     own = typer.Typer(rich_markup_mode=None, add_completion=False)
     import_module(f"meshwake.cli.{entry.module}").add_commands(own)
@@ -125,7 +125,7 @@ def run_command(arguments: Sequence[str]) -> int:
     """The exit code of `meshwake ARGUMENTS`. Nothing is raised, whatever happens."""
     try:
         app(list(arguments), prog_name="meshwake")
-    except Ended as ended:
+    except CommandExit as ended:
         return ended.code
     except HarnessError as error:
         return _refused(error)

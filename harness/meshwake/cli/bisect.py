@@ -23,7 +23,7 @@ from meshwake.analysis.bisect_log import (
     read_log,
 )
 from meshwake.cli.options import JsonOption, check_name
-from meshwake.cli.output import Ended, cut, print_json, print_text, say
+from meshwake.cli.output import CommandExit, cut, print_json, print_text, say
 from meshwake.core import versions
 from meshwake.core.errors import BadInput, LabUnavailable
 from meshwake.core.scenario import Scenario, read_scenario
@@ -95,7 +95,7 @@ def bisect(
         print_json(found.to_json() | {"log": str(log.path)})
     else:
         _show(found, log)
-    raise Ended(found.exit_code)
+    raise CommandExit(found.exit_code)
 
 
 # --- What is searched for -------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from meshwake.cli.output import Ended, print_text
+from meshwake.cli.output import CommandExit, print_text
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import parse_option_ns
 from meshwake.core.errors import BadInput, SubjectFailed
@@ -100,7 +100,7 @@ def execute(
     after_ns = _duration(after, "--after")
     clocks = _choose(injector, command, by, with_children=with_children)
     try:
-        raise Ended(_run(clocks, command, by, after_ns, with_children=with_children))
+        raise CommandExit(_run(clocks, command, by, after_ns, with_children=with_children))
     finally:
         clocks.close()
 
@@ -295,7 +295,7 @@ def _seen(injector: Injector, taken: ManagedProcess) -> str:
     try:
         read = injector.read(taken)
     except SubjectFailed:
-        if taken.poll() is None:
+        if not taken.has_ended:
             raise
         return "(it has ended since)"
     after = own_clocks()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Entry:
+class CommandEntry:
     """One command. `section` is its heading in the help; "" lists it by name only."""
 
     name: str
@@ -21,34 +21,48 @@ class Entry:
 
 _RUN, _ASK, _REAL = "Run and read", "Ask more", "Clusters and real binaries"
 _ALL = (
-    Entry("run", "run", _RUN, "Run scenarios and judge what happened."),
-    Entry("list", "scenarios", _RUN, "List the scenarios that come with meshwake."),
-    Entry("matrix", "matrix", _RUN, "Run every fix against every clock fault: which holds?"),
-    Entry("import-sleep", "import_sleep", _RUN, "Make a scenario of a machine's sleep journal."),
-    Entry("forecast", "forecast", _RUN, "When will a cluster break next, and what to do before?"),
-    Entry("report", "report", _RUN, "Show kept runs, in the terminal or as pages."),
-    Entry("runs", "report", _RUN, "List kept runs, the newest first."),
-    Entry("bisect", "bisect", _ASK, "Find the release since which a check has another verdict."),
-    Entry("falsify", "falsify", _ASK, "Search for the smallest timeline that breaks a fix."),
-    Entry("clock", "clock", _ASK, "Run any program on clocks that jump."),
-    Entry("up", "cluster", _REAL, "Bring a cluster up on kind."),
-    Entry("status", "cluster", _REAL, "Show our clusters and what is still moved."),
-    Entry("down", "cluster", _REAL, "Delete our clusters."),
-    Entry("guard", "guard", _REAL, "Install the wake guard, look after it, remove it."),
-    Entry("fetch", "fetch", _REAL, "Fetch real ztunnels into the cache, checked by digest."),
-    Entry("doctor", "run", _REAL, "Which lab can run here, and what others need."),
-    Entry("accept", "accept", "", "Update a scenario's expectations from an unexpected run."),
-    Entry("alerts", "alerts", "", "Which alerts would have fired in a kept run, and when?"),
-    Entry("check", "run", "", "Judge a kept run again, with today's checks."),
-    Entry("clocks", "kernel", "", "Measure what clock faults do in a real kernel."),
-    Entry("dashboard", "versions", "", "Write docs/versions.md."),
-    Entry("fetch-kernel", "kernel", "", "Fetch a Linux kernel for the guests of lab machine."),
-    Entry("guard-trial", "matrix", "", "Run the wake guard for months."),
-    Entry("nightly", "nightly", "", "Run all scenarios on all versions, and report what is new."),
-    Entry("plan", "run", "", "Print the plan of a scenario as JSON."),
-    Entry("probe", "probe", "", "Judge a binary; for git bisect run."),
-    Entry("sweep", "sweep", "", "Simulate thousands of machines per fix."),
-    Entry("timers", "kernel", "", "Measure when timers of other programs end around a suspend."),
-    Entry("versions", "versions", "", "List the releases that are known."),
+    CommandEntry("run", "run", _RUN, "Run scenarios and judge what happened."),
+    CommandEntry("list", "scenarios", _RUN, "List the scenarios that come with meshwake."),
+    CommandEntry("matrix", "matrix", _RUN, "Run every fix against every clock fault: which holds?"),
+    CommandEntry(
+        "import-sleep", "import_sleep", _RUN, "Make a scenario of a machine's sleep journal."
+    ),
+    CommandEntry(
+        "forecast", "forecast", _RUN, "When will a cluster break next, and what to do before?"
+    ),
+    CommandEntry("report", "report", _RUN, "Show kept runs, in the terminal or as pages."),
+    CommandEntry("runs", "report", _RUN, "List kept runs, the newest first."),
+    CommandEntry(
+        "bisect", "bisect", _ASK, "Find the release since which a check has another verdict."
+    ),
+    CommandEntry("falsify", "falsify", _ASK, "Search for the smallest timeline that breaks a fix."),
+    CommandEntry("clock", "clock", _ASK, "Run any program on clocks that jump."),
+    CommandEntry("up", "cluster", _REAL, "Bring a cluster up on kind."),
+    CommandEntry("status", "cluster", _REAL, "Show our clusters and what is still moved."),
+    CommandEntry("down", "cluster", _REAL, "Delete our clusters."),
+    CommandEntry("guard", "guard", _REAL, "Install the wake guard, look after it, remove it."),
+    CommandEntry("fetch", "fetch", _REAL, "Fetch real ztunnels into the cache, checked by digest."),
+    CommandEntry("doctor", "run", _REAL, "Which lab can run here, and what others need."),
+    CommandEntry(
+        "accept", "accept", "", "Update a scenario's expectations from an unexpected run."
+    ),
+    CommandEntry("alerts", "alerts", "", "Which alerts would have fired in a kept run, and when?"),
+    CommandEntry("check", "run", "", "Judge a kept run again, with today's checks."),
+    CommandEntry("clocks", "kernel", "", "Measure what clock faults do in a real kernel."),
+    CommandEntry("dashboard", "versions", "", "Write docs/versions.md."),
+    CommandEntry(
+        "fetch-kernel", "kernel", "", "Fetch a Linux kernel for the guests of lab machine."
+    ),
+    CommandEntry("guard-trial", "matrix", "", "Run the wake guard for months."),
+    CommandEntry(
+        "nightly", "nightly", "", "Run all scenarios on all versions, and report what is new."
+    ),
+    CommandEntry("plan", "run", "", "Print the plan of a scenario as JSON."),
+    CommandEntry("probe", "probe", "", "Judge a binary; for git bisect run."),
+    CommandEntry("sweep", "sweep", "", "Simulate thousands of machines per fix."),
+    CommandEntry(
+        "timers", "kernel", "", "Measure when timers of other programs end around a suspend."
+    ),
+    CommandEntry("versions", "versions", "", "List the releases that are known."),
 )
-COMMANDS: dict[str, Entry] = {entry.name: entry for entry in _ALL}
+COMMANDS: dict[str, CommandEntry] = {entry.name: entry for entry in _ALL}

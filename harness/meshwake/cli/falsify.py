@@ -15,7 +15,7 @@ from rich.console import Console
 from meshwake.analysis import falsify as search
 from meshwake.checks.format import lasting
 from meshwake.cli.options import JsonOption, OneVersionOption, SeedOption
-from meshwake.cli.output import Ended, print_json, print_text
+from meshwake.cli.output import CommandExit, print_json, print_text
 from meshwake.core import versions
 from meshwake.core.durations import NS_PER_S, parse_positive_ns
 from meshwake.core.errors import BadInput, ExitCode, HarnessError, LabUnavailable
@@ -88,9 +88,9 @@ def falsify(
     else:
         print_text("\n".join(answer.lines()))
     if found.timeline is not None:
-        raise Ended(ExitCode.SURPRISE)
+        raise CommandExit(ExitCode.SURPRISE)
     if found.unknown == found.tried:
-        raise Ended(ExitCode.UNKNOWN)
+        raise CommandExit(ExitCode.UNKNOWN)
 
 
 def _subject(

@@ -31,7 +31,7 @@ from meshwake.cli.options import (
     KubeconfigOption,
     ZtunnelNamespaceOption,
 )
-from meshwake.cli.output import Ended, print_json, print_text
+from meshwake.cli.output import CommandExit, print_json, print_text
 from meshwake.core.durations import NS_PER_S, format_duration, parse_option_ns, seconds
 from meshwake.core.errors import BadInput, ExitCode
 from meshwake.core.extras import require
@@ -78,7 +78,7 @@ def forecast(
         print_json(forecast_json(forecasts, code))
     else:
         print_text("\n".join(_lines(forecasts)))
-    raise Ended(code)
+    raise CommandExit(code)
 
 
 def _sleep_ns(text: str | None) -> int:

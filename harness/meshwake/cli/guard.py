@@ -22,7 +22,7 @@ from meshwake.cli.options import (
     KubeconfigOption,
     ZtunnelNamespaceOption,
 )
-from meshwake.cli.output import Ended, print_json, print_text, say
+from meshwake.cli.output import CommandExit, print_json, print_text, say
 from meshwake.core.durations import NS_PER_S, format_duration
 from meshwake.core.errors import BadInput, ExitCode, LabUnavailable
 from meshwake.core.extras import require
@@ -187,7 +187,7 @@ def status(
     else:
         print_text("\n".join(line for each in found for line in _status_lines(each, now_s)))
     if any(each.problem for each in found):
-        raise Ended(ExitCode.SURPRISE)
+        raise CommandExit(ExitCode.SURPRISE)
 
 
 def _status_json(each: NodeStatus) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from meshwake.analysis.matrix_table import (
     write_between,
 )
 from meshwake.cli.options import JsonOption, OneVersionOption, SeedOption
-from meshwake.cli.output import Ended, print_json, print_text, say
+from meshwake.cli.output import CommandExit, print_json, print_text, say
 from meshwake.core import versions
 from meshwake.core.errors import BadInput, ExitCode
 from meshwake.core.refusal import invalid_choice
@@ -169,7 +169,7 @@ def trial_command(
         print_json(trial.to_json())
     else:
         print_text(describe_trial(trial))
-    raise Ended(ExitCode.AS_EXPECTED if trial.passed else ExitCode.SURPRISE)
+    raise CommandExit(ExitCode.AS_EXPECTED if trial.passed else ExitCode.SURPRISE)
 
 
 def _report_nothing(*_: str) -> None:

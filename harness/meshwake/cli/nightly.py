@@ -19,7 +19,7 @@ from meshwake.analysis.nightly import (
 )
 from meshwake.analysis.nightly_report import NightlyReport
 from meshwake.cli.options import JsonOption, SeedOption
-from meshwake.cli.output import Ended, cut, print_json, print_text, say
+from meshwake.cli.output import CommandExit, cut, print_json, print_text, say
 from meshwake.core.errors import BadInput
 from meshwake.core.outcome import OutcomeKind
 from meshwake.core.resources import SCENARIOS
@@ -75,7 +75,7 @@ def nightly(
     else:
         print_text(report.page().rstrip("\n"))
         say(f"kept in {out}: summary.md, summary.json, {RESULTS_FILE}")
-    raise Ended(night.exit_code)
+    raise CommandExit(night.exit_code)
 
 
 def _lab_names(text: str) -> tuple[str, ...]:

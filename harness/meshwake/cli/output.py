@@ -1,8 +1,8 @@
 """What commands print, and how they end.
 
 Results go to stdout, everything else (progress, notes, errors) to stderr, so that a result can be
-piped. A command that ends with another code than 0 raises `Ended`, or the HarnessError that says
-why; app.py turns both into the exit code of the process.
+piped. A command that ends with another code than 0 raises `CommandExit`, or the HarnessError
+that gives the reason; app.py turns both into the exit code of the process.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ LINE_WIDTH = 100
 _HALF_OF_A_PAIR = re.compile("[\ud800-\udfff]")
 
 
-class Ended(Exception):
+class CommandExit(Exception):
     """Carries the exit code of a command past typer, whose own code 2 means a usage error."""
 
     def __init__(self, code: int) -> None:

@@ -23,7 +23,7 @@ from meshwake.analysis.probe import (
     probe_commit,
 )
 from meshwake.cli.options import JsonOption, LabOption, check_name
-from meshwake.cli.output import Ended, cut, print_json, print_text, say
+from meshwake.cli.output import CommandExit, cut, print_json, print_text, say
 from meshwake.core import versions
 from meshwake.core.durations import NS_PER_S, parse_option_ns
 from meshwake.core.errors import BadInput, ExitCode, HarnessError, LabUnavailable
@@ -99,13 +99,13 @@ def probe(
         # git bisect takes 1 to 127 for "bad": an error in the question must not be taken for an
         # answer.
         say(f"{error}")
-        raise Ended(ABORT_GIT_BISECT + error.exit_code) from error
+        raise CommandExit(ABORT_GIT_BISECT + error.exit_code) from error
     code = _code_for_git(answer.verdict, first_good)
     if as_json:
         print_json(answer.to_json() | {"exit_code": code})
     else:
         _show(answer)
-    raise Ended(code)
+    raise CommandExit(code)
 
 
 def _show(answer: ProbeResult) -> None:
@@ -213,7 +213,7 @@ def _name_class(path: Path | None, istio: str | None, lab: str, as_json: bool) -
         )
     else:
         print_text(f"{path or version}: {words}")
-    raise Ended(code)
+    raise CommandExit(code)
 
 
 def _signature(options: Options, version: str) -> BehaviourSignature:

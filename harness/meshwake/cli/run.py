@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from meshwake.cli.options import JsonOption, VerboseOption
-from meshwake.cli.output import Ended, print_json, print_text, say
+from meshwake.cli.output import CommandExit, print_json, print_text, say
 from meshwake.core.errors import ExitCode, HarnessError
 from meshwake.core.extras import require
 from meshwake.core.scenario import read_scenario
@@ -77,7 +77,7 @@ def run(
         if unwritten is not None:
             _say_error(unwritten)
             codes.append(unwritten.exit_code)
-    raise Ended(most_serious(codes))
+    raise CommandExit(most_serious(codes))
 
 
 class _AsTheyEnd:
@@ -131,7 +131,7 @@ def check(
         print_json(result(checked))
     else:
         show(Console(), run_detail(checked, verbose))
-    raise Ended(checked.outcome.exit_code)
+    raise CommandExit(checked.outcome.exit_code)
 
 
 @with_flags(CaseFlags)

@@ -18,7 +18,7 @@ from rich.table import Table
 from meshwake.analysis.refresh_versions import CachedFetch, Sources, fetch
 from meshwake.analysis.refresh_versions import refresh as renew
 from meshwake.cli.options import JsonOption
-from meshwake.cli.output import Ended, print_json, print_text, say, write_text
+from meshwake.cli.output import CommandExit, print_json, print_text, say, write_text
 from meshwake.core import versions
 from meshwake.core.errors import BadInput
 from meshwake.core.refusal import unreadable
@@ -67,7 +67,7 @@ def make_dashboard(
         command.append("--check")
     if night is not None:
         command += ["--record", str(night)]
-    raise Ended(subprocess.run(command, check=False).returncode)
+    raise CommandExit(subprocess.run(command, check=False).returncode)
 
 
 def list_versions(

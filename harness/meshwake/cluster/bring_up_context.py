@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from meshwake.cluster.docker import KIND_CLUSTER_LABEL, Container, Engine
-from meshwake.cluster.real_time import RealTime, SystemTime
+from meshwake.cluster.real_time import HostTime, SystemTime
 from meshwake.cluster.stack.choice import Choice
 from meshwake.cluster.stack.pieces import Facts, Stage
 from meshwake.cluster.stack.pins import Pins
@@ -48,7 +48,7 @@ class Dependencies:
     """What bringing up depends on in addition to engine and tools; tests pass their own."""
 
     connect: Callable[[Path], Kubernetes] = ThroughKr8s
-    real: RealTime = field(default_factory=SystemTime)
+    real: HostTime = field(default_factory=SystemTime)
     wall_s: Callable[[], float] = time.time
     fetch: Callable[[str, float], bytes] = fetch_https
     seed: Callable[[], str] = lambda: secrets.token_hex(16)

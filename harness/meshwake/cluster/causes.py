@@ -81,7 +81,7 @@ _EVENTS = {
 
 
 @dataclass(frozen=True)
-class Evidence:
+class ClusterEvidence:
     """What was collected: objects of the API by kind, logs by their path below `kind export
     logs`."""
 
@@ -104,7 +104,7 @@ class Cause:
         return f"{self.where}: {self.why}"
 
 
-def first_cause(evidence: Evidence, error: str) -> Cause | None:
+def first_cause(evidence: ClusterEvidence, error: str) -> Cause | None:
     """The reason for `error`, as far as `evidence` has one."""
     awaited = [(match["namespace"], match["name"]) for match in _AWAITED.finditer(error)]
     behind = {match["namespace"] for match in _WEBHOOK.finditer(error)}
@@ -122,7 +122,7 @@ def _is_of(pod: tuple[str, str], awaited: Iterable[tuple[str, str]]) -> bool:
     )
 
 
-def all_causes(evidence: Evidence) -> list[Cause]:
+def all_causes(evidence: ClusterEvidence) -> list[Cause]:
     """Every reason that is found."""
     pods = evidence.objects.get("Pod", ())
     unready = {_name_of(pod) for pod in pods if not _is_well(pod)}
@@ -136,13 +136,13 @@ def all_causes(evidence: Evidence) -> list[Cause]:
     return found
 
 
-def read_evidence(place: Path) -> Evidence:
+def read_evidence(place: Path) -> ClusterEvidence:
     """What failures.py has written below `place`; what is not there or cannot be read is left
     out."""
     objects = {kind: _objects(place / f"{kind.lower()}s.json") for kind in _KINDS}
     logs = place / "kind"
     paths = [path for path in sorted(logs.rglob("*.log")) if not _NOT_READ.search(str(path))]
-    return Evidence(
+    return ClusterEvidence(
         objects, {str(path.relative_to(logs)): path.read_text(errors="replace") for path in paths}
     )
 

@@ -29,7 +29,7 @@ from meshwake.cluster.stack.pins import Pins, read_pins
 from meshwake.cluster.stack.render import stages
 from meshwake.cluster.stages import stage_drift
 from meshwake.cluster.state import ClusterState, known_names
-from meshwake.cluster.steps import Collected, Progress, Step, StepFailed, run_steps
+from meshwake.cluster.steps import BringUpStep, Collected, Progress, StepFailed, run_steps
 from meshwake.cluster.tools import Tools
 from meshwake.cluster.up import steps_of
 from meshwake.core.errors import BadInput, HarnessError, LabUnavailable
@@ -101,7 +101,7 @@ def bring_up(
     folder: Path | None = None,
     dependencies: Dependencies | None = None,
     own_images: Iterable[OwnImage] = (),
-    before: tuple[Step[BringUpContext], ...] = (),
+    before: tuple[BringUpStep[BringUpContext], ...] = (),
     locked: bool = False,
 ) -> Cluster:
     """The cluster `choice`, brought up, or kept where it is up already. `folder` has charts/,
@@ -266,9 +266,9 @@ class _Ending:
     report: Callable[[Progress], None]
 
 
-def _down_steps(name: str) -> tuple[Step[_Ending], ...]:
+def _down_steps(name: str) -> tuple[BringUpStep[_Ending], ...]:
     return (
-        Step(
+        BringUpStep(
             "machines",
             f"containers of {name}",
             300,
@@ -278,7 +278,7 @@ def _down_steps(name: str) -> tuple[Step[_Ending], ...]:
                 None if ending.engine.containers({KIND_CLUSTER_LABEL: name}) else "none is there"
             ),
         ),
-        Step(
+        BringUpStep(
             "state",
             "what is remembered of it",
             30,
@@ -339,7 +339,7 @@ def plan_down(name: str) -> list[PlannedStep]:
     return [_planned(step) for step in _down_steps(name)]
 
 
-def _planned(step: Step[Any]) -> PlannedStep:
+def _planned(step: BringUpStep[Any]) -> PlannedStep:
     return {
         "step": step.name,
         "title": step.title,

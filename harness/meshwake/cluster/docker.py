@@ -104,7 +104,7 @@ class Image:
 
 
 @dataclass(frozen=True)
-class Network:
+class DockerNetwork:
     """One network. `ipam`: the engine's list of subnets; `addresses`: those of the containers on
     it, without length."""
 
@@ -124,7 +124,7 @@ class Engine(Protocol):
         """All containers, also stopped ones, that carry `labels` (value None: whatever value), by
         name."""
 
-    def network(self, name: str) -> Network | None:
+    def network(self, name: str) -> DockerNetwork | None:
         """The network called `name`."""
 
     def image(self, reference: str) -> Image | None:
@@ -219,7 +219,7 @@ class DockerEngine:
         with self._answering():
             return containers_of(self._client.api.containers(all=True, filters={"label": wanted}))
 
-    def network(self, name: str) -> Network | None:
+    def network(self, name: str) -> DockerNetwork | None:
         """As `Engine.network` promises."""
         with self._answering():
             try:
@@ -407,7 +407,7 @@ def _name_of(entry: JsonObject) -> str:
     return str(names[0]).removeprefix("/") if names else text_at(entry, "Id")[:12]
 
 
-def network_of(inspected: JsonObject) -> Network:
+def network_of(inspected: JsonObject) -> DockerNetwork:
     """The network in the engine's own answer to /networks/NAME."""
     addresses = []
     for end in object_at(inspected, "Containers").values():
@@ -417,7 +417,7 @@ def network_of(inspected: JsonObject) -> Network:
             if address:
                 addresses.append(address)
     config = tuple(objects_at(inspected, "IPAM", "Config"))
-    return Network(text_at(inspected, "Name"), config, tuple(addresses))
+    return DockerNetwork(text_at(inspected, "Name"), config, tuple(addresses))
 
 
 def _unusable(error: BaseException, address: str | None) -> LabUnavailable:

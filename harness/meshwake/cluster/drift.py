@@ -37,7 +37,7 @@ _COMPARED = ("image", "command", "args")
 
 
 @dataclass(frozen=True)
-class Release:
+class HelmRelease:
     """A release as helm records it: `status` in helm's word, and the objects that it made."""
 
     status: str
@@ -45,7 +45,7 @@ class Release:
 
 
 @dataclass(frozen=True)
-class Drift:
+class WorkloadDrift:
     """A workload that is not as it was made: what differs, a line each, and what made it."""
 
     wanted: JsonObject = field(hash=False)
@@ -56,7 +56,7 @@ class Drift:
         return f"{identity_of(self.wanted)}: {'; '.join(self.differs)}"
 
 
-def read_release(kubernetes: Kubernetes, namespace: str, name: str) -> Release | None:
+def read_release(kubernetes: Kubernetes, namespace: str, name: str) -> HelmRelease | None:
     """The newest revision of a release; None when helm has no record of one."""
     found = kubernetes.all("Secret", namespace, {"owner": "helm", "name": name})
     if not found:
@@ -69,20 +69,20 @@ def read_release(kubernetes: Kubernetes, namespace: str, name: str) -> Release |
     for thing in things:
         # A chart may leave the namespace to helm; what it wrote counts before helm's.
         thing["metadata"] = {"namespace": namespace, **thing["metadata"]}
-    return Release(str(content["info"]["status"]), tuple(things))
+    return HelmRelease(str(content["info"]["status"]), tuple(things))
 
 
-def drift(kubernetes: Kubernetes, objects: Iterable[JsonObject]) -> list[Drift]:
+def drift(kubernetes: Kubernetes, objects: Iterable[JsonObject]) -> list[WorkloadDrift]:
     """How the workloads among `objects` differ from what is there."""
     found = []
     for wanted in workloads(objects):
         differs = tuple(_differences(wanted, _read(kubernetes, wanted)))
         if differs:
-            found.append(Drift(wanted, differs))
+            found.append(WorkloadDrift(wanted, differs))
     return found
 
 
-def restore_workload(kubernetes: Kubernetes, one: Drift) -> None:
+def restore_workload(kubernetes: Kubernetes, one: WorkloadDrift) -> None:
     """Makes a workload what it was. One that is missing is left to the stage that puts it in."""
     found = _read(kubernetes, one.wanted)
     if found is None:

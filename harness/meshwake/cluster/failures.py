@@ -10,13 +10,15 @@ from meshwake.cluster.bring_up_context import LOGS, BringUpContext
 from meshwake.cluster.causes import first_cause, read_evidence
 from meshwake.cluster.docker import Container
 from meshwake.cluster.preflight import PREFLIGHT
-from meshwake.cluster.steps import Collected, Step
+from meshwake.cluster.steps import BringUpStep, Collected
 from meshwake.core.errors import HarnessError, LabUnavailable
 
 EXPORT_LOGS_WITHIN_S = 180
 
 
-def collect(bringup: BringUpContext, step: Step[BringUpContext], error: HarnessError) -> Collected:
+def collect(
+    bringup: BringUpContext, step: BringUpStep[BringUpContext], error: HarnessError
+) -> Collected:
     """Whatever can explain a failure, in a directory of its own; nothing before there was anything
     to collect from."""
     if step.name == PREFLIGHT:

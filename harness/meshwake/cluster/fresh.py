@@ -22,7 +22,7 @@ from functools import partial
 
 from meshwake.cluster.bring_up_context import BringUpContext, node_names
 from meshwake.cluster.docker import Engine
-from meshwake.cluster.steps import Step, Watch
+from meshwake.cluster.steps import BringUpStep, Watch
 from meshwake.core.errors import HarnessError, LabUnavailable
 from meshwake.core.json_types import JsonObject, int_at, objects_at, text_at, texts_at
 from meshwake.kubernetes.api import Kubernetes, identity_of, is_ready
@@ -41,7 +41,7 @@ _SHOWN = 5
 
 
 @dataclass(frozen=True)
-class Machine:
+class ContainerUptime:
     """The container of a node: its wall clock now, and its wall clock when its first process
     started."""
 
@@ -49,9 +49,9 @@ class Machine:
     started_wall_s: float
 
 
-def fresh_step() -> Step[BringUpContext]:
+def fresh_step() -> BringUpStep[BringUpContext]:
     """The step that waits until all statuses are fresh."""
-    return Step(
+    return BringUpStep(
         "statuses",
         "kubelets and controllers report the present, not the time before a restart or a sleep",
         FRESH_WITHIN_S,
@@ -87,7 +87,9 @@ def stale(kubernetes: Kubernetes, engine: Engine, nodes: Sequence[str]) -> Itera
     yield from _stale_workloads(kubernetes, pods)
 
 
-def _stale_pods(pods: Sequence[JsonObject], machines: Mapping[str, Machine]) -> Iterator[str]:
+def _stale_pods(
+    pods: Sequence[JsonObject], machines: Mapping[str, ContainerUptime]
+) -> Iterator[str]:
     for pod in pods:
         machine = machines.get(text_at(pod, "spec", "nodeName"))
         if machine is not None and _started_before(pod, machine):
@@ -113,7 +115,7 @@ def _stale_workload(workload: JsonObject, ready_pods: Sequence[JsonObject]) -> s
     return f"{reported} pods are reported as available, and {ready} are ready"
 
 
-def read_machine(engine: Engine, node: str) -> Machine:
+def read_machine(engine: Engine, node: str) -> ContainerUptime:
     """Read the clocks of a node. Raises LabUnavailable."""
     code, output = engine.execute(node, _LOOK)
     try:
@@ -121,14 +123,14 @@ def read_machine(engine: Engine, node: str) -> Machine:
         # Field 22 of /proc/PID/stat is the start time in ticks since boot. Field 2, the name of the
         # program, may contain anything, so the fields are counted from the parenthesis after it.
         since_s = float(uptime.split()[0]) - int(stat.rpartition(")")[2].split()[19]) / _TICKS_PER_S
-        return Machine(float(now), float(now) - since_s)
+        return ContainerUptime(float(now), float(now) - since_s)
     except (ValueError, IndexError) as error:
         raise LabUnavailable(
             f"node {node}: its clocks cannot be read (exit code {code}): {output[:200]}"
         ) from error
 
 
-def _stale_lease(kubernetes: Kubernetes, node: str, machine: Machine) -> str | None:
+def _stale_lease(kubernetes: Kubernetes, node: str, machine: ContainerUptime) -> str | None:
     lease = kubernetes.read("Lease.coordination.k8s.io", "kube-node-lease", node)
     renewed = text_at(lease, "spec", "renewTime")
     if not renewed:
@@ -142,7 +144,7 @@ def _stale_lease(kubernetes: Kubernetes, node: str, machine: Machine) -> str | N
     return None
 
 
-def _started_before(pod: JsonObject, machine: Machine) -> bool:
+def _started_before(pod: JsonObject, machine: ContainerUptime) -> bool:
     for container in objects_at(pod, "status", "containerStatuses"):
         started = text_at(container, "state", "running", "startedAt")
         if started and _wall_s(started) < machine.started_wall_s - _ROUNDED_S:

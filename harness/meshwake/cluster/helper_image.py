@@ -11,7 +11,7 @@ from meshwake.cluster.docker import missing_images
 from meshwake.cluster.images import fetch_images, full_reference, images_in, load_one
 from meshwake.cluster.stack.mirror import through_mirror
 from meshwake.cluster.stack.own_images import OwnImage
-from meshwake.cluster.steps import Step, Watch
+from meshwake.cluster.steps import BringUpStep, Watch
 from meshwake.cluster.tools import ToolFailed
 from meshwake.core.errors import LabUnavailable
 from meshwake.core.resources import ROOT
@@ -19,9 +19,9 @@ from meshwake.core.resources import ROOT
 _WITHIN_S = 900
 
 
-def own_image_step(image: OwnImage) -> Step[BringUpContext]:
+def own_image_step(image: OwnImage) -> BringUpStep[BringUpContext]:
     """The step that builds `image` and puts it into every node."""
-    return Step(
+    return BringUpStep(
         image.name,
         f"{image.what}, built and in every node",
         _WITHIN_S,

@@ -20,12 +20,13 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from meshwake.cluster.real_time import RealTime
+from meshwake.cluster.real_time import HostTime
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.errors import HarnessError, LabUnavailable, SubjectFailed
 from meshwake.core.json_types import JsonObject, MutableJsonObject, text_at, texts_at, value_at
 from meshwake.kubernetes.api import Kubernetes, Unreachable
 from meshwake.kubernetes.labels import OUR_LABELS, is_ours
+from meshwake.system.process_stat import started_ticks
 
 # istio-system exists in every cluster that can be used, also in one that is not ours.
 LEASE_KIND, LEASE_NAMESPACE, LEASE_NAME = "Lease.coordination.k8s.io", "istio-system", "meshwake"
@@ -148,7 +149,7 @@ class Hold:
 
 
 @contextmanager
-def hold(kubernetes: Kubernetes, real: RealTime, cluster: str, doing: str) -> Iterator[Hold]:
+def hold(kubernetes: Kubernetes, real: HostTime, cluster: str, doing: str) -> Iterator[Hold]:
     """Hold the cluster for the length of the block. Raises InUse when another command has it."""
     holder = Holder.here(doing)
     _take(kubernetes, real, cluster, holder)
@@ -175,7 +176,7 @@ def is_marked(kubernetes: Kubernetes) -> bool:
     return _read(kubernetes) is not None
 
 
-def _take(kubernetes: Kubernetes, real: RealTime, cluster: str, holder: Holder) -> None:
+def _take(kubernetes: Kubernetes, real: HostTime, cluster: str, holder: Holder) -> None:
     """Waits while a Lease exists whose holder may have ended elsewhere; at most LEASE_S."""
     seen_version, since_ns = "", real.monotonic_ns()
     while True:
@@ -211,7 +212,7 @@ def _holder_has_ended(lease: JsonObject) -> bool:
     return holder is not None and holder.lives_here is False
 
 
-def _is_stale(lease: JsonObject, seen_version: str, since_ns: int, real: RealTime) -> bool:
+def _is_stale(lease: JsonObject, seen_version: str, since_ns: int, real: HostTime) -> bool:
     is_unchanged = _version_of(lease) == seen_version
     return is_unchanged and real.monotonic_ns() - since_ns > LEASE_S * NS_PER_S
 
@@ -272,10 +273,6 @@ def _machine() -> str:
 
 
 def _started(pid: int) -> str:
-    """When a process started, in clock ticks since boot (field 22 of /proc/PID/stat; the second
-    field may contain spaces and parentheses); "" where the system does not expose it."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-        return stat.rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
-        return ""
+    """When a process started, in clock ticks since boot; "" where the system does not say."""
+    ticks = started_ticks(pid)
+    return "" if ticks is None else str(ticks)

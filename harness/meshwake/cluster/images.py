@@ -18,7 +18,7 @@ from meshwake.cluster.docker import Engine, Image, missing_images, room_inside
 from meshwake.cluster.stack.choice import Choice
 from meshwake.cluster.stack.pins import Pins
 from meshwake.cluster.stack.render import images, node_image
-from meshwake.cluster.steps import Step, Watch
+from meshwake.cluster.steps import BringUpStep, Watch
 from meshwake.cluster.tools import ToolFailed
 from meshwake.core.errors import LabUnavailable
 
@@ -41,10 +41,10 @@ def wanted_images(choice: Choice, pins: Pins) -> tuple[str, ...]:
     return tuple(dict.fromkeys([node_image(choice, pins), *images(choice, pins)]))
 
 
-def images_step(choice: Choice, pins: Pins) -> Step[BringUpContext]:
+def images_step(choice: Choice, pins: Pins) -> BringUpStep[BringUpContext]:
     """The step that brings every image into the engine."""
     wanted = wanted_images(choice, pins)
-    return Step(
+    return BringUpStep(
         "images",
         f"{len(wanted)} images in the engine",
         3600,
@@ -177,10 +177,10 @@ def _check_room(bringup: BringUpContext, missing: Sequence[str]) -> None:
 # In the nodes
 
 
-def nodes_images_step(choice: Choice, pins: Pins) -> Step[BringUpContext]:
+def nodes_images_step(choice: Choice, pins: Pins) -> BringUpStep[BringUpContext]:
     """The step that brings every image into every node."""
     count = len(images(choice, pins))
-    return Step(
+    return BringUpStep(
         "nodes-images",
         "images in every node",
         1800,

@@ -21,7 +21,7 @@ from meshwake.cluster.stack.pins import Pins
 from meshwake.cluster.stack.pool import addresses_in, pool_of
 from meshwake.cluster.stack.render import kind_config
 from meshwake.cluster.state import ClusterState, known_names
-from meshwake.cluster.steps import Step, Watch
+from meshwake.cluster.steps import BringUpStep, Watch
 from meshwake.core.errors import LabUnavailable
 from meshwake.core.json_types import JsonObject, MutableJsonObject, objects_at, text_at
 from meshwake.kubernetes.api import Refused, Unreachable
@@ -38,9 +38,9 @@ _ASK_FOR_POOLS = (
 )
 
 
-def cluster_step(choice: Choice, pins: Pins) -> Step[BringUpContext]:
+def cluster_step(choice: Choice, pins: Pins) -> BringUpStep[BringUpContext]:
     """The step in which kind makes the machines."""
-    return Step(
+    return BringUpStep(
         "cluster",
         f"{len(node_names(choice, pins))} machines made by kind",
         900,
@@ -168,9 +168,9 @@ class KindManager(select_provider_manager("kind")):  # type: ignore[misc]
 # Facts
 
 
-def facts_step() -> Step[BringUpContext]:
+def facts_step() -> BringUpStep[BringUpContext]:
     """The step that chooses addresses and a seed."""
-    return Step(
+    return BringUpStep(
         "facts",
         "addresses for load balancers, a seed for the cluster's own secrets",
         60,

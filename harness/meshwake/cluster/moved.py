@@ -27,7 +27,7 @@ from meshwake.cluster.node_channel import (
     NAMESPACE,
     PodChannel,
 )
-from meshwake.cluster.real_time import RealTime, wait_for
+from meshwake.cluster.real_time import HostTime, wait_for
 from meshwake.cluster.stack.pieces import DEMO_NAMESPACE
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import seconds
@@ -40,7 +40,7 @@ NEXT_WITHIN_S = 120.0
 _POD_UID = re.compile(r"pod([0-9a-f]{8}(?:[-_][0-9a-f]{4}){3}[-_][0-9a-f]{12})")
 
 
-def restore_clocks(kubernetes: Kubernetes, real: RealTime) -> list[str]:
+def restore_clocks(kubernetes: Kubernetes, real: HostTime) -> list[str]:
     """Restore the clocks that a killed run has moved; returns one sentence a node. The caller must
     hold the cluster, and must restart ztunnels only afterwards: one that starts on moved clocks
     keeps a wrong time base. Raises SubjectFailed when a node cannot be restored."""
@@ -54,7 +54,7 @@ def restore_clocks(kubernetes: Kubernetes, real: RealTime) -> list[str]:
 
 def _restore(
     kubernetes: Kubernetes,
-    real: RealTime,
+    real: HostTime,
     channel: PodChannel,
     nodes: list[str],
     mark: JsonObject,
@@ -95,7 +95,7 @@ def unmark(kubernetes: Kubernetes) -> None:
 
 
 def end_begun_moved(
-    kubernetes: Kubernetes, real: RealTime, begun_moved: Iterable[DescribedProcess], ours: bool
+    kubernetes: Kubernetes, real: HostTime, begun_moved: Iterable[DescribedProcess], ours: bool
 ) -> list[str]:
     """Restart the pods of programs that took their time base while clocks were moved, or were ended
     because their clocks were ahead (kubelet would delay the restart of such a container: its
@@ -131,7 +131,7 @@ def _lasting(pod: Pod) -> dict[str, str]:
 
 
 def _await_next(
-    kubernetes: Kubernetes, real: RealTime, wanted: Iterable[tuple[str, Mapping[str, str], int]]
+    kubernetes: Kubernetes, real: HostTime, wanted: Iterable[tuple[str, Mapping[str, str], int]]
 ) -> None:
     """Wait until as many pods are ready as before. One that does not become ready is no reason to
     leave the rest of the restore undone: the next check of the cluster reports it."""
@@ -155,7 +155,7 @@ def _mark(kubernetes: Kubernetes) -> MutableJsonObject | None:
     return dict(json.loads(text)) if text else None
 
 
-def _nodes_with_helper(kubernetes: Kubernetes, real: RealTime) -> list[str]:
+def _nodes_with_helper(kubernetes: Kubernetes, real: HostTime) -> list[str]:
     """The Kubernetes nodes of all helpers, once all are ready: a helper may have been killed too,
     and reads its state from the node when it is restarted."""
     pods: list[Pod] = []

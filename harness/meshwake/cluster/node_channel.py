@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from meshwake.clocks.movers.lapse import LapseMover
 from meshwake.clocks.movers.node_helper.answers import DescribedProcess
 from meshwake.clocks.movers.process import ANSWERED_WITHIN_S, ProcessMover
-from meshwake.cluster.real_time import RealTime, wait_for
+from meshwake.cluster.real_time import HostTime, wait_for
 from meshwake.cluster.stack.own_images import HELPER, with_own_images
 from meshwake.cluster.stack.pieces import read_objects
 from meshwake.core.errors import LabUnavailable
@@ -109,7 +109,7 @@ class PodChannel:
 
 def install_helper(
     kubernetes: Kubernetes,
-    real: RealTime,
+    real: HostTime,
     nodes: set[str],
     cluster: str,
     mark: JsonObject | None = None,

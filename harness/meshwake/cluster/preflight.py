@@ -14,7 +14,7 @@ from meshwake.cluster.limits import limit_problems, measure_limits
 from meshwake.cluster.stack.choice import Choice
 from meshwake.cluster.stack.pins import Pins
 from meshwake.cluster.state import Record, choice_to_json
-from meshwake.cluster.steps import Step, Watch
+from meshwake.cluster.steps import BringUpStep, Watch
 from meshwake.core.errors import LabUnavailable
 
 PREFLIGHT = "preflight"
@@ -23,9 +23,9 @@ MEMORY_AT_LEAST = 4 * GIB
 CGROUP_V2_FROM = Version("1.35")
 
 
-def preflight_step(choice: Choice) -> Step[BringUpContext]:
+def preflight_step(choice: Choice) -> BringUpStep[BringUpContext]:
     """The step that changes nothing and finds what would fail later."""
-    return Step(
+    return BringUpStep(
         PREFLIGHT,
         "what can be known before anything is changed",
         60,

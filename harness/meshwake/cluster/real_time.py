@@ -32,7 +32,7 @@ DISTURBED_NS = 2 * NS_PER_S
 LOOK_EVERY_S = 2.0
 
 
-class RealTime(Protocol):
+class HostTime(Protocol):
     """Time as the harness itself lives through it."""
 
     def monotonic_ns(self) -> int:
@@ -46,17 +46,17 @@ class SystemTime:
     """This machine's own."""
 
     def monotonic_ns(self) -> int:
-        """See RealTime."""
+        """See HostTime."""
         return time.monotonic_ns()
 
     def sleep(self, lasts_s: float) -> None:
-        """See RealTime."""
+        """See HostTime."""
         time.sleep(lasts_s)
 
 
 def wait_for(
     what: str,
-    real: RealTime,
+    real: HostTime,
     within_s: float,
     look: Callable[[], str | None],
     *,
@@ -88,7 +88,7 @@ def wait_for(
 class WorldTime:
     """Begins at 0 when it is made, or began `already_ns` ago; see the module."""
 
-    def __init__(self, real: RealTime, already_ns: int = 0) -> None:
+    def __init__(self, real: HostTime, already_ns: int = 0) -> None:
         self._real, self._began_ns = real, real.monotonic_ns()
         self._injected_ns = max(already_ns, 0)
 

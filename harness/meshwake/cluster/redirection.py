@@ -16,7 +16,7 @@ from functools import partial
 
 from meshwake.cluster.bring_up_context import BringUpContext, node_names
 from meshwake.cluster.docker import Engine
-from meshwake.cluster.steps import Step, Watch
+from meshwake.cluster.steps import BringUpStep, Watch
 from meshwake.core.errors import HarnessError, LabUnavailable
 from meshwake.core.json_types import JsonObject, list_at, object_at, text_at, texts_at, value_at
 from meshwake.kubernetes.api import Kubernetes, identity_of
@@ -98,9 +98,9 @@ def _listening_pods(engine: Engine, node: str) -> Iterator[tuple[str, bool]]:
     yield from found.items()
 
 
-def redirection_step() -> Step[BringUpContext]:
+def redirection_step() -> BringUpStep[BringUpContext]:
     """The step that deletes pods which are not redirected, so that they are created again."""
-    return Step(
+    return BringUpStep(
         "redirection",
         "the traffic of every ambient pod goes through ztunnel",
         REDIRECTED_WITHIN_S,

@@ -25,7 +25,7 @@ from typing import Any, TypedDict
 from meshwake.cluster.hold import hold, is_marked
 from meshwake.cluster.moved import is_moved, restore_clocks
 from meshwake.cluster.node_channel import GOES_LABELS
-from meshwake.cluster.real_time import RealTime, wait_for
+from meshwake.cluster.real_time import HostTime, wait_for
 from meshwake.core.durations import NS_PER_S, parse_duration_ns
 from meshwake.core.errors import HarnessError, LabUnavailable
 from meshwake.core.json_types import (
@@ -38,7 +38,7 @@ from meshwake.core.json_types import (
     texts_at,
     value_at,
 )
-from meshwake.kubernetes.api import Kubernetes, Unreachable, identity_of, kind_of
+from meshwake.kubernetes.api import Kubernetes, Unreachable, identity_of, kind_of, object_name
 from meshwake.kubernetes.labels import OUR_LABELS, RUN_LABELS, is_ours
 from meshwake.kubernetes.rollouts import unmet
 from meshwake.ztunnel.environment import (
@@ -100,14 +100,13 @@ class _IstiodChange(TypedDict):
     replicas: int
 
 
-def delete_run_objects(kubernetes: Kubernetes, real: RealTime) -> list[str]:
+def delete_run_objects(kubernetes: Kubernetes, real: HostTime) -> list[str]:
     """Delete the objects of runs and wait until they are gone; returns their names."""
     deleted = []
     for kind in KINDS_OF_A_RUN:
         for namespace, name in _of_runs(kubernetes, kind):
             kubernetes.delete_ours(kind, namespace, name)
-            place = f"{namespace}/{name}" if namespace else name
-            deleted.append(f"{kind.partition('.')[0]} {place}")
+            deleted.append(object_name(kind, namespace, name))
 
     def poll() -> str | None:
         left = []
@@ -132,7 +131,7 @@ def of_this_run(thing: JsonObject) -> JsonObject:
 
 def apply_run_objects(
     kubernetes: Kubernetes,
-    real: RealTime,
+    real: HostTime,
     objects: Iterable[JsonObject],
     awaited: Iterable[tuple[str, Mapping[str, str]]],
 ) -> None:
@@ -161,7 +160,7 @@ def _check_name_is_free(kubernetes: Kubernetes, thing: JsonObject) -> None:
 
 
 def _await_pod(
-    kubernetes: Kubernetes, real: RealTime, namespace: str, labels: Mapping[str, str]
+    kubernetes: Kubernetes, real: HostTime, namespace: str, labels: Mapping[str, str]
 ) -> None:
     def look() -> str | None:
         pods = kubernetes.pods(namespace, labels)
@@ -174,7 +173,7 @@ def _await_pod(
 
 
 def restart_ztunnels(
-    kubernetes: Kubernetes, real: RealTime, lifetime_s: int, stamp: str, ours: bool
+    kubernetes: Kubernetes, real: HostTime, lifetime_s: int, stamp: str, ours: bool
 ) -> None:
     """Restart every ztunnel and wait until all are ready. `stamp` must be unique. Raises
     LabUnavailable when a cluster that is not ours is configured for another lifetime."""
@@ -251,7 +250,7 @@ def _template(
 # Restoring
 
 
-def restore_cluster(kubernetes: Kubernetes, real: RealTime) -> list[str]:
+def restore_cluster(kubernetes: Kubernetes, real: HostTime) -> list[str]:
     """Undo everything that runs did to the cluster and wait until it is restored; returns what was
     undone, one sentence each. The caller must hold the cluster (hold.py). A step that fails does
     not keep the others from being undone."""
@@ -276,7 +275,7 @@ def restore_cluster(kubernetes: Kubernetes, real: RealTime) -> list[str]:
 
 
 def restore_after_kill(
-    kubernetes: Kubernetes, real: RealTime, cluster: str, doing: str
+    kubernetes: Kubernetes, real: HostTime, cluster: str, doing: str
 ) -> list[str]:
     """`restore_cluster`, if a run that was killed left anything behind. Raises InUse when another
     command uses the cluster, and Unreachable."""
@@ -293,24 +292,24 @@ def _is_left(kubernetes: Kubernetes) -> bool:
     return changed or bool(helper) or any(_of_runs(kubernetes, kind) for kind in KINDS_OF_A_RUN)
 
 
-def _remove_helper(kubernetes: Kubernetes, real: RealTime) -> list[str]:
+def _remove_helper(kubernetes: Kubernetes, real: HostTime) -> list[str]:
     """Delete the helper where it does not stay: in a cluster that is not ours."""
     found = [name for _, name in kubernetes.ours("Namespace", GOES_LABELS)]
     gone = [name for name in found if kubernetes.delete_ours("Namespace", None, name)]
     return [f"removed Namespace {name}" for name in gone]
 
 
-def _remove_objects(kubernetes: Kubernetes, real: RealTime) -> list[str]:
+def _remove_objects(kubernetes: Kubernetes, real: HostTime) -> list[str]:
     gone = delete_run_objects(kubernetes, real)
     return [f"removed {', '.join(gone)}"] if gone else []
 
 
-def _restore_istiod(kubernetes: Kubernetes, real: RealTime) -> list[str]:
+def _restore_istiod(kubernetes: Kubernetes, real: HostTime) -> list[str]:
     replicas = scale_istiod_back(kubernetes)
     return [] if replicas is None else [f"istiod scaled back to {replicas}"]
 
 
-def _restore_ztunnels(kubernetes: Kubernetes, real: RealTime) -> list[str]:
+def _restore_ztunnels(kubernetes: Kubernetes, real: HostTime) -> list[str]:
     found = kubernetes.read(*ZTUNNEL)
     changed: _ZtunnelChange | None = _changed_in(found)
     if found is None or changed is None:
@@ -371,7 +370,7 @@ def scale_istiod_back(kubernetes: Kubernetes) -> int | None:
     return replicas
 
 
-def await_ztunnels(kubernetes: Kubernetes, real: RealTime) -> None:
+def await_ztunnels(kubernetes: Kubernetes, real: HostTime) -> None:
     """Wait until every node has its current ztunnel, available, and no earlier one (the two overlap
     during a rollout)."""
 

@@ -18,9 +18,9 @@ from functools import partial
 import yaml
 
 from meshwake.cluster.bring_up_context import BringUpContext
-from meshwake.cluster.drift import Drift, drift, read_release, restore_workload
+from meshwake.cluster.drift import WorkloadDrift, drift, read_release, restore_workload
 from meshwake.cluster.stack.pieces import Chart, Objects, Piece, RemoteManifest, Stage, labelled
-from meshwake.cluster.steps import Step, Watch
+from meshwake.cluster.steps import BringUpStep, Watch
 from meshwake.core.errors import HarnessError, LabUnavailable
 from meshwake.core.json_types import JsonObject, object_at, text_at, texts_at
 from meshwake.kubernetes.api import Kubernetes, Refused, identity_of, kind_of
@@ -36,9 +36,9 @@ _PENDING = {"pending-install": "uninstall", "uninstalling": "uninstall"}
 _GATEWAY_NAME = "gateway.networking.k8s.io/gateway-name"
 
 
-def stage_step(planned: Stage) -> Step[BringUpContext]:
+def stage_step(planned: Stage) -> BringUpStep[BringUpContext]:
     """The step that puts in one stage and waits until it is ready."""
-    return Step(
+    return BringUpStep(
         planned.name,
         planned.title,
         planned.within_s,
@@ -120,7 +120,7 @@ def _take_stage(name: str, bringup: BringUpContext, watch: Watch) -> None:
 # Whether it is ready
 
 
-def stage_drift(kube: Kubernetes, stage: Stage) -> list[Drift]:
+def stage_drift(kube: Kubernetes, stage: Stage) -> list[WorkloadDrift]:
     """What of a stage is no longer as it was put in."""
     return drift(kube, _objects(kube, stage))
 

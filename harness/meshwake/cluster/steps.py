@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Generic, Literal, TypeVar
 
-from meshwake.cluster.real_time import RealTime, wait_for
+from meshwake.cluster.real_time import HostTime, wait_for
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.errors import HarnessError, LabUnavailable
 
@@ -48,7 +48,7 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Step(Generic[World]):
+class BringUpStep(Generic[World]):
     """One step. `do` carries it out and waits for the result; `done` returns what it observed when
     there is nothing to do, else None: a step without it is run every time. `plan` and `awaits` are
     what `--dry-run` prints."""
@@ -65,7 +65,7 @@ class Step(Generic[World]):
 class Watch:
     """The timeout of a running step, and its progress reports."""
 
-    def __init__(self, real: RealTime, within_s: float, report: Callable[[str], None]) -> None:
+    def __init__(self, real: HostTime, within_s: float, report: Callable[[str], None]) -> None:
         self._real, self._report, self._reported = real, report, ""
         self._began_ns, self.within_s = real.monotonic_ns(), within_s
 
@@ -111,11 +111,11 @@ class Collected:
 
 
 def run_steps(
-    steps: Sequence[Step[World]],
+    steps: Sequence[BringUpStep[World]],
     world: World,
     report: Callable[[Progress], None],
-    collect: Callable[[Step[World], HarnessError], Collected],
-    real: RealTime,
+    collect: Callable[[BringUpStep[World], HarnessError], Collected],
+    real: HostTime,
 ) -> None:
     """Run `steps` in order, skipping those that are done. Raises StepFailed, naming the step, at
     the first that fails."""
@@ -125,12 +125,12 @@ def run_steps(
 
 
 def _run_step(
-    step: Step[World],
+    step: BringUpStep[World],
     world: World,
     begun: Progress,
     report: Callable[[Progress], None],
-    collect: Callable[[Step[World], HarnessError], Collected],
-    real: RealTime,
+    collect: Callable[[BringUpStep[World], HarnessError], Collected],
+    real: HostTime,
 ) -> None:
     def report_state(state: State, detail: str = "") -> None:
         report(replace(begun, state=state, detail=detail, elapsed_s=watch.elapsed_s))

@@ -35,7 +35,7 @@ from meshwake.cluster.stack.pins import Pins
 from meshwake.cluster.stack.render import stages
 from meshwake.cluster.stages import stage_step
 from meshwake.cluster.state import Record
-from meshwake.cluster.steps import Step, Watch
+from meshwake.cluster.steps import BringUpStep, Watch
 
 # What a plan shows in the place of addresses that only the engine's network can tell.
 PLANNED_FACTS = Facts(pool="172.18.255.200-172.18.255.249")
@@ -44,9 +44,9 @@ PLANNED_FACTS = Facts(pool="172.18.255.200-172.18.255.249")
 def steps_of(
     choice: Choice,
     pins: Pins,
-    before: tuple[Step[BringUpContext], ...] = (),
+    before: tuple[BringUpStep[BringUpContext], ...] = (),
     own_images: Iterable[OwnImage] = (),
-) -> tuple[Step[BringUpContext], ...]:
+) -> tuple[BringUpStep[BringUpContext], ...]:
     """All steps of `up`, in order. `before`: further ones that are taken before anything is made;
     `own_images`: those that are wanted in every node in addition to what the stack itself needs."""
     of_stack = [GUARD] if "observability" in choice.parts else []
@@ -69,8 +69,8 @@ def steps_of(
 # Leftovers and health
 
 
-def _leftovers_step() -> Step[BringUpContext]:
-    return Step(
+def _leftovers_step() -> BringUpStep[BringUpContext]:
+    return BringUpStep(
         "leftovers",
         "what a run left that was killed is undone",
         900,
@@ -87,8 +87,8 @@ def _undo(bringup: BringUpContext, watch: Watch) -> None:
         watch.say(line)
 
 
-def _health_step() -> Step[BringUpContext]:
-    return Step(
+def _health_step() -> BringUpStep[BringUpContext]:
+    return BringUpStep(
         "health",
         "the stack keeps its own promises",
         300,

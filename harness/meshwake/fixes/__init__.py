@@ -14,14 +14,14 @@ from __future__ import annotations
 from meshwake.clocks.virtual import Clocks
 from meshwake.core.errors import BadInput
 from meshwake.core.plan import Plan
-from meshwake.fixes.deploy import Deployment, Fix, Patch
+from meshwake.fixes.deploy import DeployableFix, Deployment, Patch
 from meshwake.guard.watch import PlannedRestart, Watcher
 
 __all__ = [
     "FIXES",
     "Clocks",
+    "DeployableFix",
     "Deployment",
-    "Fix",
     "PlannedRestart",
     "adapted",
     "deploy",
@@ -92,8 +92,8 @@ def _with_makestep(plan: Plan) -> Plan:
 
 
 _ALL = (
-    Fix("none", "nothing", "what most people deploy"),
-    Fix(
+    DeployableFix("none", "nothing", "what most people deploy"),
+    DeployableFix(
         "weekly-restart",
         "a CronJob restarts ztunnel on Sunday at 03:00; forgets the drift, once a week, "
         "and comes late after a sleep",
@@ -101,14 +101,14 @@ _ALL = (
         "cronjob.yaml",
         restarts=_weekly,
     ),
-    Fix(
+    DeployableFix(
         "daily-restart",
         "the same every day",
         "the original report, made stronger",
         "cronjob.yaml",
         restarts=_daily,
     ),
-    Fix(
+    DeployableFix(
         "log-watchdog",
         "a CronJob looks every ten minutes whether ztunnel logged an expired certificate, "
         "then restarts all ztunnels",
@@ -116,7 +116,7 @@ _ALL = (
         "cronjob.yaml",
         watchers=_log_watchers,
     ),
-    Fix(
+    DeployableFix(
         "near-expiry",
         "a CronJob asks ztunnel every ten minutes what expires within the hour, then "
         "restarts all ztunnels",
@@ -124,7 +124,7 @@ _ALL = (
         "cronjob.yaml",
         watchers=_expiry_watchers,
     ),
-    Fix(
+    DeployableFix(
         "istiod-default-ttl",
         "istiod's default lifetime, which counts only for requests that name none; "
         "ztunnel's always name one",
@@ -132,7 +132,7 @@ _ALL = (
         "values.yaml",
         adapt=_with_istiod_default,
     ),
-    Fix(
+    DeployableFix(
         "secret-ttl-720h",
         "certificates of 30 days: expired ones are served from 15 days of drift on, "
         "instead of 12 hours",
@@ -140,7 +140,7 @@ _ALL = (
         "values.yaml",
         adapt=_with_secret_ttl,
     ),
-    Fix(
+    DeployableFix(
         "sleep-hook",
         "systemd-sleep restarts the node's ztunnel after each sleep; a VM that is paused "
         "is never notified",
@@ -148,7 +148,7 @@ _ALL = (
         "restart-ztunnel",
         restarts=_after_sleep,
     ),
-    Fix(
+    DeployableFix(
         "restart-applications",
         "a CronJob restarts application pods: a fresh certificate, whose own renewal is as "
         "late as before",
@@ -156,34 +156,34 @@ _ALL = (
         "cronjob.yaml",
         restarts=_applications,
     ),
-    Fix(
+    DeployableFix(
         "chrony-makestep",
         "puts the wall clock right soon after a pause; the step is the jump",
         "podman#11541",
         "chrony.conf",
         adapt=_with_makestep,
     ),
-    Fix(
+    DeployableFix(
         "fresh-time-base",
         "a ztunnel that turns wall into monotonic time again at every issue: late once "
         "after a sleep, then right again",
         "our patch, as pilot-agent does it",
         patch="fresh-time-base",
     ),
-    Fix(
+    DeployableFix(
         "boottime",
         "a ztunnel that waits on CLOCK_BOOTTIME, which counts a suspend and stops in a pause",
         "tokio-rs/tokio#3185, rust-lang/rust#87906",
         patch="boottime",
     ),
-    Fix(
+    DeployableFix(
         "wall-polling",
         "a ztunnel that looks at the wall clock every ten seconds: is a renewal due, is a "
         "certificate not valid yet?",
         "our patch, as cert-manager#8464 and dapr#7565 do it",
         patch="wall-polling",
     ),
-    Fix(
+    DeployableFix(
         "wake-guard",
         "our guard: sees clocks part, works out which certificate will be served expired, "
         "restarts only then",
@@ -192,10 +192,10 @@ _ALL = (
         watchers=_guards,
     ),
 )
-FIXES: dict[str, Fix] = {fix.name: fix for fix in _ALL}
+FIXES: dict[str, DeployableFix] = {fix.name: fix for fix in _ALL}
 
 
-def fix_of(plan: Plan) -> Fix:
+def fix_of(plan: Plan) -> DeployableFix:
     """What is deployed in `plan`. Raises BadInput when there is no such fix."""
     name = plan.fix.name if plan.fix else "none"
     if name not in FIXES:

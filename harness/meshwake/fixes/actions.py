@@ -12,10 +12,10 @@ from dataclasses import dataclass, field, replace
 from meshwake.fixes.containers import IDLE, OTHERS
 from meshwake.fixes.effects import (
     Action,
+    CommandContext,
     DoesNothing,
     Harms,
     NotUnderstood,
-    Place,
     Waits,
     without_prefix,
 )
@@ -24,7 +24,7 @@ from meshwake.fixes.kubectl.logs import PodLogs, pod_logs
 from meshwake.fixes.kubectl.restarts import actions_of
 from meshwake.fixes.shell.memory import Memory, Ran, is_known
 
-__all__ = ["Action", "Place", "PodLogs", "Reading", "pod_logs", "read_actions"]
+__all__ = ["Action", "CommandContext", "PodLogs", "Reading", "pod_logs", "read_actions"]
 
 
 @dataclass
@@ -49,7 +49,7 @@ class Reading:
         self.harmful += other.harmful
 
 
-def read_actions(memory: Memory, place: Place) -> Reading:
+def read_actions(memory: Memory, place: CommandContext) -> Reading:
     """What the commands of a script do."""
     reading = Reading()
     for ran in memory.ran:
@@ -87,7 +87,7 @@ def _short(command: str) -> str:
     return text if len(text) <= 160 else f"{text[:157]}..."
 
 
-def _command(ran: Ran, memory: Memory, place: Place) -> list[Action]:
+def _command(ran: Ran, memory: Memory, place: CommandContext) -> list[Action]:
     words = list(ran.words)
     if words and not is_known(words[0]):
         raise NotUnderstood("which program it runs is not known")

@@ -11,9 +11,9 @@ from meshwake.fixes.effects import (
     LABELS,
     POD,
     Action,
+    CommandContext,
     DoesNothing,
     NotUnderstood,
-    Place,
     without_prefix,
 )
 from meshwake.fixes.pipelines import lines_left
@@ -32,7 +32,7 @@ IDLE = names(
 )
 
 
-def _systemctl(ran: Ran, memory: Memory, place: Place) -> list[Action]:
+def _systemctl(ran: Ran, memory: Memory, place: CommandContext) -> list[Action]:
     words = [word for word in ran.words[1:] if not word.startswith("-")]
     verb, units = (words[0] if words else ""), words[1:]
     if verb in ("reboot", "poweroff", "halt", "kexec", "soft-reboot"):
@@ -58,13 +58,13 @@ def _systemctl(ran: Ran, memory: Memory, place: Place) -> list[Action]:
     raise DoesNothing("it leaves ztunnel's container running")
 
 
-def _service(ran: Ran, memory: Memory, place: Place) -> list[Action]:
+def _service(ran: Ran, memory: Memory, place: CommandContext) -> list[Action]:
     return _systemctl(
         replace(ran, words=("systemctl", *ran.words[2:3], *ran.words[1:2])), memory, place
     )
 
 
-def _crictl(ran: Ran, memory: Memory, place: Place) -> list[Action]:
+def _crictl(ran: Ran, memory: Memory, place: CommandContext) -> list[Action]:
     """crictl stops containers or pods by what `crictl ps` and `crictl pods` print; kubelet starts
     them again."""
     if place.in_pod:
@@ -207,7 +207,7 @@ _DOCKER_VALUES = frozenset(
 )
 
 
-def _containers(ran: Ran, memory: Memory, place: Place) -> list[Action]:
+def _containers(ran: Ran, memory: Memory, place: CommandContext) -> list[Action]:
     """docker, nerdctl and podman: containers by what `ps` prints."""
     operands = _operands(ran.words[1:], _DOCKER_VALUES)
     verb = operands[0] if operands else ""
@@ -224,7 +224,7 @@ def _containers(ran: Ran, memory: Memory, place: Place) -> list[Action]:
     return _of_container_ids(containers, verb, memory)
 
 
-def _kill(ran: Ran, memory: Memory, place: Place) -> list[Action]:
+def _kill(ran: Ran, memory: Memory, place: CommandContext) -> list[Action]:
     """pkill, killall and kill: kubelet restarts a container whose process has ended."""
     words = list(ran.words[1:])
     _check_signal(words)
@@ -265,7 +265,7 @@ def _without_options(words: Sequence[str]) -> list[str]:
     return [word for word in words if not word.startswith("-")]
 
 
-def _curl(ran: Ran, memory: Memory, place: Place) -> list[Action]:
+def _curl(ran: Ran, memory: Memory, place: CommandContext) -> list[Action]:
     text = memory.shown(ran.words)
     if re.search(
         r"\s-X\s*'?(?!GET)\w|--request|\s-d\b|--data|--method|quitquitquit|\s-XDELETE|\s-XPATCH",
@@ -275,7 +275,7 @@ def _curl(ran: Ran, memory: Memory, place: Place) -> list[Action]:
     raise DoesNothing("it only asks")
 
 
-OTHERS: dict[str, Callable[[Ran, Memory, Place], list[Action]]] = {
+OTHERS: dict[str, Callable[[Ran, Memory, CommandContext], list[Action]]] = {
     "systemctl": _systemctl,
     "service": _service,
     "rc-service": _service,

@@ -56,7 +56,7 @@ class _Metadata(_Open):
     namespace: str | None = None
 
 
-class Variable(_Object):
+class EnvVar(_Object):
     """An environment variable of a container."""
 
     name: str
@@ -64,7 +64,7 @@ class Variable(_Object):
     value_from: dict[str, object] | None = None
 
 
-class Container(_Open):
+class ContainerSpec(_Open):
     """A container or init container of a pod."""
 
     known = names(
@@ -77,7 +77,7 @@ class Container(_Open):
     image: Annotated[str, Field(min_length=1)]
     command: list[str] | None = None
     args: list[str] | None = None
-    env: list[Variable] | None = None
+    env: list[EnvVar] | None = None
     env_from: list[object] | None = None
     restart_policy: str | None = None
 
@@ -104,8 +104,8 @@ class PodSpec(_Open):
         "hostnameOverride workloadRef"
     )
     active_deadline_seconds: int | None = None
-    containers: Annotated[list[Container], Field(min_length=1)]
-    init_containers: list[Container] | None = None
+    containers: Annotated[list[ContainerSpec], Field(min_length=1)]
+    init_containers: list[ContainerSpec] | None = None
     restart_policy: Literal["OnFailure", "Never"]
     host_pid: Annotated[bool | None, Field(alias="hostPID")] = None
 

@@ -46,7 +46,7 @@ def no_watchers(plan: Plan, clocks: Clocks) -> list[Watcher]:
 
 
 @dataclass(frozen=True)
-class Fix:
+class DeployableFix:
     """One thing that people deploy. `manifest` is a file below clusters/fixes; `does` and `source`
     are for the table of docs/fixes.md: how it works, and who does it."""
 

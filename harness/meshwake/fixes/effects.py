@@ -24,7 +24,7 @@ How = Literal["rollout", "at once", "own node", "one of them"]
 
 
 @dataclass(frozen=True)
-class Place:
+class CommandContext:
     """Where commands run: the namespace that kubectl takes when none is named (None: not known),
     whether that is a pod (then hostname is the pod's), whether it sees the processes of its node,
     and where ztunnel lives. `comes_every_s`: no two runs are closer to one another."""

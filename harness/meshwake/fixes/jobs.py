@@ -12,12 +12,12 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from meshwake.core.errors import BadInput
 from meshwake.core.yaml_text import kinds_of, read_objects
-from meshwake.fixes.actions import Action, Place, Reading, read_actions
+from meshwake.fixes.actions import Action, CommandContext, Reading, read_actions
 from meshwake.fixes.cron_job_manifest import (
-    Container,
+    ContainerSpec,
     CronJobManifest,
+    EnvVar,
     PodSpec,
-    Variable,
     valid_cron_job,
 )
 from meshwake.fixes.schedule import (
@@ -70,7 +70,7 @@ class Task:
     cron_job: CronJob
     reading: Reading
     memory: Memory
-    place: Place
+    place: CommandContext
 
 
 @lru_cache(maxsize=16)  # a sweep asks the same of every run
@@ -167,7 +167,7 @@ def _task(valid: CronJobManifest, ztunnel_namespace: str, config_maps: ConfigMap
         idle,
     )
     pod = job.template.spec
-    place = Place(
+    place = CommandContext(
         valid.metadata.namespace,
         True,
         ztunnel_namespace,
@@ -185,7 +185,7 @@ def _task(valid: CronJobManifest, ztunnel_namespace: str, config_maps: ConfigMap
 
 
 def _run_containers(
-    pod: PodSpec, config_maps: ConfigMaps, place: Place, memory: Memory, reading: Reading
+    pod: PodSpec, config_maps: ConfigMaps, place: CommandContext, memory: Memory, reading: Reading
 ) -> None:
     """Follows the init containers one after another, and then the others. `memory` and `reading`
     take what they do. Raises NotRead."""
@@ -250,7 +250,7 @@ def _zone(name: str | None, where: str) -> tzinfo:
     return ZoneInfo(name)
 
 
-def _files(container: Container, pod: PodSpec, config_maps: ConfigMaps) -> dict[str, File]:
+def _files(container: ContainerSpec, pod: PodSpec, config_maps: ConfigMaps) -> dict[str, File]:
     """What is mounted into a container out of ConfigMaps of the same manifest, by its path."""
     volumes = {str(each.get("name")): each.get("configMap") for each in _objects(pod, "volumes")}
     found: dict[str, File] = {}
@@ -295,7 +295,7 @@ def _items(source: Mapping[str, object], data: Mapping[str, str]) -> list[Mappin
     return [each for each in named if isinstance(each, dict)] if isinstance(named, list) else []
 
 
-def _objects(of: Container | PodSpec, key: str) -> list[Mapping[str, object]]:
+def _objects(of: ContainerSpec | PodSpec, key: str) -> list[Mapping[str, object]]:
     found = (of.model_extra or {}).get(key)
     return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
 
@@ -303,7 +303,9 @@ def _objects(of: Container | PodSpec, key: str) -> list[Mapping[str, object]]:
 # --- Containers -----------------------------------------------------------------------------------
 
 
-def _follow(container: Container, namespace: str | None, memory: Memory, after_s: float) -> Ended:
+def _follow(
+    container: ContainerSpec, namespace: str | None, memory: Memory, after_s: float
+) -> Ended:
     """Follows what a container runs, which is started so long after the job."""
     memory.sh_is_not_dash = _SH_IS_NOT_DASH.search(container.image) is not None
     variables: dict[str, str] = {}
@@ -325,7 +327,7 @@ _SH_IS_NOT_DASH = re.compile(
 )
 
 
-def _entry(container: Container) -> list[str]:
+def _entry(container: ContainerSpec) -> list[str]:
     """The program and its arguments."""
     command, arguments = container.command or [], container.args or []
     if command:
@@ -344,9 +346,7 @@ def _entry(container: Container) -> list[str]:
     )
 
 
-def _value(
-    variable: Variable, before: dict[str, str], namespace: str | None, memory: Memory
-) -> str:
+def _value(variable: EnvVar, before: dict[str, str], namespace: str | None, memory: Memory) -> str:
     if variable.value_from is None:
         return _expanded(variable.value or "", before)
     reference = variable.value_from.get("fieldRef")

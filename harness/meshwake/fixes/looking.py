@@ -22,7 +22,7 @@ from meshwake.clocks.virtual import Clocks
 from meshwake.core.durations import NS_PER_S, parse_go_duration_ns
 from meshwake.core.errors import BadInput
 from meshwake.core.plan import Plan
-from meshwake.fixes.actions import Action, Place, PodLogs, pod_logs
+from meshwake.fixes.actions import Action, CommandContext, PodLogs, pod_logs
 from meshwake.fixes.cron import (
     RESTARTS_ZTUNNEL,
     carried_out,
@@ -173,7 +173,7 @@ def _understood(
     task: Task,
     action: Action,
     condition: Doubt,
-    read: Callable[[Doubt, Memory, Place], Found],
+    read: Callable[[Doubt, Memory, CommandContext], Found],
     does: str,
 ) -> Found:
     """What `read` makes of a condition. Raises BadInput where it makes nothing of it."""
@@ -190,7 +190,7 @@ def _understood(
 # --- The log --------------------------------------------------------------------------------------
 
 
-def log_scan(condition: Doubt, memory: Memory, place: Place) -> Scan:
+def log_scan(condition: Doubt, memory: Memory, place: CommandContext) -> Scan:
     """What a condition reads in ztunnel's log. Raises _NotUnderstood."""
     _finds_something(condition)
     logs, *filters = _without_echo(condition.runs, memory) or (None,)
@@ -310,7 +310,7 @@ def _since_time_ns(since_time: str, memory: Memory) -> int:
 # --- Certificates about to expire -----------------------------------------------------------------
 
 
-def expiry_threshold_ns(condition: Doubt, memory: Memory, place: Place) -> int:
+def expiry_threshold_ns(condition: Doubt, memory: Memory, place: CommandContext) -> int:
     """Of a condition: how little of a certificate's life is left when it is true. Raises
     _NotUnderstood."""
     if len(condition.test) != 3:

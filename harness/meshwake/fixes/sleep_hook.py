@@ -20,7 +20,7 @@ from meshwake.core.durations import NS_PER_S
 from meshwake.core.errors import BadInput
 from meshwake.core.plan import Plan, PlannedFault
 from meshwake.core.text_files import MARK
-from meshwake.fixes.actions import Action, Place, Reading, read_actions
+from meshwake.fixes.actions import Action, CommandContext, Reading, read_actions
 from meshwake.fixes.cron import carried_out, namespace_of
 from meshwake.fixes.deploy import manifest_of
 from meshwake.fixes.jobs import shown
@@ -76,7 +76,7 @@ def _around(
 def read_hook(text: str, ztunnel_namespace: str) -> Hook:
     """What a script or unit restarts around a suspend. Raises BadInput when it is neither, or
     restarts ztunnel never."""
-    place = Place("default", False, ztunnel_namespace)
+    place = CommandContext("default", False, ztunnel_namespace)
     # systemd-sleep(8): started with "pre" or "post", and with what the machine does.
     before = _at(text, ("pre", "suspend"), place)
     after = _at(text, ("post", "suspend"), place)
@@ -93,7 +93,7 @@ def read_hook(text: str, ztunnel_namespace: str) -> Hook:
     return Hook(tuple(ztunnels_before), tuple(ztunnels_after))
 
 
-def _at(text: str, arguments: tuple[str, ...], place: Place) -> tuple[Memory, Reading]:
+def _at(text: str, arguments: tuple[str, ...], place: CommandContext) -> tuple[Memory, Reading]:
     try:
         if is_unit(text):
             memory = run_unit(read_unit(text), arguments[0])
@@ -159,7 +159,7 @@ def _sure(found: tuple[Memory, Reading], moment: str) -> list[Action]:
     return sure
 
 
-def _explain(text: str, place: Place, before: Reading, after: Reading) -> None:
+def _explain(text: str, place: CommandContext, before: Reading, after: Reading) -> None:
     """Raises BadInput that says why no suspend restarts ztunnel; returns when a hibernation does,
     which is not a suspend."""
     if before.of("ztunnel"):

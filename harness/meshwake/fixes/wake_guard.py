@@ -23,7 +23,7 @@ from meshwake.core.plan import Plan
 from meshwake.fixes.deploy import manifest_of
 from meshwake.guard.guard import Guard
 from meshwake.guard.settings import Settings, parse_settings
-from meshwake.guard.watch import PlannedRestart, Seen, View, Watcher
+from meshwake.guard.watch import ObservedProcess, PlannedRestart, View, Watcher
 
 NAME = "wake-guard"
 IDLE_LONGEST_NS = 3_600 * NS_PER_S
@@ -108,7 +108,7 @@ class LabGuard:
 
 
 class _NodeInLab:
-    """See guard.Node; `view` is the world at this look, `restarts` what the guard did."""
+    """See guard.GuardedNode; `view` is the world at this look, `restarts` what the guard did."""
 
     view: View
 
@@ -117,30 +117,30 @@ class _NodeInLab:
         self.restarts: list[PlannedRestart] = []
 
     def clocks(self) -> ClockReading:
-        """See guard.Node."""
+        """See guard.GuardedNode."""
         return self.view.clocks(self.name)
 
-    def seen(self) -> Sequence[Seen]:
-        """See guard.Node."""
+    def seen(self) -> Sequence[ObservedProcess]:
+        """See guard.GuardedNode."""
         return self.view.seen(self.name)
 
     def authority_answers(self) -> bool:
-        """See guard.Node."""
+        """See guard.GuardedNode."""
         return self.view.authority_answers()
 
     def take_turn(self, holds_ns: int) -> bool:
-        """See guard.Node."""
+        """See guard.GuardedNode."""
         return self._turns.take(self._turn, self.name, self.view.world_ns, holds_ns)
 
-    def restart(self, process: Seen, why: str) -> None:
-        """See guard.Node. A lab restarts all ztunnels of a node, or all its proxies."""
+    def restart(self, process: ObservedProcess, why: str) -> None:
+        """See guard.GuardedNode. A lab restarts all ztunnels of a node, or all its proxies."""
         what: Any = "ztunnel" if process.target == "ztunnel" else "proxies"
         restart = PlannedRestart(self.view.world_ns, self.name, NAME, what)
         if restart not in self.restarts:
             self.restarts.append(restart)
 
-    def held_back(self, process: Seen, why: str) -> None:
-        """See guard.Node: labs have no Events."""
+    def held_back(self, process: ObservedProcess, why: str) -> None:
+        """See guard.GuardedNode: labs have no Events."""
 
 
 @lru_cache(maxsize=16)  # a sweep asks the same of every run

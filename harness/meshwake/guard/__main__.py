@@ -31,7 +31,7 @@ from pathlib import Path
 from meshwake.clocks.movers.own_clock import own_clocks
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.errors import BadInput, ExitCode, HarnessError, LabUnavailable
-from meshwake.guard.cluster import ClusterNode, Places, Unreachable
+from meshwake.guard.cluster import ApiRequestFailed, ClusterNode, Places
 from meshwake.guard.guard import Guard
 from meshwake.guard.kubernetes import ThroughHttp
 from meshwake.guard.metrics import PrometheusMetrics, serve
@@ -76,7 +76,7 @@ def read_arguments(words: Sequence[str]) -> tuple[Namespace, Settings]:
     return arguments, parse_settings(said)
 
 
-class Ended:
+class StopFlag:
     """Whether the guard is to end. Waits by a bound that is relative: `threading.Event` hands the
     kernel a moment of the monotonic clock, which is wrong where a test of ours shows this process
     another clock than the kernel's. And in epoll where there is one: whoever moves that clock can
@@ -96,7 +96,7 @@ class Ended:
         return bool(self._selector.select(within_s))
 
 
-def run(words: Sequence[str], ended: Ended) -> None:
+def run(words: Sequence[str], ended: StopFlag) -> None:
     """Guards until `ended` is set. Raises HarnessError when it cannot begin."""
     arguments, settings = read_arguments(words)
     api = ThroughHttp(arguments.kubeconfig, arguments.namespace, lambda: own_clocks().wall_ns)
@@ -129,7 +129,7 @@ def run(words: Sequence[str], ended: Ended) -> None:
     while not ended.wait(wait_ns / NS_PER_S):
         try:
             guard.look()
-        except Unreachable as error:
+        except ApiRequestFailed as error:
             _say(f"this look failed, the next may not: {error}")
         if arguments.once:
             return
@@ -151,7 +151,7 @@ def _say(text: str) -> None:
 
 def main() -> None:
     """Ends with the exit codes of harness/meshwake/core/errors.py."""
-    ended = Ended()
+    ended = StopFlag()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, frame: ended.set())
     try:

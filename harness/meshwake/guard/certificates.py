@@ -5,12 +5,12 @@ from __future__ import annotations
 
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.errors import HarnessFault
-from meshwake.guard.watch import Held
+from meshwake.guard.watch import CertificateValidity
 from meshwake.ztunnel.config_dump import parse_config_dump
 from meshwake.ztunnel.envoy_certificates import parse_envoy_certificates
 
 
-def of_ztunnel(config_dump: bytes) -> tuple[Held, ...]:
+def of_ztunnel(config_dump: bytes) -> tuple[CertificateValidity, ...]:
     """Every identity that has a certificate, in ztunnel's order. Raises HarnessFault when it is
     something else."""
     try:
@@ -18,13 +18,15 @@ def of_ztunnel(config_dump: bytes) -> tuple[Held, ...]:
     except ValueError as error:
         raise HarnessFault(f"/config_dump of ztunnel is not what was expected: {error}") from error
     return tuple(
-        Held(entry.spiffe, entry.not_before_wall_s * NS_PER_S, entry.not_after_wall_s * NS_PER_S)
+        CertificateValidity(
+            entry.spiffe, entry.not_before_wall_s * NS_PER_S, entry.not_after_wall_s * NS_PER_S
+        )
         for entry in entries
         if entry.not_before_wall_s is not None and entry.not_after_wall_s is not None
     )
 
 
-def of_envoy(certs: bytes) -> tuple[Held, ...]:
+def of_envoy(certs: bytes) -> tuple[CertificateValidity, ...]:
     """Every certificate of its own that an Envoy serves; of each identity once. Raises
     HarnessFault."""
     try:
@@ -34,7 +36,7 @@ def of_envoy(certs: bytes) -> tuple[Held, ...]:
     # The last one of each identity, where the first one of it stands.
     by_identity = {certificate.spiffe: certificate for certificate in certificates}
     return tuple(
-        Held(
+        CertificateValidity(
             identity,
             certificate.not_before_wall_s * NS_PER_S,
             certificate.not_after_wall_s * NS_PER_S,

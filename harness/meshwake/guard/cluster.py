@@ -22,7 +22,7 @@ from meshwake.guard.starts import (
     boottime_of_start_ns,
     pid_of_container,
 )
-from meshwake.guard.watch import Seen
+from meshwake.guard.watch import ObservedProcess
 from meshwake.ztunnel.names import (
     GATEWAY_LABEL,
     ISTIO_NAMESPACE,
@@ -78,11 +78,11 @@ class ApiPod(NamedTuple):
         return f"{self.namespace}/{self.name}"
 
 
-class Unreachable(HarnessFault):
+class ApiRequestFailed(HarnessFault):
     """The API server, or something behind it, gave no answer in time."""
 
 
-class Refused(Unreachable):
+class ApiRequestRefused(ApiRequestFailed):
     """The API server answered with `status`, a number of HTTP."""
 
     def __init__(self, status: int, words: str) -> None:
@@ -91,8 +91,8 @@ class Refused(Unreachable):
 
 
 class Api(Protocol):
-    """The API server, with the guard's own rights. Everything raises Unreachable when there is no
-    answer."""
+    """The API server, with the guard's own rights. Everything raises ApiRequestFailed when
+    there is no answer."""
 
     def pods(self, namespace: str, labels: str, node: str | None) -> Sequence[ApiPod]:
         """The pods of a namespace with `labels`, of one node or of all, by name."""
@@ -111,8 +111,8 @@ class Api(Protocol):
 
 
 class ClusterNode:
-    """See guard.Node. `connects` says whether an address takes connections; `say` is the guard's
-    log; `turn` is which of the Leases it takes; `places` are the namespaces in which it looks."""
+    """See guard.GuardedNode. `connects` says whether an address takes connections; `say` is the
+    guard's log; `turn` is which of the Leases it takes; `places` are the namespaces in which it looks."""
 
     def __init__(
         self,
@@ -134,13 +134,14 @@ class ClusterNode:
         self._now = ClockReading(0, 0, 0)
 
     def clocks(self) -> ClockReading:
-        """See guard.Node."""
+        """See guard.GuardedNode."""
         self._now = self._clocks()
         self._starts.look(self._now)
         return self._now
 
-    def seen(self) -> Sequence[Seen]:
-        """See guard.Node. Raises Unreachable when the API server cannot be reached at all."""
+    def seen(self) -> Sequence[ObservedProcess]:
+        """See guard.GuardedNode. Raises ApiRequestFailed when the API server cannot be reached
+        at all."""
         ztunnels = self._api.pods(self._places.ztunnel, ZTUNNELS, self.name)
         gateways = [
             pod for namespace in self._places.with_gateways for pod in self._gateways_in(namespace)
@@ -154,23 +155,25 @@ class ClusterNode:
 
     def _gateways_in(self, namespace: str) -> Sequence[ApiPod]:
         """A namespace whose Role is missing is left out, and logged: it must not keep the guard
-        from ztunnel. Raises Unreachable for every other failure."""
+        from ztunnel. Raises ApiRequestFailed for every other failure."""
         try:
             return self._api.pods(namespace, GATEWAY_LABEL, self.name)
-        except Refused as error:
+        except ApiRequestRefused as error:
             if error.status != FORBIDDEN:
                 raise
             self._say(f"gateways in {namespace}: not looked at: {error}")
             return ()
 
-    def _ask(self, ask: Callable[[ApiPod], Seen | None], pod: ApiPod) -> Seen | None:
+    def _ask(
+        self, ask: Callable[[ApiPod], ObservedProcess | None], pod: ApiPod
+    ) -> ObservedProcess | None:
         try:
             return ask(pod)
         except (HarnessFault, OSError, ValueError) as error:
             self._say(f"{pod.full_name}: not looked at this time: {error}")
             return None
 
-    def _ztunnel(self, pod: ApiPod) -> Seen | None:
+    def _ztunnel(self, pod: ApiPod) -> ObservedProcess | None:
         started_wall_ns, process = pod.started_wall_ns.get(PROXY_CONTAINER), self._process_of(pod)
         if started_wall_ns is None or process is None:
             self._say(
@@ -182,7 +185,7 @@ class ClusterNode:
             started_wall_ns, process.boottime_ns
         )
         held = of_ztunnel(self._api.get_from_pod(pod, ADMIN_PORT, CONFIG_DUMP_PATH))
-        return Seen(pod.full_name, "ztunnel", started, held, pod.owner)
+        return ObservedProcess(pod.full_name, "ztunnel", started, held, pod.owner)
 
     def _process_of(self, pod: ApiPod) -> Process | None:
         pid = pid_of_container(pod.uid, ZTUNNEL_NAME, self._proc)
@@ -191,27 +194,31 @@ class ClusterNode:
         except (OSError, ValueError):
             return None  # it has just ended
 
-    def _proxy(self, pod: ApiPod) -> Seen | None:
+    def _proxy(self, pod: ApiPod) -> ObservedProcess | None:
         started_wall_ns = pod.started_wall_ns.get(PROXY_CONTAINER)
         if started_wall_ns is None:
             return None
         held = of_envoy(self._api.get_from_pod(pod, ADMIN_PORT, ENVOY_CERTIFICATES_PATH))
         # Its agent counts from each issue, so the other clocks at its start do not matter.
-        return Seen(pod.full_name, "proxy", ClockReading(started_wall_ns, 0, 0), held, pod.owner)
+        return ObservedProcess(
+            pod.full_name, "proxy", ClockReading(started_wall_ns, 0, 0), held, pod.owner
+        )
 
     def authority_answers(self) -> bool:
-        """See guard.Node: a pod of istiod is ready, and its signing port takes connections."""
+        """See guard.GuardedNode: a pod of istiod is ready, and its signing port takes
+        connections."""
         return any(
             pod.ready and self._connects(pod.address, ISTIOD_PORT)
             for pod in self._api.pods(self._places.istiod, ISTIOD, None)
         )
 
     def take_turn(self, holds_ns: int) -> bool:
-        """See guard.Node."""
+        """See guard.GuardedNode."""
         return self._api.take_lease(self._turn, self.name, holds_ns, self._clocks().monotonic_ns)
 
-    def restart(self, process: Seen, why: str) -> None:
-        """See guard.Node. The Event comes first: it must be there even when the eviction fails."""
+    def restart(self, process: ObservedProcess, why: str) -> None:
+        """See guard.GuardedNode. The Event comes first: it must be there even when the
+        eviction fails."""
         pod = self._pods[process.name]
         self._say(f"{process.name}: restarted: {why}")
         self._api.post_event(
@@ -219,8 +226,8 @@ class ClusterNode:
         )
         self._api.evict(pod)
 
-    def held_back(self, process: Seen, why: str) -> None:
-        """See guard.Node."""
+    def held_back(self, process: ObservedProcess, why: str) -> None:
+        """See guard.GuardedNode."""
         self._say(f"{process.name}: restart held back: {why}")
         self._api.post_event(
             self._pods[process.name], "WakeGuardHeldBack", f"restart held back: {why}", warning=True

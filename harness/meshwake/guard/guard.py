@@ -30,7 +30,7 @@ from typing import Literal, NamedTuple, Protocol
 from meshwake.core.clock_reading import ClockReading, drift_ns
 from meshwake.core.durations import NS_PER_S, format_duration
 from meshwake.guard.settings import Settings
-from meshwake.guard.watch import Held, Seen
+from meshwake.guard.watch import CertificateValidity, ObservedProcess
 from meshwake.ztunnel.renewal import forecast_renewal, renews_without_end
 
 HeldBackBy = Literal["settling", "cooldown", "authority-away", "another-node"]
@@ -43,7 +43,7 @@ REMEMBERED_NS = 3_600 * NS_PER_S
 PROXY_SPREAD = 100
 
 
-class Node(Protocol):
+class GuardedNode(Protocol):
     """One node, as far as the guard needs it."""
 
     @property
@@ -53,7 +53,7 @@ class Node(Protocol):
     def clocks(self) -> ClockReading:
         """Its clocks, now."""
 
-    def seen(self) -> Sequence[Seen]:
+    def seen(self) -> Sequence[ObservedProcess]:
         """The processes of this node that serve certificates: ztunnels, then gateways and
         waypoints."""
 
@@ -63,10 +63,10 @@ class Node(Protocol):
     def take_turn(self, holds_ns: int) -> bool:
         """Whether this node may restart something now, because no other is just doing so."""
 
-    def restart(self, process: Seen, why: str) -> None:
+    def restart(self, process: ObservedProcess, why: str) -> None:
         """Ends `process`; its controller starts another. An Event says why."""
 
-    def held_back(self, process: Seen, why: str) -> None:
+    def held_back(self, process: ObservedProcess, why: str) -> None:
         """Posts an Event: a restart is due and waits."""
 
 
@@ -80,7 +80,7 @@ class Trouble(NamedTuple):
 class Metrics(Protocol):
     """Where the guard counts what it does: metrics.py, or nowhere (in labs without Prometheus)."""
 
-    def looked(self, now: ClockReading, seen: Sequence[tuple[Seen, int]]) -> None:
+    def looked(self, now: ClockReading, seen: Sequence[tuple[ObservedProcess, int]]) -> None:
         """A poll: every process that there is, and by how much its renewals will be late."""
 
     def restarted(self, target: str) -> None:
@@ -93,7 +93,7 @@ class Metrics(Protocol):
 class NullMetrics:
     """Counts nothing."""
 
-    def looked(self, now: ClockReading, seen: Sequence[tuple[Seen, int]]) -> None:
+    def looked(self, now: ClockReading, seen: Sequence[tuple[ObservedProcess, int]]) -> None:
         """See Metrics."""
 
     def restarted(self, target: str) -> None:
@@ -108,14 +108,19 @@ class Guard:
     restarts nothing and needs no right to; its metrics are the same."""
 
     def __init__(
-        self, node: Node, settings: Settings, metrics: Metrics | None = None, *, acts: bool = True
+        self,
+        node: GuardedNode,
+        settings: Settings,
+        metrics: Metrics | None = None,
+        *,
+        acts: bool = True,
     ) -> None:
         self._node, self._settings, self._acts = node, settings, acts
         self._metrics: Metrics = metrics or NullMetrics()
         self._last: ClockReading | None = None
         self._jumped_monotonic_ns: int | None = None
         self._restarted_monotonic_ns: dict[str, int] = {}
-        self._first_seen: dict[tuple[str, Held], ClockReading] = {}
+        self._first_seen: dict[tuple[str, CertificateValidity], ClockReading] = {}
         self._last_seen: dict[str, int] = {}  # by the monotonic clock
         self._waits: set[tuple[str, HeldBackBy]] = set()
         self.busy = False
@@ -150,7 +155,7 @@ class Guard:
                 self._jumped_monotonic_ns = now.monotonic_ns
         self._last = now
 
-    def _remember(self, processes: Sequence[Seen], now: ClockReading) -> None:
+    def _remember(self, processes: Sequence[ObservedProcess], now: ClockReading) -> None:
         """When each certificate was first seen. What is gone is forgotten, so that nothing grows;
         a process that is missing from this look only after REMEMBERED_NS."""
         there = {(process.name, held) for process in processes for held in process.certificates}
@@ -159,7 +164,7 @@ class Guard:
         kept = {key: first for key, first in self._first_seen.items() if key[0] in missing}
         self._first_seen = {**kept, **seen}
 
-    def _missing(self, processes: Sequence[Seen], now: ClockReading) -> set[str]:
+    def _missing(self, processes: Sequence[ObservedProcess], now: ClockReading) -> set[str]:
         """Processes that an earlier look saw and this one did not. One that does not answer (kubelet
         is busy after a wake) is left out of a look: its drift must not start from zero for that."""
         names = {process.name for process in processes}
@@ -171,7 +176,7 @@ class Guard:
         }
         return self._last_seen.keys() - names
 
-    def _parted_ns(self, process: Seen, now: ClockReading) -> int:
+    def _parted_ns(self, process: ObservedProcess, now: ClockReading) -> int:
         """The clock drift, since the moment from which the process counts."""
         if process.target == "ztunnel":
             return drift_ns(process.started, now)
@@ -182,7 +187,9 @@ class Guard:
 
     # Judging
 
-    def _trouble(self, process: Seen, parted_ns: int, now: ClockReading) -> Trouble | None:
+    def _trouble(
+        self, process: ObservedProcess, parted_ns: int, now: ClockReading
+    ) -> Trouble | None:
         found = [
             trouble
             for held in process.certificates
@@ -191,7 +198,7 @@ class Guard:
         return min(found, key=lambda trouble: trouble.acts_wall_ns, default=None)
 
     def _trouble_of(
-        self, process: Seen, held: Held, parted_ns: int, now: ClockReading
+        self, process: ObservedProcess, held: CertificateValidity, parted_ns: int, now: ClockReading
     ) -> Trouble | None:
         _, begins_ns, ends_ns = held
         # Set back since it started, or since this certificate was there (a sleep before can hide
@@ -222,7 +229,7 @@ class Guard:
 
     # Acting
 
-    def _act(self, process: Seen, trouble: Trouble, now: ClockReading) -> None:
+    def _act(self, process: ObservedProcess, trouble: Trouble, now: ClockReading) -> None:
         self.busy = True
         reason = self._held_back_by(process, now)
         if reason is not None:
@@ -233,14 +240,14 @@ class Guard:
         self._node.restart(process, trouble.why)
         self._metrics.restarted(process.target)
 
-    def _wait(self, process: Seen, reason: HeldBackBy, trouble: Trouble) -> None:
+    def _wait(self, process: ObservedProcess, reason: HeldBackBy, trouble: Trouble) -> None:
         """Reported once for each reason, not at every poll."""
         if (process.name, reason) not in self._waits:
             self._waits.add((process.name, reason))
             self._metrics.held_back(reason)
             self._node.held_back(process, f"{reason}: {trouble.why}")
 
-    def _held_back_by(self, process: Seen, now: ClockReading) -> HeldBackBy | None:
+    def _held_back_by(self, process: ObservedProcess, now: ClockReading) -> HeldBackBy | None:
         """Why not now; the turn comes last, since asking for it takes it."""
         restarted_ns = self._restarted_monotonic_ns.get(process.lasting_name)
         if self._settling(now):

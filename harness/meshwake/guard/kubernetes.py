@@ -26,7 +26,7 @@ from urllib.parse import urlencode, urlsplit
 
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.errors import LabUnavailable
-from meshwake.guard.cluster import ApiPod, Refused, Unreachable, pod_from
+from meshwake.guard.cluster import ApiPod, ApiRequestFailed, ApiRequestRefused, pod_from
 from meshwake.guard.names import NAME, OBJECT_LABELS
 
 CALL_WITHIN_S = 10.0
@@ -39,7 +39,7 @@ _TEXT, _BINARY, _CLOSE, _PING, _PONG = 1, 2, 8, 9, 10
 
 
 @dataclass(frozen=True)
-class Server:
+class ApiServer:
     """An API server, and how one speaks to it. `token` is read again for every call: kubelet renews
     it."""
 
@@ -78,16 +78,16 @@ class Server:
             raise
 
 
-def server_of_pod() -> Server:
+def server_of_pod() -> ApiServer:
     """As a pod finds its own cluster. Raises KeyError, OSError."""
     host, port = os.environ["KUBERNETES_SERVICE_HOST"], os.environ["KUBERNETES_SERVICE_PORT"]
     tls = ssl.create_default_context(cafile=str(SERVICE_ACCOUNT / "ca.crt"))
-    return Server(
+    return ApiServer(
         f"https://{f'[{host}]' if ':' in host else host}:{port}", tls, SERVICE_ACCOUNT / "token"
     )
 
 
-def server_of_kubeconfig(path: Path) -> Server:
+def server_of_kubeconfig(path: Path) -> ApiServer:
     """The server of the current context. Raises KeyError, OSError, ValueError; LabUnavailable for a
     login that only another program knows."""
     try:
@@ -114,7 +114,7 @@ def server_of_kubeconfig(path: Path) -> Server:
             "service account"
         )
     token = user.get("token") or (Path(user["tokenFile"]) if user.get("tokenFile") else None)
-    return Server(str(cluster["server"]), _tls_of(path, cluster, user), token)
+    return ApiServer(str(cluster["server"]), _tls_of(path, cluster, user), token)
 
 
 def _tls_of(
@@ -160,7 +160,7 @@ class ThroughHttp:
                 server_of_pod() if kubeconfig is None else server_of_kubeconfig(kubeconfig)
             )
             self._call("GET", "version", "connect")
-        except (Unreachable, KeyError, *_LOST) as error:
+        except (ApiRequestFailed, KeyError, *_LOST) as error:
             raise LabUnavailable(
                 f"no cluster: {error!r}; give --kubeconfig PATH, or run in a pod"
             ) from error
@@ -168,7 +168,7 @@ class ThroughHttp:
     def _call(
         self, method: str, path: str, what: str, body: Mapping[str, Any] | None = None
     ) -> Any:
-        """The JSON that the API server answers. Raises Unreachable, Refused."""
+        """The JSON that the API server answers. Raises ApiRequestFailed, ApiRequestRefused."""
         host, port = self._server.address
         connection = http.client.HTTPConnection(host, port, timeout=CALL_WITHIN_S)
         try:
@@ -183,12 +183,12 @@ class ThroughHttp:
             answer = connection.getresponse()
             said = answer.read()
             if answer.status >= 400:
-                raise Refused(
+                raise ApiRequestRefused(
                     answer.status, f"{what}: {answer.status} {_message(said) or answer.reason}"
                 )
             return json.loads(said)
         except _LOST as error:
-            raise Unreachable(f"{what}: {type(error).__name__}: {error}") from error
+            raise ApiRequestFailed(f"{what}: {type(error).__name__}: {error}") from error
         finally:
             connection.close()
 
@@ -216,10 +216,10 @@ class ThroughHttp:
                 answer.begin()
                 content = answer.read()
             if answer.status >= 400:
-                raise Refused(answer.status, f"{what}: {answer.status} {answer.reason}")
+                raise ApiRequestRefused(answer.status, f"{what}: {answer.status} {answer.reason}")
             return content
         except _LOST as error:
-            raise Unreachable(f"{what}: {type(error).__name__}: {error}") from error
+            raise ApiRequestFailed(f"{what}: {type(error).__name__}: {error}") from error
 
     def evict(self, pod: ApiPod) -> None:
         """See cluster.Api."""
@@ -278,7 +278,7 @@ class ThroughHttp:
     def _lease(self, number: int) -> dict[str, Any] | None:
         try:
             return dict(self._call("GET", f"{self._leases}/{lease_name(number)}", "read the Lease"))
-        except Refused as error:
+        except ApiRequestRefused as error:
             if error.status == 404:
                 return None
             raise
@@ -305,7 +305,7 @@ class ThroughHttp:
         try:
             where = self._leases if method == "POST" else f"{self._leases}/{name}"
             self._call(method, where, "take the Lease", body)
-        except Refused as error:
+        except ApiRequestRefused as error:
             if error.status in _CONFLICTS:  # another was faster
                 return False
             raise
@@ -322,8 +322,8 @@ class _Forwarded(io.RawIOBase):
         self._begun: set[int] = set()
         self._left, self._ended = b"", False
 
-    def begin(self, server: Server, path: str) -> None:
-        """Asks the API server for it. Raises Refused, OSError."""
+    def begin(self, server: ApiServer, path: str) -> None:
+        """Asks the API server for it. Raises ApiRequestRefused, OSError."""
         headers = {
             "Host": "{}:{}".format(*server.address),
             "Upgrade": "websocket",
@@ -343,7 +343,7 @@ class _Forwarded(io.RawIOBase):
         if len(words) < 2 or words[1] != "101":
             said = self._received.read(min(int(about.get("Content-Length") or 0), 65536))
             status = int(words[1]) if len(words) > 1 and words[1].isdecimal() else 0
-            raise Refused(
+            raise ApiRequestRefused(
                 status, f"port-forward: {' '.join(words[1:]).strip()} {_message(said)}".rstrip()
             )
 

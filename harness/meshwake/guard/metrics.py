@@ -9,7 +9,7 @@ from threading import RLock, Thread
 
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_S
-from meshwake.guard.watch import Seen
+from meshwake.guard.watch import ObservedProcess
 
 TARGETS = ("ztunnel", "proxy")
 REASONS = ("settling", "cooldown", "authority-away", "another-node")
@@ -49,7 +49,7 @@ class PrometheusMetrics:
         with self._lock:
             return "".join(f"{line}\n" for line in self._lines())
 
-    def looked(self, now: ClockReading, seen: Sequence[tuple[Seen, int]]) -> None:
+    def looked(self, now: ClockReading, seen: Sequence[tuple[ObservedProcess, int]]) -> None:
         """See guard.Metrics. At once: asking takes seconds, and a scrape meanwhile must not find
         half of it. Of a process with no sleep behind it, renewals are late by nothing; of one whose
         clock was set back they come early, which is less than nothing."""

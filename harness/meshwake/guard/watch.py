@@ -28,7 +28,7 @@ class PlannedRestart:
     what: Target = "ztunnel"
 
 
-class Held(NamedTuple):
+class CertificateValidity(NamedTuple):
     """A certificate that a process serves."""
 
     identity: str
@@ -36,7 +36,7 @@ class Held(NamedTuple):
     not_after_wall_ns: int
 
 
-class Seen(NamedTuple):
+class ObservedProcess(NamedTuple):
     """A process that serves certificates, as its node sees it. `started`: the clocks when it
     started; `target` is "proxy" for a gateway or waypoint, whose agent counts from every issue;
     `owner` names what starts another under another name, where there is such a thing."""
@@ -44,7 +44,7 @@ class Seen(NamedTuple):
     name: str
     target: Literal["ztunnel", "proxy"]
     started: ClockReading
-    certificates: tuple[Held, ...]
+    certificates: tuple[CertificateValidity, ...]
     owner: str = ""
 
     @property
@@ -63,7 +63,7 @@ class View(Protocol):
     def clocks(self, node: str) -> ClockReading:
         """What the clocks of `node` show."""
 
-    def seen(self, node: str) -> Sequence[Seen]:
+    def seen(self, node: str) -> Sequence[ObservedProcess]:
         """The ztunnels of `node`, then its gateways and waypoints."""
 
     def authority_answers(self) -> bool:

@@ -23,7 +23,7 @@ from meshwake.clocks.virtual import Clocks
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.json_types import MutableJsonObject
 from meshwake.core.plan import Plan, PlannedFault
-from meshwake.guard.watch import Seen
+from meshwake.guard.watch import ObservedProcess
 
 ProcessKind = Literal["ztunnel", "proxy"]
 
@@ -51,7 +51,7 @@ def processes_of(plan: Plan) -> list[MeshProcess]:
 
 
 @dataclass(frozen=True)
-class CertificateState:
+class ReportedCertificate:
     """What a process reports of one certificate; serial and not-after are None while it holds
     none."""
 
@@ -217,10 +217,10 @@ class Backend(Protocol):
     def await_quiet(self) -> None:
         """Returns when nothing more happens by itself at this moment."""
 
-    def certificate_state(self, identity: str) -> CertificateState | None:
+    def certificate_state(self, identity: str) -> ReportedCertificate | None:
         """What its process reports now; None when it cannot be queried, or does not know it yet."""
 
-    def observe(self, node: str) -> list[Seen]:
+    def observe(self, node: str) -> list[ObservedProcess]:
         """See guard.watch.View.seen."""
 
     def authority_answers(self) -> bool:

@@ -22,8 +22,8 @@ from meshwake.core.events import Event
 from meshwake.core.history import HISTORY_FORMAT
 from meshwake.core.json_types import JsonObject
 from meshwake.core.plan import Plan, PlannedFault
-from meshwake.guard.watch import Seen
-from meshwake.labs.backend import Backend, CertificateState, CsrReport, MeshProcess, ProcessKind
+from meshwake.guard.watch import ObservedProcess
+from meshwake.labs.backend import Backend, CsrReport, MeshProcess, ProcessKind, ReportedCertificate
 from meshwake.labs.limits import CsrFlood, FloodGuard
 from meshwake.labs.probes import ProbeSchedule
 from meshwake.labs.schedule import Schedule
@@ -51,7 +51,7 @@ class Driver:
         self._probes = ProbeSchedule(plan, backend.timeline)
         self._flood = FloodGuard(len(_identities_of(plan)), backend.flood_window_ns)
         self._reports: list[CsrReport] = []
-        self._states: dict[str, CertificateState] = {}
+        self._states: dict[str, ReportedCertificate] = {}
         self._failing: set[tuple[str, str]] = set()
         self._node_of = {identity: plan.node_of(identity) for identity in _identities_of(plan)}
         self._expiry_logged_wall_ns: dict[str, int] = {}
@@ -337,7 +337,7 @@ class Driver:
         """See View."""
         return self._backend.clocks(node)
 
-    def seen(self, node: str) -> list[Seen]:
+    def seen(self, node: str) -> list[ObservedProcess]:
         """See View."""
         observed = self._backend.observe(node)
         self.settle()

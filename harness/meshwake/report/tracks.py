@@ -18,7 +18,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, groupby, pairwise
 
-from meshwake.checks.facts.certificates import Certificate, Holding, certificates, holdings, lives
+from meshwake.checks.facts.certificates import (
+    CertificateInUse,
+    Holding,
+    certificates,
+    holdings,
+    lives,
+)
 from meshwake.checks.facts.clocks import asleep_either, fault_spans, timelines
 from meshwake.checks.facts.node_timeline import NodeTimeline
 from meshwake.checks.facts.spans import Span, Spans
@@ -312,7 +318,7 @@ def _gateway_track(gateway: PlannedGateway, history: History, clock: NodeTimelin
     return Track(f"{gateway.identity} (gateway)", "certificate", tuple(bars), tuple(marks))
 
 
-def _life_bars(certificate: Certificate, clock: NodeTimeline) -> Iterator[Bar]:
+def _life_bars(certificate: CertificateInUse, clock: NodeTimeline) -> Iterator[Bar]:
     due_ns = _due_world_ns(certificate, clock)
     text = f"certificate {certificate.serial} of {moment_exactly(certificate.issued_world_ns)}"
     span = (certificate.issued_world_ns, certificate.until_world_ns)
@@ -345,13 +351,16 @@ def _within(spans: Spans, from_ns: int, to_ns: int) -> Iterator[Span]:
             yield max(begins_ns, from_ns), min(ends_ns, to_ns)
 
 
-def _due_world_ns(certificate: Certificate, clock: NodeTimeline) -> int:
+def _due_world_ns(certificate: CertificateInUse, clock: NodeTimeline) -> int:
     due_ns = clock.world_ns_at_wall(certificate.due_wall_ns, certificate.issued_world_ns)
     return certificate.until_world_ns if due_ns is None else due_ns
 
 
 def _life_marks(
-    old: Certificate | None, new: Certificate | None, clock: NodeTimeline, history: History
+    old: CertificateInUse | None,
+    new: CertificateInUse | None,
+    clock: NodeTimeline,
+    history: History,
 ) -> Iterator[Mark]:
     """What lies between two certificates of one identity: when the first was due, and how the
     second came."""

@@ -30,7 +30,7 @@ from meshwake.cluster.stack.pins import read_pins
 from meshwake.core.clock_reading import ClockReading
 from meshwake.guard.certificates import of_ztunnel
 from meshwake.guard.metrics import HELP, PrometheusMetrics, serve
-from meshwake.guard.watch import Seen
+from meshwake.guard.watch import ObservedProcess
 from meshwake.ztunnel.binaries import cache_dir
 
 from tests.integration.ground.programs import Deadline
@@ -306,7 +306,7 @@ def test_an_expired_certificate_is_an_alert_that_alertmanager_keeps(tmp_path: Pa
     folder = written(everything(), tmp_path)
     held = of_ztunnel(Path("tests/data/config_dumps/1.31.0-rc.0-available.json").read_bytes())
     metrics = PrometheusMetrics("n")
-    ztunnel = Seen("istio-system/ztunnel-x", "ztunnel", ClockReading(0, 0, 0), held)
+    ztunnel = ObservedProcess("istio-system/ztunnel-x", "ztunnel", ClockReading(0, 0, 0), held)
     metrics.looked(ClockReading(wall_ns=4 * 10**18, monotonic_ns=0, boottime_ns=0), [(ztunnel, 0)])
     prometheus_port, alertmanager_port, guard_port = free_port(), free_port(), free_port()
     with serve(metrics, guard_port) as serving:

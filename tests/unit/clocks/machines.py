@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     # A machine is entered by starting this file: it must not need what is not in Python itself.
-    from meshwake.clocks.movers.node_access import Answer, Way
+    from meshwake.clocks.movers.node_access import CommandResult, Way
 
 BOOT_ID = "11111111-2222-3333-4444-555555555555"
 NS = 10**9
@@ -92,7 +92,7 @@ class Box:
         self.now = replace(self.now, **about)  # type: ignore[arg-type]
 
 
-def answer(way: Way, node: str, argv: Sequence[str], within_s: float) -> Answer:
+def answer(way: Way, node: str, argv: Sequence[str], within_s: float) -> CommandResult:
     """In the place of Way.run, in this process."""
     from meshwake.clocks.movers import node_access as inside
     from meshwake.clocks.movers import timesync
@@ -100,7 +100,7 @@ def answer(way: Way, node: str, argv: Sequence[str], within_s: float) -> Answer:
     box = Box(Path(way.prefix[3]))
     machine, script, arguments = box.now, argv[2], argv[4:]
     if machine.dead:
-        return inside.Answer(125, "", "Error: No such container")
+        return inside.CommandResult(125, "", "Error: No such container")
     output = ""
     if script == inside.READ:
         up_ns = machine.monotonic_ns + machine.slept_ns
@@ -128,7 +128,7 @@ def answer(way: Way, node: str, argv: Sequence[str], within_s: float) -> Answer:
         )
     else:
         box.change(signals=(*machine.signals, " ".join(arguments)))
-    return inside.Answer(0, output, "")
+    return inside.CommandResult(0, output, "")
 
 
 def _set(box: Box, base_ns: int) -> None:

@@ -23,10 +23,10 @@ from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.plan import Plan, PlannedFault, PlannedGateway
 from meshwake.kubernetes.api import Executed, Pod, Unreachable
-from meshwake.labs.model.authority import Answer, Certificate
+from meshwake.labs.model.authority import Answer, SignedCertificate
 from meshwake.labs.model.proxy import Proxy
 from meshwake.labs.model.traffic import connection_error
-from meshwake.labs.model.ztunnel import BEHAVIOURS, Ztunnel
+from meshwake.labs.model.ztunnel import BEHAVIOURS, ModelZtunnel
 from meshwake.ztunnel.names import GATEWAY_LABEL
 from meshwake.ztunnel.spiffe import spiffe_id
 
@@ -70,12 +70,12 @@ class Running:
 
     pod: Pod
     node: str
-    ztunnel: Ztunnel | Proxy
+    ztunnel: ModelZtunnel | Proxy
     due: dict[str, int | None]
 
     def answered(self, identity: str, answer: Answer, now: ClockReading) -> int | None:
         """When it asks again."""
-        if isinstance(self.ztunnel, Ztunnel):
+        if isinstance(self.ztunnel, ModelZtunnel):
             return self.ztunnel.answered(identity, answer, now)
         due = self.ztunnel.due_after(identity, answer, now)
         return None if due is None else due.monotonic_ns
@@ -178,7 +178,7 @@ class SimulatedCluster(FakeKubernetes):
         self._signed += 1
         now_s = self._authority_clock().at(self.now_ns).wall_ns // NS_PER_S
         return Answer(
-            "issued", Certificate(str(self._signed), now_s - 120, now_s + self.lifetime_s)
+            "issued", SignedCertificate(str(self._signed), now_s - 120, now_s + self.lifetime_s)
         )
 
     def _authority_clock(self) -> Clock:
@@ -197,7 +197,7 @@ class SimulatedCluster(FakeKubernetes):
         self._started += 1
         base = self.reading(node)
         behaviour = BEHAVIOURS[self.plan.behaviour_class]
-        ztunnel = Ztunnel(identities, behaviour, self.lifetime_s, base, Random(self._started))
+        ztunnel = ModelZtunnel(identities, behaviour, self.lifetime_s, base, Random(self._started))
         name = f"ztunnel-{self._started}"
         # Not ready before it has an answer of istiod.
         ready, labels = self.istiods > 0, {"app": "ztunnel"}

@@ -11,7 +11,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from meshwake.cluster.causes import Evidence, all_causes, first_cause, last_words, read_evidence
+from meshwake.cluster.causes import (
+    ClusterEvidence,
+    all_causes,
+    first_cause,
+    last_words,
+    read_evidence,
+)
 from meshwake.cluster.cluster import bring_up
 from meshwake.cluster.stack.choice import choose_stack
 from meshwake.cluster.steps import StepFailed
@@ -77,14 +83,14 @@ def test_a_healthy_cluster_has_no_causes(tmp_path: Path) -> None:
     ]
     assert (
         all_causes(
-            Evidence(
+            ClusterEvidence(
                 {"Pod": pods, "Event": events, "Node": nodes},
                 {"n/kubelet.log": "I1130 all is well"},
             )
         )
         == []
     )
-    assert first_cause(Evidence(), "anything") is None
+    assert first_cause(ClusterEvidence(), "anything") is None
     assert first_cause(read_evidence(tmp_path / "nothing"), "anything") is None
 
 
@@ -123,7 +129,7 @@ _JSON = st.recursive(
     st.dictionaries(st.sampled_from(["n/kubelet.log", "n/pods/a_b_c/d/0.log", "x"]), st.text()),
 )
 def test_no_log_makes_it_fail(error: str, logs: dict[str, str]) -> None:
-    first_cause(Evidence({}, logs), error)
+    first_cause(ClusterEvidence({}, logs), error)
 
 
 @given(_JSON | st.lists(st.fixed_dictionaries({"metadata": _JSON}), max_size=3))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from meshwake.cluster.drift import Drift, drift, read_release, restore_workload
+from meshwake.cluster.drift import WorkloadDrift, drift, read_release, restore_workload
 
 from tests.unit.cluster.world import SimulatedKube, World, machine, release_secret, workload
 from tests.unit.kubernetes.fake import FakeKubernetes
@@ -107,7 +107,7 @@ def test_a_deployment_that_was_scaled_to_nothing_and_one_that_is_missing() -> No
     for replicas, expected in ((5, []), (0, ["replicas is 0, was 1"])):
         there["spec"]["replicas"] = replicas
         assert [each for one in drift(Scaled(), [istiod]) for each in one.differs] == expected
-    restore_workload(Scaled(), Drift(istiod, ()))
+    restore_workload(Scaled(), WorkloadDrift(istiod, ()))
     assert patched == [("Deployment.apps", "istio-system", "istiod", 1)]
 
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from meshwake.cluster.fresh import Machine, read_machine, stale
+from meshwake.cluster.fresh import ContainerUptime, read_machine, stale
 from meshwake.core.errors import LabUnavailable
 
 from tests.unit.cluster.world import SimulatedEngine, World
@@ -69,7 +69,7 @@ class Cluster(FakeKubernetes):
 def test_the_start_of_a_machine_is_read_inside_it() -> None:
     """4900 s of 5000 s of uptime had passed when its first process started, whatever that is
     called."""
-    assert read_machine(Node(), "n") == Machine(NOW_S, STARTED_S)
+    assert read_machine(Node(), "n") == ContainerUptime(NOW_S, STARTED_S)
     for expected in ("", "OCI runtime exec failed", "1 (x) S 0\n5 5\nsoon\n"):
         with pytest.raises(LabUnavailable, match="node n: its clocks cannot be read"):
             read_machine(Node(expected), "n")

@@ -22,9 +22,9 @@ from meshwake.cluster.docker import (
     KIND_NETWORK,
     KIND_ROLE_LABEL,
     Container,
+    DockerNetwork,
     EngineFacts,
     Image,
-    Network,
 )
 from meshwake.cluster.images import full_reference
 from meshwake.cluster.tools import Output, ToolFailed
@@ -154,9 +154,9 @@ class SimulatedEngine:
             )
         )
 
-    def network(self, name: str) -> Network | None:
+    def network(self, name: str) -> DockerNetwork | None:
         return (
-            Network(name, self.world.ipam, ("172.18.0.2",))
+            DockerNetwork(name, self.world.ipam, ("172.18.0.2",))
             if self.world.machines and name == KIND_NETWORK
             else None
         )

@@ -7,21 +7,21 @@ from contextlib import suppress
 from dataclasses import replace
 
 import pytest
-from meshwake.fixes.actions import Action, Place, Reading, read_actions
+from meshwake.fixes.actions import Action, CommandContext, Reading, read_actions
 from meshwake.fixes.shell.shell import run
 from meshwake.fixes.shell.tree import NotRead
 
-MACHINE = Place("default", False, "istio-system")
-POD = Place("istio-system", True, "istio-system", sees_processes=False)
+MACHINE = CommandContext("default", False, "istio-system")
+POD = CommandContext("istio-system", True, "istio-system", sees_processes=False)
 
 
 def reading(
-    script: str, place: Place = MACHINE, arguments: tuple[str, ...] = ("post", "suspend")
+    script: str, place: CommandContext = MACHINE, arguments: tuple[str, ...] = ("post", "suspend")
 ) -> Reading:
     return read_actions(run(script, arguments), place)
 
 
-def sure(script: str, place: Place = MACHINE) -> list[Action]:
+def sure(script: str, place: CommandContext = MACHINE) -> list[Action]:
     """The ztunnels that are restarted whatever is found."""
     return [
         each
@@ -402,14 +402,14 @@ def test_a_pod_has_a_namespace_of_its_own_and_neither_host_name_nor_processes() 
     assert "hostPID" in reading("pkill ztunnel", POD).idle[0]
     assert (
         "-n istio-system"
-        in reading("kubectl rollout restart ds/ztunnel", Place(None, True, "istio-system")).unclear[
-            0
-        ]
+        in reading(
+            "kubectl rollout restart ds/ztunnel", CommandContext(None, True, "istio-system")
+        ).unclear[0]
     )
 
 
 def test_ztunnel_may_live_elsewhere() -> None:
-    place = Place("default", False, "ztunnel")
+    place = CommandContext("default", False, "ztunnel")
     assert sure("kubectl -n ztunnel rollout restart ds/ztunnel", place)
     assert (
         "ztunnel_namespace"

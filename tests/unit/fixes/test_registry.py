@@ -13,7 +13,7 @@ from meshwake.clocks.virtual import clocks_of
 from meshwake.core.errors import BadInput
 from meshwake.core.plan import Plan, PlannedFix
 from meshwake.core.scenario import FixName
-from meshwake.fixes import FIXES, Fix, adapted, deploy
+from meshwake.fixes import FIXES, DeployableFix, adapted, deploy
 
 from tests.support.paths import REPOSITORY
 from tests.support.plans import NIGHTS, plan
@@ -42,7 +42,7 @@ def test_docs_explain_every_fix() -> None:
 
 
 @pytest.mark.parametrize("fix", FIXES.values(), ids=lambda fix: fix.name)
-def test_each_is_deployed_from_its_own_manifest(fix: Fix) -> None:
+def test_each_is_deployed_from_its_own_manifest(fix: DeployableFix) -> None:
     """And a fix that is read from a manifest has one in this repository."""
     of = adapted(with_fix(fix.name))
     deploy(of, clocks_of(of))
@@ -52,7 +52,7 @@ def test_each_is_deployed_from_its_own_manifest(fix: Fix) -> None:
 @pytest.mark.parametrize(
     "fix", [fix for fix in FIXES.values() if fix.manifest], ids=lambda fix: fix.name
 )
-def test_each_refuses_the_manifest_of_something_else(fix: Fix) -> None:
+def test_each_refuses_the_manifest_of_something_else(fix: DeployableFix) -> None:
     """What is not understood would be taken for a fix."""
     of = with_fix(fix.name, "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}\n")
     with pytest.raises(BadInput, match=r"fix\.manifest"):
@@ -62,7 +62,7 @@ def test_each_refuses_the_manifest_of_something_else(fix: Fix) -> None:
 @pytest.mark.parametrize(
     "fix", [fix for fix in FIXES.values() if fix.manifest], ids=lambda fix: fix.name
 )
-def test_each_refuses_to_be_without_a_manifest(fix: Fix) -> None:
+def test_each_refuses_to_be_without_a_manifest(fix: DeployableFix) -> None:
     of = plan(NIGHTS).model_copy(update={"fix": PlannedFix(name=fix.name)})
     with pytest.raises(BadInput, match="needs manifest"):
         deploy(adapted(of), clocks_of(of))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from meshwake.core.clock_reading import ClockReading
 from meshwake.guard.guard import Guard
 from meshwake.guard.settings import Settings
-from meshwake.guard.watch import Held, Seen
+from meshwake.guard.watch import CertificateValidity, ObservedProcess
 
 NS = 10**9
 HOUR, MINUTE = 3_600, 60
@@ -22,7 +22,7 @@ class HandNode:
 
     name: str = "laptop"
     now: ClockReading = field(default_factory=lambda: ClockReading(WALL_S * NS, 0, 0))
-    processes: list[Seen] = field(default_factory=list)
+    processes: list[ObservedProcess] = field(default_factory=list)
     authority: bool = True
     turn: bool = True
     restarted: list[tuple[str, str]] = field(default_factory=list)
@@ -38,19 +38,23 @@ class HandNode:
         self.now = self.now._replace(wall_ns=self.now.wall_ns + round(seconds * NS))
 
     def ztunnel(self, name: str = "ztunnel", age_s: float = 0) -> None:
-        self.processes.append(Seen(name, "ztunnel", self.now, (self.certificate(age_s),)))
+        self.processes.append(
+            ObservedProcess(name, "ztunnel", self.now, (self.certificate(age_s),))
+        )
 
     def proxy(self, name: str = "gateway") -> None:
-        self.processes.append(Seen(name, "proxy", self.now, (self.certificate(0),)))
+        self.processes.append(ObservedProcess(name, "proxy", self.now, (self.certificate(0),)))
 
-    def certificate(self, age_s: float) -> Held:
+    def certificate(self, age_s: float) -> CertificateValidity:
         issued_ns = self.now.wall_ns - round(age_s * NS)
-        return Held("spiffe://x", issued_ns - BACKDATE_S * NS, issued_ns + LIFE_S * NS)
+        return CertificateValidity(
+            "spiffe://x", issued_ns - BACKDATE_S * NS, issued_ns + LIFE_S * NS
+        )
 
     def clocks(self) -> ClockReading:
         return self.now
 
-    def seen(self) -> list[Seen]:
+    def seen(self) -> list[ObservedProcess]:
         return list(self.processes)
 
     def authority_answers(self) -> bool:
@@ -59,12 +63,12 @@ class HandNode:
     def take_turn(self, holds_ns: int) -> bool:
         return self.turn
 
-    def restart(self, process: Seen, why: str) -> None:
+    def restart(self, process: ObservedProcess, why: str) -> None:
         self.restarted.append((process.name, why))
-        fresh = Seen(process.name, process.target, self.now, (self.certificate(0),))
+        fresh = ObservedProcess(process.name, process.target, self.now, (self.certificate(0),))
         self.processes = [fresh if each.name == process.name else each for each in self.processes]
 
-    def held_back(self, process: Seen, why: str) -> None:
+    def held_back(self, process: ObservedProcess, why: str) -> None:
         self.waited.append(why.partition(":")[0])
 
 

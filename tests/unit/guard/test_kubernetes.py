@@ -18,7 +18,7 @@ from meshwake.clocks.movers.own_clock import own_clocks
 from meshwake.cluster.guard_deployment.manifest import guard_objects
 from meshwake.core.errors import LabUnavailable
 from meshwake.guard import kubernetes
-from meshwake.guard.cluster import ISTIOD, ZTUNNELS, ClusterNode, Places, Unreachable
+from meshwake.guard.cluster import ISTIOD, ZTUNNELS, ApiRequestFailed, ClusterNode, Places
 from meshwake.guard.kubernetes import ThroughHttp
 from meshwake.ztunnel.names import GATEWAY_LABEL, ISTIO_NAMESPACE
 
@@ -120,7 +120,7 @@ def test_each_turn_has_a_lease_of_its_own(api: ThroughHttp, cluster: Cluster) ->
 def test_of_two_that_reach_for_the_lease_one_gets_it(api: ThroughHttp, cluster: Cluster) -> None:
     assert api.take_lease(0, "a", HOLDS_NS, 0)
     cluster.refuse["/leases/wake-guard"] = 409
-    with pytest.raises(Unreachable):  # a conflict where none can be is not an answer
+    with pytest.raises(ApiRequestFailed):  # a conflict where none can be is not an answer
         api.take_lease(0, "a", HOLDS_NS, 1)
     cluster.refuse.clear()
     assert not api._write_lease("PUT", 0, {"resourceVersion": "0"}, "a", HOLDS_NS)
@@ -168,7 +168,7 @@ def test_a_port_that_does_not_answer_is_reported_unreachable(
     cluster.admin["ztunnel-a"] = messages
     (ztunnel,) = api.pods(ISTIO_NAMESPACE, ZTUNNELS, "a")
     with pytest.raises(
-        Unreachable, match=rf"GET istio-system/ztunnel-a:15000/config_dump: .*({words})"
+        ApiRequestFailed, match=rf"GET istio-system/ztunnel-a:15000/config_dump: .*({words})"
     ):
         api.get_from_pod(ztunnel, 15000, "/config_dump")
 
@@ -177,7 +177,7 @@ def test_a_forward_that_is_not_allowed_says_so(api: ThroughHttp, cluster: Cluste
     """With the API server's own words: a role is missing."""
     cluster.refuse["/portforward"] = 403
     (ztunnel,) = api.pods(ISTIO_NAMESPACE, ZTUNNELS, "a")
-    with pytest.raises(Unreachable, match="403 Forbidden refused"):
+    with pytest.raises(ApiRequestFailed, match="403 Forbidden refused"):
         api.get_from_pod(ztunnel, 15000, "/config_dump")
 
 
@@ -241,7 +241,7 @@ def test_what_is_not_a_kubeconfig_is_reported(tmp_path: Path, text: str) -> None
 
 def test_a_missing_answer_is_reported_with_the_request(api: ThroughHttp, cluster: Cluster) -> None:
     cluster.refuse["/pods"] = 503
-    with pytest.raises(Unreachable, match="list pods"):
+    with pytest.raises(ApiRequestFailed, match="list pods"):
         api.pods(ISTIO_NAMESPACE, ZTUNNELS, "a")
 
 
@@ -323,7 +323,7 @@ def test_a_gateway_namespace_without_a_role_does_not_keep_the_guard_from_ztunnel
     assert "gateways in shut: not looked at: list pods of shut: 403 refused" in logged
     assert ("GET", "/api/v1/namespaces/web/pods") in cluster.requests
     cluster.refuse["/namespaces/shut/pods"] = 503
-    with pytest.raises(Unreachable, match="list pods of shut: 503"):
+    with pytest.raises(ApiRequestFailed, match="list pods of shut: 503"):
         node.seen()
 
 

@@ -16,14 +16,14 @@ from meshwake.clocks.movers.own_clock import own_clocks
 from meshwake.cluster.guard_deployment.manifest import guard_objects
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.errors import BadInput, HarnessFault
-from meshwake.guard.__main__ import Ended, read_arguments
+from meshwake.guard.__main__ import StopFlag, read_arguments
 from meshwake.guard.certificates import of_envoy, of_ztunnel
-from meshwake.guard.cluster import ApiPod, ClusterNode, Places, Unreachable, pod_from
+from meshwake.guard.cluster import ApiPod, ApiRequestFailed, ClusterNode, Places, pod_from
 from meshwake.guard.guard import Guard
 from meshwake.guard.metrics import PrometheusMetrics
 from meshwake.guard.settings import Settings
 from meshwake.guard.starts import Process, Starts, Witnessed, boottime_of_start_ns, pid_of_container
-from meshwake.guard.watch import Seen
+from meshwake.guard.watch import ObservedProcess
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.paths import REPOSITORY
@@ -171,7 +171,7 @@ def test_a_scrape_in_the_middle_of_a_look_finds_the_one_before_whole() -> None:
     before, between = scraped(metrics), []
     ask = node.seen
 
-    def slow() -> list[Seen]:
+    def slow() -> list[ObservedProcess]:
         between.append(scraped(metrics))
         return ask()
 
@@ -260,7 +260,7 @@ def test_who_has_ended_is_forgotten() -> None:
 
 def test_the_end_is_waited_for_within_a_bound_and_noticed_at_once() -> None:
     """Also from a signal's handler."""
-    ended = Ended()
+    ended = StopFlag()
     began_s = time.monotonic()
     assert ended.wait(0.2) is False and time.monotonic() - began_s >= 0.2
     ended.set()
@@ -357,7 +357,7 @@ class HandApi:
 
     def get_from_pod(self, pod: ApiPod, port: int, path: str) -> bytes:
         if pod.name not in self.answers:
-            raise Unreachable(f"{pod.full_name}: no answer")
+            raise ApiRequestFailed(f"{pod.full_name}: no answer")
         return self.answers[pod.name]
 
     def evict(self, pod: ApiPod) -> None:

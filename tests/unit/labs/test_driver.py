@@ -13,14 +13,14 @@ from meshwake.core.durations import NS_PER_S
 from meshwake.core.events import Event
 from meshwake.core.history import History
 from meshwake.core.plan import Plan, PlannedFault
-from meshwake.guard.watch import Seen
+from meshwake.guard.watch import ObservedProcess
 from meshwake.labs.backend import (
-    CertificateState,
     CsrReport,
     IssuedCertificate,
     MeshProcess,
     ProcessKind,
     Recording,
+    ReportedCertificate,
 )
 from meshwake.labs.driver import Driver
 from meshwake.labs.limits import CSR_FLOOD_MAX, CSR_FLOOD_WINDOW_NS
@@ -29,7 +29,7 @@ from tests.support.plans import TWO_NODES, plan
 
 MINUTE_NS = 60 * NS_PER_S
 CLIENT, SERVER = "default/client", "default/server"
-HELD = CertificateState("Available", "1", 2_000_000_000)
+HELD = ReportedCertificate("Available", "1", 2_000_000_000)
 
 
 class ScriptedBackend:
@@ -45,7 +45,7 @@ class ScriptedBackend:
         self.calls: list[tuple[int, str]] = []
         self.reports: list[CsrReport] = []
         self.timers: dict[int, list[CsrReport]] = {}
-        self.states: dict[str, CertificateState | None] = {CLIENT: HELD, SERVER: HELD}
+        self.states: dict[str, ReportedCertificate | None] = {CLIENT: HELD, SERVER: HELD}
         self.error: str | None = None
         self.wall_before_ns: int | None = None
 
@@ -139,10 +139,10 @@ class ScriptedBackend:
         for report in reports:
             self.recording.csr_received(report)
 
-    def certificate_state(self, identity: str) -> CertificateState | None:
+    def certificate_state(self, identity: str) -> ReportedCertificate | None:
         return self.states[identity]
 
-    def observe(self, node: str) -> list[Seen]:
+    def observe(self, node: str) -> list[ObservedProcess]:
         return []
 
     def authority_answers(self) -> bool:
@@ -227,7 +227,7 @@ def test_a_failed_connection_has_the_reason_from_the_log() -> None:
     """When an outage begins, both ends are queried for their state, and not again in it."""
     backend = backend_of()
     backend.error = "closed"
-    backend.states[SERVER] = CertificateState("Unavailable: x", None, None)
+    backend.states[SERVER] = ReportedCertificate("Unavailable: x", None, None)
     history = ran(backend)
     attempts = history.of("connection_attempted")
     assert {event["error"] for event in attempts} == {"what the log says"}

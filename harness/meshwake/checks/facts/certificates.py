@@ -103,7 +103,7 @@ def _lives_by_identity(history: History) -> dict[str, list[Life]]:
 
 
 @dataclass(frozen=True)
-class Certificate:
+class CertificateInUse:
     """One certificate, from its issue until its ztunnel no longer held it. Validity is X.509's:
     whole seconds of Unix time, both ends included. `until`: why it was held no longer."""
 
@@ -129,7 +129,7 @@ class Certificate:
 
 
 @once
-def certificates(history: History) -> dict[str, tuple[Certificate, ...]]:
+def certificates(history: History) -> dict[str, tuple[CertificateInUse, ...]]:
     """For each identity the certificates its ztunnels got, in order. One ends when it is replaced,
     when ztunnel reports that it dropped it (state Unavailable), when its ztunnel stops, or with the
     history."""
@@ -143,7 +143,7 @@ class _Issued:
     """Which process holds which certificate, while a history is read from its beginning."""
 
     def __init__(self, history: History) -> None:
-        self.certificates: dict[str, list[Certificate]] = {}
+        self.certificates: dict[str, list[CertificateInUse]] = {}
         self._history = history
         self._by_start = {id(life.started): life for life in lives(history)}
         self._lives: dict[str, Life] = {}
@@ -184,7 +184,7 @@ class _Issued:
         assert event.not_before_wall_s is not None
         assert event.not_after_wall_s is not None
         self.end(event.identity, event.world_ns, "replaced")
-        certificate = Certificate(
+        certificate = CertificateInUse(
             identity=event.identity,
             life=life,
             serial=event.serial,
@@ -295,7 +295,7 @@ class Renewal:
     """The renewal of one certificate by the process that held it; `done_*` and `late_ns` None: due
     and never done."""
 
-    certificate: Certificate
+    certificate: CertificateInUse
     done_world_ns: int | None
     late_ns: int | None
 
@@ -341,7 +341,7 @@ def renewals(plan: Plan, history: History) -> tuple[Renewal, ...]:
     return tuple(sorted(found, key=lambda renewal: renewal.certificate.issued_world_ns))
 
 
-def _renewals_of(history: History, own: tuple[Certificate, ...]) -> Iterator[Renewal]:
+def _renewals_of(history: History, own: tuple[CertificateInUse, ...]) -> Iterator[Renewal]:
     for old, new in pairwise((*own, None)):
         if old is None:
             continue
@@ -352,7 +352,7 @@ def _renewals_of(history: History, own: tuple[Certificate, ...]) -> Iterator[Ren
             yield Renewal(old, None, None)
 
 
-def _due_in_life(history: History, certificate: Certificate) -> bool:
+def _due_in_life(history: History, certificate: CertificateInUse) -> bool:
     clock = timeline(history, certificate.life.node)
     due_ns = clock.world_ns_at_wall(certificate.due_wall_ns, certificate.issued_world_ns)
     return due_ns is not None and due_ns < certificate.life.until_world_ns

@@ -31,7 +31,7 @@ from meshwake.clocks.movers.base import (
     refused_because_shared,
     sleep_meanwhile,
 )
-from meshwake.clocks.movers.node_access import Inside, Measured, NoAnswer, measure
+from meshwake.clocks.movers.node_access import ClockMeasurement, Inside, NoAnswer, measure
 from meshwake.clocks.movers.own_clock import Own, OwnMachine
 from meshwake.core.clock_reading import ClockReading, drift_ns
 from meshwake.core.durations import NS_PER_S, seconds
@@ -194,7 +194,7 @@ class CommandMover:
                 f"the suspend command ended with {ended.returncode}: {_shown(arguments)}: {output}"
             )
 
-    def _awake(self, node: str) -> Measured:
+    def _awake(self, node: str) -> ClockMeasurement:
         """A machine that has just woken is given time to answer."""
         give_up_ns = self._own.clocks().monotonic_ns + int(AWAKE_WITHIN_S * NS_PER_S)
         while True:
@@ -208,7 +208,7 @@ class CommandMover:
                     ) from error
             self._pause(_LOOK_EVERY_S)
 
-    def _corrected(self, fault: PlannedFault, before: Measured) -> Measured:
+    def _corrected(self, fault: PlannedFault, before: ClockMeasurement) -> ClockMeasurement:
         """Once the wall clock has been corrected, or the time for that is over: then it is measured
         as it is."""
         give_up_ns = self._own.clocks().monotonic_ns + int(CORRECTED_WITHIN_S * NS_PER_S)
@@ -219,7 +219,7 @@ class CommandMover:
                 return now
             self._pause(_LOOK_EVERY_S)
 
-    def _measure(self, node: str) -> Measured:
+    def _measure(self, node: str) -> ClockMeasurement:
         try:
             return measure(self._inside, self._names[node])
         except NoAnswer as error:
@@ -227,7 +227,10 @@ class CommandMover:
 
 
 def _skipped_ns(
-    own_before: ClockReading, own_after: ClockReading, before: Measured, after: Measured
+    own_before: ClockReading,
+    own_after: ClockReading,
+    before: ClockMeasurement,
+    after: ClockMeasurement,
 ) -> int:
     """World time that our monotonic clock has not seen. A wall clock may be still behind after a
     pause, and we may have slept as well, so the wall clock that went further says how much time has
@@ -238,7 +241,7 @@ def _skipped_ns(
 
 
 def _check_anything_happened(
-    fault: PlannedFault, before: Measured, after: Measured, command: str
+    fault: PlannedFault, before: ClockMeasurement, after: ClockMeasurement, command: str
 ) -> None:
     parted_ns = drift_ns(before.clocks, after.clocks)
     if abs(parted_ns) < NS_PER_S:

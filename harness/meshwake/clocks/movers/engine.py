@@ -36,8 +36,8 @@ from meshwake.clocks.movers.base import (
     sleep_meanwhile,
 )
 from meshwake.clocks.movers.node_access import (
+    ClockMeasurement,
     Inside,
-    Measured,
     NoAnswer,
     Way,
     measure,
@@ -77,7 +77,7 @@ class EngineWays:
     environment: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
-class Guard(Protocol):
+class ClockWatchdog(Protocol):
     """What puts the clock back when we are gone."""
 
     def end(self) -> None:
@@ -97,7 +97,7 @@ def engine_refusals(plan: Plan) -> list[str]:
     return [*dict.fromkeys(suspends), *refused_because_shared(plan, "engine")]
 
 
-def refuse_own_kernel(own: Own, measured: Measured) -> None:
+def refuse_own_kernel(own: Own, measured: ClockMeasurement) -> None:
     """Raises LabUnavailable when `measured`, read on the engine's machine just now, is of the
     kernel of `own`."""
     sign = shared_kernel(own, measured)
@@ -126,7 +126,7 @@ class EngineMover:
         *,
         allow_own_clock: bool = False,
         own: Own | None = None,
-        guard: Callable[[Path], Guard] = Watchdog,
+        guard: Callable[[Path], ClockWatchdog] = Watchdog,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
         self._plan, self._ways, self._names, self._directory = (
@@ -209,7 +209,7 @@ class EngineMover:
             raise
         self._ready = ready
 
-    def _set_up(self, ready: _Ready, measured: Measured) -> None:
+    def _set_up(self, ready: _Ready, measured: ClockMeasurement) -> None:
         """From the moment the intent is written, any later command can undo what follows."""
         held = self._time_syncs()
         ready.base_ns = measured.base_ns
@@ -220,13 +220,13 @@ class EngineMover:
             assert self._host is not None
             hold(self._host, one)
 
-    def _check_kernel(self, measured: Measured) -> None:
+    def _check_kernel(self, measured: ClockMeasurement) -> None:
         if self._allow_own_clock:
             self._shares_our_kernel = shared_kernel(self._own, measured) is not None
         else:
             refuse_own_kernel(self._own, measured)
 
-    def _check_nodes(self, first: Measured) -> None:
+    def _check_nodes(self, first: ClockMeasurement) -> None:
         for node, name in self._names.items():
             measured = first if node == self._first else self._measure(node)
             if measured.boot_id != first.boot_id:
@@ -251,7 +251,7 @@ class EngineMover:
                 )
         return found
 
-    def _intent(self, measured: Measured, held: tuple[TimeSync, ...]) -> Intent:
+    def _intent(self, measured: ClockMeasurement, held: tuple[TimeSync, ...]) -> Intent:
         return Intent(
             boot_id=measured.boot_id,
             wall_ns=measured.clocks.wall_ns,
@@ -340,10 +340,10 @@ class EngineMover:
             "--clock process"
         )
 
-    def _measure_all(self, group: list[PlannedFault]) -> dict[int, Measured]:
+    def _measure_all(self, group: list[PlannedFault]) -> dict[int, ClockMeasurement]:
         return {fault.index: self._measure(str(fault.node)) for fault in group}
 
-    def _measure(self, node: str) -> Measured:
+    def _measure(self, node: str) -> ClockMeasurement:
         try:
             return measure(self._inside, self._names[node])
         except NoAnswer as error:
@@ -360,7 +360,7 @@ class _Ready:
     lock: ExitStack
     base_ns: int = 0
     intent: Intent | None = None
-    guard: Guard | None = None
+    guard: ClockWatchdog | None = None
 
     def intend(self, base_ns: int) -> None:
         """Written down before it is done."""

@@ -76,7 +76,7 @@ class NoAnswer(Exception):
 
 
 @dataclass(frozen=True)
-class Answer:
+class CommandResult:
     """What a command printed and how it ended."""
 
     code: int
@@ -87,7 +87,7 @@ class Answer:
 class Inside(Protocol):
     """Runs a command in a node."""
 
-    def run(self, node: str, argv: Sequence[str], within_s: float) -> Answer:
+    def run(self, node: str, argv: Sequence[str], within_s: float) -> CommandResult:
         """Raises NoAnswer."""
 
 
@@ -99,7 +99,7 @@ class Way(Inside):
     prefix: tuple[str, ...]
     environment: Mapping[str, str] = field(default_factory=dict)
 
-    def run(self, node: str, argv: Sequence[str], within_s: float) -> Answer:
+    def run(self, node: str, argv: Sequence[str], within_s: float) -> CommandResult:
         """See Inside."""
         command = [part.replace("{node}", node) for part in self.prefix] + list(argv)
         try:
@@ -115,7 +115,7 @@ class Way(Inside):
             raise NoAnswer(f"{' '.join(command[:3])}: no answer within {within_s:.0f} s") from error
         except OSError as error:
             raise NoAnswer(f"{command[0]}: cannot be run ({error.strerror})") from error
-        return Answer(done.returncode, _text(done.stdout), _text(done.stderr))
+        return CommandResult(done.returncode, _text(done.stdout), _text(done.stderr))
 
 
 def _text(output: bytes) -> str:
@@ -123,7 +123,7 @@ def _text(output: bytes) -> str:
 
 
 @dataclass(frozen=True)
-class Measured:
+class ClockMeasurement:
     """One reading and how good it is. `within_ns`: how far the three clocks may have been read
     apart. `real_monotonic_ns`, `round_trip_ns`: the harness's own monotonic clock in the middle,
     and from asking to answer."""
@@ -149,7 +149,7 @@ class Measured:
 
 def shell(
     inside: Inside, node: str, script: str, *arguments: str, within_s: float = ANSWERS_WITHIN_S
-) -> Answer:
+) -> CommandResult:
     """Runs a shell script in a node. Raises NoAnswer, also when the node could not be entered."""
     answer = inside.run(node, ["sh", "-c", script, "meshwake", *arguments], within_s)
     if answer.code in (125, 126, 127, 255):
@@ -157,12 +157,12 @@ def shell(
     return answer
 
 
-def _words(answer: Answer) -> str:
+def _words(answer: CommandResult) -> str:
     """Docker says on standard output why a command could not be started."""
     return (answer.error or answer.output)[-300:] or f"exit code {answer.code}"
 
 
-def measure(inside: Inside, node: str) -> Measured:
+def measure(inside: Inside, node: str) -> ClockMeasurement:
     """The clocks of `node`. Raises NoAnswer, or SubjectFailed when what it says are no clocks or it
     is too slow."""
     for _ in range(_LOOKS_MAX):
@@ -177,7 +177,7 @@ def measure(inside: Inside, node: str) -> Measured:
     )
 
 
-def _parse(node: str, answer: Answer, sent_ns: int, answered_ns: int) -> Measured:
+def _parse(node: str, answer: CommandResult, sent_ns: int, answered_ns: int) -> ClockMeasurement:
     values = dict(line.split(" ", 1) for line in answer.output.splitlines() if " " in line)
     try:
         first, up, wall, second = values["clocks"].split(" ")
@@ -194,7 +194,9 @@ def _parse(node: str, answer: Answer, sent_ns: int, answered_ns: int) -> Measure
             "date, as kind's node image is"
         ) from error
     within_ns = (later_ns - earlier_ns) // 2 + _TICK_NS // 2
-    return Measured(boot_id, clocks, within_ns, (sent_ns + answered_ns) // 2, answered_ns - sent_ns)
+    return ClockMeasurement(
+        boot_id, clocks, within_ns, (sent_ns + answered_ns) // 2, answered_ns - sent_ns
+    )
 
 
 def _ns(text: str, digits: int) -> int:
@@ -205,7 +207,7 @@ def _ns(text: str, digits: int) -> int:
     return int(whole) * NS_PER_S + int(fraction) * int(10 ** (9 - digits))
 
 
-def set_base(inside: Inside, node: str, base_ns: int) -> Answer:
+def set_base(inside: Inside, node: str, base_ns: int) -> CommandResult:
     """Sets the wall clock of `node` to its monotonic one plus `base_ns`. Whether
     it was done must be measured: programs that say they set a clock are known to lie. Raises
     NoAnswer."""

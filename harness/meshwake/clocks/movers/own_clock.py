@@ -14,7 +14,7 @@ from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_MS
 
 if TYPE_CHECKING:  # the wake guard's image has nothing that reads nodes
-    from meshwake.clocks.movers.node_access import Measured
+    from meshwake.clocks.movers.node_access import ClockMeasurement
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 # What a shell in a container adds to the error of a reading.
@@ -55,7 +55,7 @@ def own_clocks() -> ClockReading:
     )
 
 
-def shared_kernel(own: Own, measured: Measured) -> str | None:
+def shared_kernel(own: Own, measured: ClockMeasurement) -> str | None:
     """What shows that `measured` was read from the kernel of `own`; None when nothing does. Ask
     right after the measurement: its own clock readings are of `measured.real_monotonic_ns` on our
     monotonic clock."""

@@ -33,9 +33,9 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from meshwake.clocks.movers.node_access import (
-    Answer,
+    ClockMeasurement,
+    CommandResult,
     Inside,
-    Measured,
     NoAnswer,
     Way,
     measure,
@@ -109,7 +109,7 @@ class AnyWay(Inside):
 
     ways: tuple[Inside, ...]
 
-    def run(self, node: str, argv: Sequence[str], within_s: float) -> Answer:
+    def run(self, node: str, argv: Sequence[str], within_s: float) -> CommandResult:
         """See Inside. A way whose program could not enter the node (125 to 127, 255) counts as
         none."""
         why = "there is no way into it"
@@ -136,7 +136,7 @@ class Decision:
     why: str
 
 
-def decide(intent: Intent, now: Measured) -> Decision:
+def decide(intent: Intent, now: ClockMeasurement) -> Decision:
     """Where the wall clock of the machine belongs that `now` was measured on."""
     if now.boot_id != intent.boot_id:
         return Decision(None, "the machine was restarted since, and has set its clock itself")

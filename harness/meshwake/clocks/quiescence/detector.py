@@ -36,7 +36,7 @@ from meshwake.clocks.quiescence.sockets import (
     unread,
 )
 from meshwake.clocks.quiescence.threads import WatchedProcess
-from meshwake.clocks.quiescence.traffic import Traffic
+from meshwake.clocks.quiescence.traffic import PacketTraffic
 from meshwake.core.errors import HarnessFault
 from meshwake.system.deadline import Deadline
 
@@ -67,7 +67,7 @@ class QuiescenceDetector:
         self._drain = drain
         # While no packet has moved since a poll that found the sockets empty, and all that was sent
         # acknowledged, nothing can be in them now.
-        self._traffic = Traffic()
+        self._traffic = PacketTraffic()
         self._sockets_empty = False
         self._unread: set[str] = set()
         self._unread_since_s = 0.0  # real time

@@ -66,7 +66,7 @@ def observe_packets() -> PacketTap | DeviceCounters:
         return DeviceCounters()
 
 
-class Traffic:
+class PacketTraffic:
     """Whether a packet has moved in any of the namespaces added."""
 
     def __init__(self) -> None:

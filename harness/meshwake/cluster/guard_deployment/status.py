@@ -25,7 +25,7 @@ _Sample = tuple[str, Mapping[str, str], float]
 
 
 @dataclass(frozen=True)
-class Metrics:
+class ExportedMetrics:
     """What one guard exports. `last_look_wall_s` is None before its first look; `drift_s` by
     process, `restarts` by target, `held_back` by reason."""
 
@@ -44,7 +44,7 @@ class NodeStatus:
     pod: str
     image: str
     problem: str
-    metrics: Metrics
+    metrics: ExportedMetrics
 
 
 def read_status(kubernetes: Kubernetes, wall_s: float) -> list[NodeStatus]:
@@ -57,7 +57,7 @@ def read_status(kubernetes: Kubernetes, wall_s: float) -> list[NodeStatus]:
     }
     found = [_of_guard(kubernetes, pod, wall_s) for pod in guards.values()]
     found += [
-        NodeStatus(node, "", "", "a ztunnel runs here and no guard", Metrics())
+        NodeStatus(node, "", "", "a ztunnel runs here and no guard", ExportedMetrics())
         for node in _nodes_of_ztunnels(kubernetes)
         if node not in guards
     ]
@@ -75,7 +75,7 @@ def _nodes_of_ztunnels(kubernetes: Kubernetes) -> list[str]:
 def _of_guard(kubernetes: Kubernetes, item: Mapping[str, Any], wall_s: float) -> NodeStatus:
     pod = pod_of(item)
     container = ((item.get("status") or {}).get("containerStatuses") or [{}])[0]
-    metrics, problem = Metrics(), _not_ready(container) if not pod.ready else ""
+    metrics, problem = ExportedMetrics(), _not_ready(container) if not pod.ready else ""
     if not problem:
         try:
             metrics = read_metrics(_page(kubernetes, pod))
@@ -93,7 +93,7 @@ def _not_ready(container: Mapping[str, Any]) -> str:
     return "not ready"
 
 
-def _late(metrics: Metrics, wall_s: float) -> str:
+def _late(metrics: ExportedMetrics, wall_s: float) -> str:
     if metrics.last_look_wall_s is None:
         return "it has not looked yet"
     if wall_s - metrics.last_look_wall_s > STUCK_S:
@@ -114,14 +114,14 @@ def _page(kubernetes: Kubernetes, pod: Pod) -> str:
     return content.decode(errors="replace")
 
 
-def read_metrics(page: str) -> Metrics:
+def read_metrics(page: str) -> ExportedMetrics:
     """What a guard's /metrics says. Raises ValueError for something else."""
     samples = tuple(_samples(page))
     looks = _by_label(samples, LAST_LOOK, "node")
     if not looks:
         raise ValueError(f"it has no {LAST_LOOK}")
     (last_look_wall_s,) = looks.values()
-    return Metrics(
+    return ExportedMetrics(
         last_look_wall_s or None,
         _by_label(samples, DRIFT, "process"),
         _counted(_by_label(samples, RESTARTS, "target")),

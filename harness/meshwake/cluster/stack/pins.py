@@ -82,7 +82,7 @@ class ChartPin(_Strict):
     oci: _Oci
 
 
-class Tools(_Strict):
+class ToolVersions(_Strict):
     """The oldest versions that work."""
 
     kind: _VersionText
@@ -92,7 +92,7 @@ class Tools(_Strict):
 class Pins(_Strict):
     """The whole file. Keys are versions or names; every version that another key names is there."""
 
-    tools: Tools
+    tools: ToolVersions
     kubernetes: dict[_VersionText, KubernetesPin]
     istio: IstioPins
     manifests: dict[str, _Https]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from meshwake.fixes.effects import NotUnderstood, Place
+from meshwake.fixes.effects import CommandContext, NotUnderstood
 from meshwake.fixes.shell import names
 from meshwake.fixes.shell.linear import NOW, Linear
 from meshwake.fixes.shell.memory import Memory, Ran, Unknown
@@ -32,7 +32,7 @@ _OF_HASHES = names("cut head awk")
 _HASHES = names("md5sum sha1sum sha256sum sha512sum cksum")
 
 
-def changes_every_s(text: str, memory: Memory, place: Place) -> float:
+def changes_every_s(text: str, memory: Memory, place: CommandContext) -> float:
     """After how many seconds a text with unknowns is surely another one; 0: each time. Raises
     NotUnderstood where that is not known of any of them, and where there are none."""
     found: list[float] = []
@@ -55,7 +55,7 @@ def changes_every_s(text: str, memory: Memory, place: Place) -> float:
     )
 
 
-def _of_unknown(unknown: Unknown, place: Place) -> float:
+def _of_unknown(unknown: Unknown, place: CommandContext) -> float:
     if unknown.value is not None and NOW in dict(unknown.value.factors):
         return _of_time(unknown.value)
     if _is_random(unknown) or (place.in_pod and unknown.text in _OF_POD):

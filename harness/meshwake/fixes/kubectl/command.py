@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from itertools import product
 
-from meshwake.fixes.effects import DoesNothing, How, NotUnderstood, Place
+from meshwake.fixes.effects import CommandContext, DoesNothing, How, NotUnderstood
 from meshwake.fixes.kubectl.selectors import selects_ztunnel
 from meshwake.fixes.shell import names
 from meshwake.fixes.shell.memory import Memory, Unknown, is_known
@@ -68,7 +68,7 @@ class Kubectl:
     """One kubectl command. Its parts raise NotUnderstood where they are not known, and DoesNothing
     where kubectl would refuse them."""
 
-    def __init__(self, words: Sequence[str], memory: Memory, place: Place) -> None:
+    def __init__(self, words: Sequence[str], memory: Memory, place: CommandContext) -> None:
         self.memory, self.place = memory, place
         self.operands: list[str] = []
         self.options: dict[str, list[str]] = {}

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from meshwake.fixes.effects import (
     DAEMON_SET,
+    CommandContext,
     DoesNothing,
     Harms,
     NotUnderstood,
-    Place,
     Waits,
     without_prefix,
 )
@@ -32,7 +32,7 @@ class PodLogs:
     of_one_pod: bool
 
 
-def pod_logs(ran: Ran, memory: Memory, place: Place) -> PodLogs | str:
+def pod_logs(ran: Ran, memory: Memory, place: CommandContext) -> PodLogs | str:
     """The logs of ztunnel that a command reads, or why it reads none."""
     words = without_prefix(ran.program, list(ran.words))
     if not words or words[0].rsplit("/", 1)[-1] not in ("kubectl", "oc"):

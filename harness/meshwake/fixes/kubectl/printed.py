@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import re
 
-from meshwake.fixes.effects import POD, Action, DoesNothing, NotUnderstood, Place, without_prefix
+from meshwake.fixes.effects import (
+    POD,
+    Action,
+    CommandContext,
+    DoesNothing,
+    NotUnderstood,
+    without_prefix,
+)
 from meshwake.fixes.kubectl.command import Kubectl, not_known
 from meshwake.fixes.pipelines import lines_left
 from meshwake.fixes.shell.memory import Memory, Ran, Unknown
@@ -15,7 +22,7 @@ _TABLE_LINE = f"{ISTIO_NAMESPACE} {POD} 1/1 Running 0 26h 10.0.0.7 node"
 _NAME_LINE = f"pod/{POD}"
 
 
-def printed_pods(unknown: Unknown, memory: Memory, place: Place) -> list[Action]:
+def printed_pods(unknown: Unknown, memory: Memory, place: CommandContext) -> list[Action]:
     """What is restarted when the pods are deleted whose names `unknown` is. Raises NotUnderstood
     and DoesNothing."""
     first, *filters = unknown.runs or (None,)

@@ -14,7 +14,7 @@ from meshwake.fixes.shell import names
 from meshwake.fixes.shell.tree import (
     AndOr,
     Arithmetic,
-    Case,
+    CaseCommand,
     DoubleBracket,
     DoubleParenthesis,
     For,
@@ -285,7 +285,7 @@ class _Parser:
             self.blanks()
         return tuple(words)
 
-    def _case(self) -> Case:
+    def _case(self) -> CaseCommand:
         self.take("case")
         self.blanks()
         subject = self.word()
@@ -302,7 +302,7 @@ class _Parser:
             items.append((patterns, body))
             self._end_of_item()
         self.take("esac")
-        return Case(subject, tuple(items))
+        return CaseCommand(subject, tuple(items))
 
     def _end_of_item(self) -> None:
         self.newlines()

@@ -420,11 +420,11 @@ class Shell:
                 break
         return True
 
-    def case(self, node: tree.Case) -> Status:
+    def case(self, node: tree.CaseCommand) -> Status:
         """A case, by the first pattern that matches."""
         return self._items(expansion.text(self, node.subject), node, 0)
 
-    def _items(self, subject: str, node: tree.Case, at: int) -> Status:
+    def _items(self, subject: str, node: tree.CaseCommand, at: int) -> Status:
         if at >= len(node.items):
             return True
         patterns, body = node.items[at]
@@ -526,7 +526,7 @@ _FOLLOW: dict[type, Callable[[Shell, Any], Status]] = {
     tree.If: Shell.if_,
     tree.While: Shell.while_,
     tree.For: Shell.for_,
-    tree.Case: Shell.case,
+    tree.CaseCommand: Shell.case,
     tree.Function: Shell.function,
     tree.Group: Shell.group,
     tree.DoubleBracket: conditions.double_bracket,

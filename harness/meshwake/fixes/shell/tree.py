@@ -129,7 +129,7 @@ class For:
 
 
 @dataclass(frozen=True)
-class Case:
+class CaseCommand:
     """The patterns of each item with its body."""
 
     subject: Word
@@ -184,7 +184,7 @@ Node = (
     | If
     | While
     | For
-    | Case
+    | CaseCommand
     | Function
     | Group
     | DoubleBracket

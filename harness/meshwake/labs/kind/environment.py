@@ -14,16 +14,16 @@ from pathlib import Path
 from typing import Protocol
 
 from meshwake.clocks.movers.base import Mover
-from meshwake.cluster.real_time import RealTime
+from meshwake.cluster.real_time import HostTime
 from meshwake.core.json_types import JsonObject
 from meshwake.core.plan import Plan
 from meshwake.kubernetes.api import Kubernetes
-from meshwake.labs.kind.session import Watcher
+from meshwake.labs.kind.session import ClusterWatcher
 from meshwake.labs.kind.traffic import Client, Route
 
 
 @dataclass(frozen=True)
-class Place:
+class RunningCluster:
     """A running cluster. `nodes`: the Kubernetes nodes for workloads, in a fixed order; `ours`:
     created by meshwake; `about`: further fields of run_started; `parts`: the parts of the stack
     that it was created with."""
@@ -43,14 +43,14 @@ class LookedAt:
 
     routes: tuple[Route, ...]
     clients: Mapping[str, Client] = field(hash=False)
-    watchers: tuple[Watcher, ...] = ()
+    watchers: tuple[ClusterWatcher, ...] = ()
 
 
 class Environment(Protocol):
     """See the module."""
 
     @property
-    def real(self) -> RealTime:
+    def real(self) -> HostTime:
         """The harness's own time, which no fault moves."""
 
     def missing(self) -> list[str]:
@@ -59,15 +59,21 @@ class Environment(Protocol):
     def refusals(self, plan: Plan) -> list[str]:
         """What the plan requires that the stack or the chosen mover cannot do."""
 
-    def place(self, plan: Plan, report: Callable[[str], None]) -> AbstractContextManager[Place]:
+    def place(
+        self, plan: Plan, report: Callable[[str], None]
+    ) -> AbstractContextManager[RunningCluster]:
         """The cluster: one of ours, found or created, or an existing one. No other command on
         this machine creates or deletes it while the block lasts."""
 
-    def connect(self, place: Place) -> Kubernetes:
+    def connect(self, place: RunningCluster) -> Kubernetes:
         """A client of its API; the caller closes it."""
 
     def mover(
-        self, plan: Plan, place: Place, kubernetes: Kubernetes, node_names: Mapping[str, str]
+        self,
+        plan: Plan,
+        place: RunningCluster,
+        kubernetes: Kubernetes,
+        node_names: Mapping[str, str],
     ) -> Mover:
         """The clock mover; `prepare` has not been called."""
 
@@ -87,6 +93,10 @@ class Environment(Protocol):
         """The objects of the plan's gateways, and (namespace, labels) of their pods."""
 
     def looked_at(
-        self, plan: Plan, place: Place, kubernetes: Kubernetes, node_names: Mapping[str, str]
+        self,
+        plan: Plan,
+        place: RunningCluster,
+        kubernetes: Kubernetes,
+        node_names: Mapping[str, str],
     ) -> LookedAt:
         """Routes, clients and watchers of a run."""

@@ -26,7 +26,7 @@ from meshwake.core.errors import HarnessFault
 from meshwake.core.json_types import MutableJsonObject
 from meshwake.core.plan import PlannedFault
 from meshwake.kubernetes.api import Kubernetes, Unreachable
-from meshwake.labs.kind.session import CLOCKS_SHARED, Session
+from meshwake.labs.kind.session import CLOCKS_SHARED, ClusterSession
 from meshwake.ztunnel.names import ISTIO_NAMESPACE, ISTIOD_LABELS
 
 RESTART_TIMEOUT_S, SCALE_TIMEOUT_S, CORRECTION_TIMEOUT_S = 180.0, 240.0, 60.0
@@ -37,7 +37,7 @@ class Faults:
     """See session.FaultsOfRun. Later faults keep their planned times: an action that takes longer
     than planned (a restart) delays only those that fall into it."""
 
-    def __init__(self, session: Session, mover: Mover, kubernetes: Kubernetes) -> None:
+    def __init__(self, session: ClusterSession, mover: Mover, kubernetes: Kubernetes) -> None:
         self._session, self._mover, self._kubernetes = session, mover, kubernetes
         self._schedule: list[tuple[int, int, Callable[[], None]]] = []
         self._count = 0

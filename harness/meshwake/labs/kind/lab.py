@@ -41,13 +41,13 @@ from meshwake.core.json_types import JsonObject
 from meshwake.core.plan import Plan
 from meshwake.kubernetes.api import Kubernetes, Unreachable
 from meshwake.labs import Toolbox
-from meshwake.labs.kind.environment import Environment, Place
+from meshwake.labs.kind.environment import Environment, RunningCluster
 from meshwake.labs.kind.faults import Faults
 from meshwake.labs.kind.fix import awaited_of_fix, objects_to_apply
 from meshwake.labs.kind.lapsed import LapsedFaults
 from meshwake.labs.kind.pace import LapsePace
 from meshwake.labs.kind.refusals import refusals, with_installed_guard
-from meshwake.labs.kind.session import Session, Setting
+from meshwake.labs.kind.session import ClusterSession, Setting
 
 
 class KindLab:
@@ -101,7 +101,12 @@ class _Run:
     """One run on one cluster."""
 
     def __init__(
-        self, environment: Environment, plan: Plan, place: Place, kubernetes: Kubernetes, held: Hold
+        self,
+        environment: Environment,
+        plan: Plan,
+        place: RunningCluster,
+        kubernetes: Kubernetes,
+        held: Hold,
     ) -> None:
         self._environment, self._plan, self._place, self._kubernetes = (
             environment,
@@ -153,10 +158,10 @@ class _Run:
                 # In parallel to the run: a fault must not wait for an API server that is slow.
                 report_under_way=lambda under_way: executor.submit(self._held.report, under_way),
             )
-            session = Session(setting, mover, recorder)
+            session = ClusterSession(setting, mover, recorder)
             session.run(self._faults(session, mover))
 
-    def _faults(self, session: Session, mover: Mover) -> Faults:
+    def _faults(self, session: ClusterSession, mover: Mover) -> Faults:
         if isinstance(mover, LapseMover) and isinstance(session.pace, LapsePace):
             return LapsedFaults(session, mover, self._kubernetes, session.pace)
         return Faults(session, mover, self._kubernetes)

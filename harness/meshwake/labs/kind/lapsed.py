@@ -12,14 +12,14 @@ from meshwake.core.plan import PlannedFault
 from meshwake.kubernetes.api import Kubernetes
 from meshwake.labs.kind.faults import Faults
 from meshwake.labs.kind.pace import LapsePace
-from meshwake.labs.kind.session import Session
+from meshwake.labs.kind.session import ClusterSession
 
 
 class LapsedFaults(Faults):
     """See the module, and faults.Faults for the others."""
 
     def __init__(
-        self, session: Session, mover: LapseMover, kubernetes: Kubernetes, pace: LapsePace
+        self, session: ClusterSession, mover: LapseMover, kubernetes: Kubernetes, pace: LapsePace
     ) -> None:
         super().__init__(session, mover, kubernetes)
         self._lapse, self._pace = mover, pace

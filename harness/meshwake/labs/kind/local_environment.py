@@ -38,20 +38,20 @@ from meshwake.cluster.stack.workloads import (
     workload_objects,
 )
 from meshwake.cluster.state import ClusterState
-from meshwake.cluster.steps import Step
+from meshwake.cluster.steps import BringUpStep
 from meshwake.cluster.tools import find_tools, look_for_tools
 from meshwake.core.errors import BadInput, HarnessError
 from meshwake.core.json_types import JsonObject, MutableJsonObject
 from meshwake.core.plan import Plan, PlannedCluster
 from meshwake.kubernetes.api import Kubernetes
 from meshwake.kubernetes.through_kr8s import connect
-from meshwake.labs.kind.environment import LookedAt, Place
+from meshwake.labs.kind.environment import LookedAt, RunningCluster
 from meshwake.labs.kind.fix import objects_of_fix
 from meshwake.labs.kind.movers import inside_of, make_mover, mover_refusals, moves_clocks
 from meshwake.labs.kind.own_clock import own_clock_step
-from meshwake.labs.kind.session import Watcher
+from meshwake.labs.kind.session import ClusterWatcher
 from meshwake.labs.kind.traffic import Client, Route
-from meshwake.labs.kind.watchers import Alerts, Flows, ProxyCertificates, Tokens, ZtunnelLogs
+from meshwake.labs.kind.watchers import Alerts, Flows, ProxyCertificates, TokenWatcher, ZtunnelLogs
 
 AT_ONCE = 16
 # `meshwake doctor` waits for it. A probe container takes a second, on a busy machine ten.
@@ -84,7 +84,7 @@ class LocalEnvironment:
         return [*gateway_refusals(plan), *mover_refusals(plan)]
 
     @contextmanager
-    def place(self, plan: Plan, report: Callable[[str], None]) -> Iterator[Place]:
+    def place(self, plan: Plan, report: Callable[[str], None]) -> Iterator[RunningCluster]:
         """See Environment."""
         wanted = _cluster_of(plan)
         if wanted.kubeconfig is not None:
@@ -102,12 +102,16 @@ class LocalEnvironment:
         finally:
             engine.close()
 
-    def connect(self, place: Place) -> Kubernetes:
+    def connect(self, place: RunningCluster) -> Kubernetes:
         """See Environment."""
         return connect(place.kubeconfig, place.context)
 
     def mover(
-        self, plan: Plan, place: Place, kubernetes: Kubernetes, node_names: Mapping[str, str]
+        self,
+        plan: Plan,
+        place: RunningCluster,
+        kubernetes: Kubernetes,
+        node_names: Mapping[str, str],
     ) -> Mover:
         """See Environment."""
         return make_mover(plan, place, kubernetes, node_names, self.real)
@@ -135,7 +139,11 @@ class LocalEnvironment:
         return tuple(gateway_objects(plan, node_names)), awaited
 
     def looked_at(
-        self, plan: Plan, place: Place, kubernetes: Kubernetes, node_names: Mapping[str, str]
+        self,
+        plan: Plan,
+        place: RunningCluster,
+        kubernetes: Kubernetes,
+        node_names: Mapping[str, str],
     ) -> LookedAt:
         """See Environment."""
         pairs = tuple(_route(plan, source, destination) for source, destination in plan.pairs)
@@ -173,7 +181,7 @@ def _brought_up(
     return cluster
 
 
-def _steps_before(plan: Plan) -> tuple[Step[BringUpContext], ...]:
+def _steps_before(plan: Plan) -> tuple[BringUpStep[BringUpContext], ...]:
     """Steps that must come before a cluster is created: the check that --clock engine would not
     set this machine's own clock."""
     wanted = _cluster_of(plan)
@@ -197,7 +205,7 @@ def _cluster_of(plan: Plan) -> PlannedCluster:
     return plan.cluster or PlannedCluster()
 
 
-def _place(cluster: Cluster, engine: Engine | None = None) -> Place:
+def _place(cluster: Cluster, engine: Engine | None = None) -> RunningCluster:
     choice = cluster.choice
     about: MutableJsonObject = {}
     if choice is not None:
@@ -208,7 +216,7 @@ def _place(cluster: Cluster, engine: Engine | None = None) -> Place:
         if machine is not None:
             about["node_image"], about["node_image_id"] = machine.name, machine.id
     parts = choice.parts if choice is not None else frozenset[str]()
-    return Place(
+    return RunningCluster(
         cluster.name, cluster.kubeconfig, cluster.context, cluster.ours, cluster.nodes, parts, about
     )
 
@@ -242,12 +250,12 @@ def _more_routes(source: str, parts: frozenset[str]) -> list[Route]:
 
 
 def _watchers(
-    plan: Plan, place: Place, kubernetes: Kubernetes, node_names: Mapping[str, str]
-) -> list[Watcher]:
+    plan: Plan, place: RunningCluster, kubernetes: Kubernetes, node_names: Mapping[str, str]
+) -> list[ClusterWatcher]:
     nodes = {node_names[node.name]: (node.name, node.identities) for node in plan.nodes}
-    watchers: list[Watcher] = [
+    watchers: list[ClusterWatcher] = [
         ZtunnelLogs(kubernetes, nodes),
-        Tokens(kubernetes, inside_of(place, kubernetes)),
+        TokenWatcher(kubernetes, inside_of(place, kubernetes)),
     ]
     if place.parts & {"gateway", "waypoint"}:
         watchers.append(ProxyCertificates(kubernetes, (DEMO_NAMESPACE,)))

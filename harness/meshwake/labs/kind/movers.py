@@ -17,7 +17,7 @@ from typing import Any
 from meshwake.clocks.movers.base import Meanwhile, Moved, Mover, sleep_meanwhile
 from meshwake.clocks.movers.command import CommandMover, command_refusals
 from meshwake.clocks.movers.engine import EngineMover, EngineWays, engine_refusals
-from meshwake.clocks.movers.node_access import Answer, Inside, NoAnswer, Way, measure
+from meshwake.clocks.movers.node_access import CommandResult, Inside, NoAnswer, Way, measure
 from meshwake.clocks.movers.node_helper.answers import DescribedProcess
 from meshwake.clocks.movers.process import ProcessMover
 from meshwake.cluster.docker import LOOK_LABEL
@@ -32,7 +32,7 @@ from meshwake.cluster.node_channel import (
     PodChannel,
     install_helper,
 )
-from meshwake.cluster.real_time import RealTime
+from meshwake.cluster.real_time import HostTime
 from meshwake.cluster.state import intents_dir
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.errors import HarnessFault, LabUnavailable, SubjectFailed
@@ -40,7 +40,7 @@ from meshwake.core.faults import CLOCK_FAULTS
 from meshwake.core.json_types import JsonObject, MutableJsonObject
 from meshwake.core.plan import Plan, PlannedCluster, PlannedFault
 from meshwake.kubernetes.api import Kubernetes, Unreachable
-from meshwake.labs.kind.environment import Place
+from meshwake.labs.kind.environment import RunningCluster
 from meshwake.ztunnel.names import ISTIO_NAMESPACE, ISTIOD_LABELS, ZTUNNEL_LABELS
 
 INTO_NODE = ("docker", "exec", "{node}")
@@ -72,7 +72,11 @@ def mover_refusals(plan: Plan) -> list[str]:
 
 
 def make_mover(
-    plan: Plan, place: Place, kubernetes: Kubernetes, node_names: Mapping[str, str], real: RealTime
+    plan: Plan,
+    place: RunningCluster,
+    kubernetes: Kubernetes,
+    node_names: Mapping[str, str],
+    real: HostTime,
 ) -> Mover:
     """The mover for `plan` on a cluster; not prepared yet."""
     cluster = _cluster_of(plan)
@@ -128,7 +132,7 @@ def _others(kubernetes: Kubernetes, node_names: Mapping[str, str]) -> dict[str, 
     }
 
 
-def inside_of(place: Place, kubernetes: Kubernetes) -> Inside:
+def inside_of(place: RunningCluster, kubernetes: Kubernetes) -> Inside:
     """How commands are run on the nodes of a cluster."""
     return Way(INTO_NODE) if place.ours else PodInside(kubernetes)
 
@@ -159,7 +163,7 @@ class PodInside(Inside):
     def __init__(self, kubernetes: Kubernetes) -> None:
         self._kubernetes = kubernetes
 
-    def run(self, node: str, argv: Sequence[str], within_s: float) -> Answer:
+    def run(self, node: str, argv: Sequence[str], within_s: float) -> CommandResult:
         """See Inside."""
         try:
             pods = [
@@ -172,7 +176,7 @@ class PodInside(Inside):
             ended = self._kubernetes.execute(pods[0], CONTAINER, list(argv), within_s)
         except Unreachable as error:
             raise NoAnswer(f"node {node}: {error}") from error
-        return Answer(ended.code, ended.stdout.strip(), ended.stderr.strip())
+        return CommandResult(ended.code, ended.stdout.strip(), ended.stderr.strip())
 
 
 class Reader:
@@ -246,7 +250,7 @@ class _CommandElsewhere(CommandMover):
 
 
 def _helper_of(
-    place: Place, kubernetes: Kubernetes, node_names: Mapping[str, str], real: RealTime
+    place: RunningCluster, kubernetes: Kubernetes, node_names: Mapping[str, str], real: HostTime
 ) -> tuple[Any, Any]:
     """How the helper is installed and removed; in our own clusters it stays for the next run."""
 

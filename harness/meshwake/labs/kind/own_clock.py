@@ -8,14 +8,14 @@ from meshwake.clocks.movers.own_clock import Own, OwnMachine
 from meshwake.cluster.bring_up_context import BringUpContext
 from meshwake.cluster.images import fetch_images, machine_image
 from meshwake.cluster.stack.render import node_image
-from meshwake.cluster.steps import Step, Watch
+from meshwake.cluster.steps import BringUpStep, Watch
 from meshwake.core.errors import LabUnavailable
 from meshwake.labs.kind.movers import engine_ways
 
 WITHIN_S = 1800
 
 
-def own_clock_step(own: Own | None = None) -> Step[BringUpContext]:
+def own_clock_step(own: Own | None = None) -> BringUpStep[BringUpContext]:
     """The step. It needs one image in the engine, the nodes', which the cluster needs anyway."""
 
     def look(bringup: BringUpContext, watch: Watch) -> None:
@@ -29,7 +29,7 @@ def own_clock_step(own: Own | None = None) -> Step[BringUpContext]:
             raise LabUnavailable(f"--clock engine: {error}") from error
         refuse_own_kernel(own or OwnMachine(), measured)
 
-    return Step(
+    return BringUpStep(
         "own-clock",
         "whose clock --clock engine would set",
         WITHIN_S,

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import Protocol
 
-from meshwake.cluster.real_time import RealTime, WorldTime
+from meshwake.cluster.real_time import HostTime, WorldTime
 from meshwake.core.durations import NS_PER_MS, NS_PER_S
 from meshwake.labs.kind.renewals import Renewals
 
@@ -66,7 +66,7 @@ class PacedSession(Protocol):
     disturbed_world_ns: int
 
     @property
-    def real(self) -> RealTime:
+    def real(self) -> HostTime:
         """The harness's own time."""
 
     def all_asleep(self) -> bool:

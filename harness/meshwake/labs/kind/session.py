@@ -24,7 +24,7 @@ from typing import Any, Protocol
 from meshwake.clocks.movers.base import NoProgramToRead
 from meshwake.clocks.virtual import NodeClock, clocks_of
 from meshwake.cluster.observe import Gateways, Seen, SeenCertificates, Ztunnels, istiod_nodes
-from meshwake.cluster.real_time import NodeClocks, RealTime, WorldTime
+from meshwake.cluster.real_time import HostTime, NodeClocks, WorldTime
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_S, seconds
 from meshwake.core.errors import HarnessFault, SubjectFailed
@@ -36,7 +36,13 @@ from meshwake.labs.backend import MeshProcess, processes_of
 from meshwake.labs.kind.pace import TICK_S, LapsePace, Pace, RealTimePace, TimeSkipper
 from meshwake.labs.kind.renewals import Renewals
 from meshwake.labs.kind.reorder_buffer import HELD_BACK_NS, ReorderBuffer
-from meshwake.labs.kind.traffic import EXEC_WITHIN_S, Attempt, Client, ConnectionProbe, Route
+from meshwake.labs.kind.traffic import (
+    EXEC_WITHIN_S,
+    Client,
+    ConnectionAttempt,
+    ConnectionProbe,
+    Route,
+)
 from meshwake.labs.probes import ProbeSchedule
 
 POLL_EVERY_NS = 2 * NS_PER_S
@@ -52,7 +58,7 @@ PENDING_WITHIN_S = EXEC_WITHIN_S + 10.0
 _LOCALLY = "this machine's way to"
 
 
-class Watcher(Protocol):
+class ClusterWatcher(Protocol):
     """Polls something other than ztunnel at a regular interval; see watchers.py."""
 
     @property
@@ -68,13 +74,13 @@ class Watcher(Protocol):
         """Whether it reads logs of ztunnel: in time lapse those are read before each leap that
         follows a failure."""
 
-    def poll(self) -> list[Observation]:
+    def poll(self) -> list[WatcherEvent]:
         """What it observes; the same observation twice in a row is recorded once. Raises
         Unreachable."""
 
 
 @dataclass(frozen=True)
-class Observation:
+class WatcherEvent:
     """An event of a watcher. `key` names what it is about: only a change of it is recorded.
     `node`: a node of the plan."""
 
@@ -90,13 +96,13 @@ class Setting:
 
     plan: Plan
     kubernetes: Kubernetes
-    real: RealTime
+    real: HostTime
     executor: Executor
     node_names: Mapping[str, str]
     routes: tuple[Route, ...]
     clients: Mapping[str, Client]
     subject: JsonObject
-    watchers: tuple[Watcher, ...] = ()
+    watchers: tuple[ClusterWatcher, ...] = ()
     progress: Callable[[int], None] = lambda world_ns: None
     # Shown by `meshwake status` while a fault is under way.
     report_under_way: Callable[[str], object] = lambda under_way: None
@@ -118,7 +124,7 @@ class FaultsOfRun(Protocol):
         """Carry it out and record it."""
 
 
-class Session:
+class ClusterSession:
     """World time begins when this is made: every ztunnel and gateway has started, every workload is
     ready. A ztunnel has the name of its node, a gateway that of the plan."""
 
@@ -170,7 +176,7 @@ class Session:
         )
 
     @property
-    def real(self) -> RealTime:
+    def real(self) -> HostTime:
         """See PacedSession."""
         return self.setting.real
 
@@ -377,7 +383,7 @@ class Session:
             }
         )
 
-        def finish(result: Attempt) -> None:
+        def finish(result: ConnectionAttempt) -> None:
             node = self.plan.node_of(route.source)
             about = {"source": route.source, "destination": route.destination}
             kind = "connection_attempted" if route.via is None else "route_attempted"
@@ -397,7 +403,7 @@ class Session:
 
         if asleep:
             # A sleep begins a moment late, so it may last past the planned end.
-            finish(Attempt(made=False, error=f"node {', '.join(asleep)} is asleep"))
+            finish(ConnectionAttempt(made=False, error=f"node {', '.join(asleep)} is asleep"))
             return
         self._start(lambda: self._connections.attempt(route), finish)
 
@@ -570,7 +576,9 @@ class Session:
         data = {key: held.get(key) for key in keys} | {"identity": identity, "outcome": outcome}
         self.events.add(world_ns, "csr_answered", node, self.clocks.at(node, world_ns), **data)
 
-    def _on_observations(self, watcher: Watcher, observed: list[Observation] | Unreachable) -> None:
+    def _on_observations(
+        self, watcher: ClusterWatcher, observed: list[WatcherEvent] | Unreachable
+    ) -> None:
         """A watcher that fails does not end the run; its failure is recorded once."""
         if isinstance(observed, Unreachable):
             if watcher.name not in self._unreachable_since_ns:
@@ -582,7 +590,7 @@ class Session:
         for one in observed:
             self._record_observation(one)
 
-    def _record_observation(self, one: Observation) -> None:
+    def _record_observation(self, one: WatcherEvent) -> None:
         if self._last_observed.get((one.kind, one.key)) == one.data:
             return
         self._last_observed[one.kind, one.key] = one.data

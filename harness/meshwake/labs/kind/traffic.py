@@ -62,7 +62,7 @@ class Client:
 
 
 @dataclass(frozen=True)
-class Attempt:
+class ConnectionAttempt:
     """`made` False: no connection was attempted, and `error` says why. Else `error` None means
     success."""
 
@@ -79,7 +79,7 @@ class ConnectionProbe:
         self._kubernetes, self._clients = kubernetes, clients
         self._shells: dict[Route, Conversation] = {}
 
-    def attempt(self, route: Route) -> Attempt:
+    def attempt(self, route: Route) -> ConnectionAttempt:
         """One new connection. Failures of an attempt are returned, never raised."""
         try:
             if route not in self._shells:
@@ -91,7 +91,7 @@ class ConnectionProbe:
                 return self._connect(route, self._begin(route))
         except Unreachable as error:
             self._close_shell(route)
-            return Attempt(made=False, error=str(error))
+            return ConnectionAttempt(made=False, error=str(error))
 
     def close(self) -> None:
         """Close all shells."""
@@ -111,7 +111,7 @@ class ConnectionProbe:
         if shell is not None:
             shell.close()
 
-    def _connect(self, route: Route, shell: Conversation) -> Attempt:
+    def _connect(self, route: Route, shell: Conversation) -> ConnectionAttempt:
         headers = [word for header in route.headers for word in ("-H", header)]
         command = [
             "curl",
@@ -127,12 +127,12 @@ class ConnectionProbe:
                 f"unexpected answer from the shell of {route.client}: {code} {output[:200]}"
             )
         if int(code) in _NOT_ATTEMPTED:
-            return Attempt(
+            return ConnectionAttempt(
                 made=False,
                 error=f"curl of {route.client} ended with {code}: {output.strip()[:200]}",
             )
         if int(code):
-            return Attempt(made=True, error=error.strip() or f"curl ended with {code}")
+            return ConnectionAttempt(made=True, error=error.strip() or f"curl ended with {code}")
         if status != _WORKED:
-            return Attempt(made=True, error=f"HTTP {status or 'nothing'}")
-        return Attempt(made=True, error=None)
+            return ConnectionAttempt(made=True, error=f"HTTP {status or 'nothing'}")
+        return ConnectionAttempt(made=True, error=None)

@@ -17,7 +17,7 @@ from meshwake.clocks.movers.node_access import Inside, NoAnswer
 from meshwake.cluster.observe import ANSWER_WITHIN_S
 from meshwake.core.json_types import JsonObject, MutableJsonObject, text_at, texts_at
 from meshwake.kubernetes.api import Kubernetes, Pod, Unreachable
-from meshwake.labs.kind.session import Observation
+from meshwake.labs.kind.session import WatcherEvent
 from meshwake.ztunnel.envoy_certificates import parse_envoy_certificates
 from meshwake.ztunnel.logs import failed_renewals, kind_of_line
 from meshwake.ztunnel.names import (
@@ -45,7 +45,7 @@ class ProxyCertificates:
     every_s: float = 15.0
     reads_logs: bool = False
 
-    def poll(self) -> list[Observation]:
+    def poll(self) -> list[WatcherEvent]:
         """One observation for each certificate of each proxy."""
         found = []
         for namespace in self.namespaces:
@@ -54,10 +54,10 @@ class ProxyCertificates:
                     found += self._of(pod)
         return found
 
-    def _of(self, pod: Pod) -> list[Observation]:
+    def _of(self, pod: Pod) -> list[WatcherEvent]:
         answer = self.kubernetes.get(pod, ADMIN_PORT, ENVOY_CERTIFICATES_PATH, ANSWER_WITHIN_S)
         return [
-            Observation(
+            WatcherEvent(
                 "proxy_certificate",
                 f"{pod} {name}",
                 {"proxy": pod.labels.get(GATEWAY_LABEL, pod.name), **about},
@@ -86,7 +86,7 @@ def read_envoy_certs(text: bytes) -> list[tuple[str, MutableJsonObject]]:
 
 
 @dataclass(frozen=True)
-class Tokens:
+class TokenWatcher:
     """When the service account token expires that kubelet mounts into each ztunnel, and with which
     ztunnel authenticates to istiod. It is read on the node, in kubelet's directory: ztunnel's image
     is distroless and has no program that could print it."""
@@ -97,7 +97,7 @@ class Tokens:
     every_s: float = 30.0
     reads_logs: bool = False
 
-    def poll(self) -> list[Observation]:
+    def poll(self) -> list[WatcherEvent]:
         """One observation for each token. Only its expiry is kept, never the token."""
         found = []
         for pod in self.kubernetes.pods(ISTIO_NAMESPACE, ZTUNNEL_LABELS):
@@ -106,7 +106,7 @@ class Tokens:
                     f"{TOKEN_FILE.format(uid=pod.uid)} on {pod.node} holds no token with an expiry"
                 )
             found.append(
-                Observation(
+                WatcherEvent(
                     "token_seen", str(pod), {"pod": str(pod), "expires_wall_s": expires_wall_s}
                 )
             )
@@ -148,7 +148,7 @@ class ZtunnelLogs:
     every_s: float = 5.0
     reads_logs: bool = True
 
-    def poll(self) -> list[Observation]:
+    def poll(self) -> list[WatcherEvent]:
         """One observation for each line; lines begin with a timestamp, so no two are the same."""
         found = []
         for pod in self.kubernetes.pods(ISTIO_NAMESPACE, ZTUNNEL_LABELS):
@@ -159,10 +159,10 @@ class ZtunnelLogs:
                 found += self._of(pod, lines)
         return found
 
-    def _of(self, pod: Pod, lines: list[str]) -> list[Observation]:
+    def _of(self, pod: Pod, lines: list[str]) -> list[WatcherEvent]:
         node, identities = self.nodes[pod.node]
         found = [
-            Observation(
+            WatcherEvent(
                 "log_line",
                 f"{pod} {line}",
                 {"process": pod.process, "match": match, "line": line[:600]},
@@ -173,7 +173,7 @@ class ZtunnelLogs:
         ]
         for identity, line in failed_renewals(lines, identities):
             refused = {"identity": identity, "outcome": "refused", "because": line[:600]}
-            found.append(Observation("csr_answered", f"{pod} {line}", refused, node))
+            found.append(WatcherEvent("csr_answered", f"{pod} {line}", refused, node))
         return found
 
 
@@ -195,7 +195,7 @@ class Alerts:
     reads_logs: bool = False
     _fired_before: frozenset[str] | None = None
 
-    def poll(self) -> list[Observation]:
+    def poll(self) -> list[WatcherEvent]:
         """`alerts_evaluated` with the set of rules, `alert_fired` for each alert that fires."""
         rules = self._ask(self.prometheus, "/api/v1/rules?type=alert")["data"]["groups"]
         names = sorted(
@@ -206,7 +206,7 @@ class Alerts:
                 if rule.get("lastEvaluation")
             }
         )
-        evaluated = [Observation("alerts_evaluated", "rules", {"rules": names})] if names else []
+        evaluated = [WatcherEvent("alerts_evaluated", "rules", {"rules": names})] if names else []
         fired = [
             _fired(alert)
             for alert in self._ask(self.prometheus, "/api/v1/alerts")["data"]["alerts"]
@@ -217,10 +217,10 @@ class Alerts:
         news = [each for each in fired if each.key not in self._fired_before]
         return [*evaluated, *news, *self._received()]
 
-    def _received(self) -> list[Observation]:
+    def _received(self) -> list[WatcherEvent]:
         handed = self._ask(self.alertmanager, "/api/v2/alerts?active=true")
         names = sorted({alert["labels"]["alertname"] for alert in handed})
-        return [Observation("alerts_received", "alertmanager", {"alerts": names})] if names else []
+        return [WatcherEvent("alerts_received", "alertmanager", {"alerts": names})] if names else []
 
     def _ask(self, service: tuple[str, int], path: str) -> Any:
         text = self.kubernetes.get_from_service(self.namespace, *service, path, ANSWER_WITHIN_S)
@@ -239,10 +239,10 @@ def _is_warning(alert: JsonObject) -> bool:
     return is_firing and text_at(alert, "labels", "concerns") != "watchers"
 
 
-def _fired(alert: JsonObject) -> Observation:
+def _fired(alert: JsonObject) -> WatcherEvent:
     labels, active_at = texts_at(alert, "labels"), alert["activeAt"]
     data = {"alert": labels["alertname"], "labels": labels, "active_at": active_at}
-    return Observation("alert_fired", f"{json.dumps(labels, sort_keys=True)} {active_at}", data)
+    return WatcherEvent("alert_fired", f"{json.dumps(labels, sort_keys=True)} {active_at}", data)
 
 
 @dataclass(frozen=True)
@@ -256,7 +256,7 @@ class Flows:
     every_s: float = 30.0
     reads_logs: bool = False
 
-    def poll(self) -> list[Observation]:
+    def poll(self) -> list[WatcherEvent]:
         """One observation for each agent."""
         found = []
         for pod in self.kubernetes.pods("kube-system", {"k8s-app": "cilium"}):
@@ -269,7 +269,7 @@ class Flows:
                     f"hubble observe in {pod} ended with {ended.code}: {ended.stderr.strip()[:200]}"
                 )
             found.append(
-                Observation(
+                WatcherEvent(
                     "flows_seen", str(pod), {"agent": str(pod), **count_flows(ended.stdout)}
                 )
             )

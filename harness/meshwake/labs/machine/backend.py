@@ -32,7 +32,7 @@ from meshwake.core.durations import NS_PER_MS, NS_PER_S
 from meshwake.core.errors import SubjectFailed
 from meshwake.core.plan import ASLEEP_FAULTS, Plan, PlannedFault
 from meshwake.labs.machine.guest_overrides import DedicatedInGuest
-from meshwake.labs.process.mesh import Mesh, report_of
+from meshwake.labs.process.mesh import ProcessMesh, report_of
 from meshwake.labs.process.modes import Mode
 from meshwake.labs.process.namespaces import Network
 
@@ -66,7 +66,7 @@ class _PatientDetector(QuiescenceDetector):
         return super().first_activity(monotonic_now_ns)
 
 
-class GuestBackend(Mesh):
+class GuestBackend(ProcessMesh):
     """See labs.backend.Backend. Runs inside the guest; `channel` leads to the host."""
 
     flood_window_ns = FLOOD_WINDOW_NS
@@ -85,14 +85,14 @@ class GuestBackend(Mesh):
         self._csr_received = False  # since time was last let pass
 
     def new_page(self) -> ClockPage:
-        """See Mesh."""
+        """See ProcessMesh."""
         return KernelClockPage()
 
     def set_first_clocks(self) -> None:
-        """See Mesh: only `begin_time` sets them."""
+        """See ProcessMesh: only `begin_time` sets them."""
 
     def new_mode(self, network: Network) -> Mode:
-        """See Mesh."""
+        """See ProcessMesh."""
         return DedicatedInGuest(self.plan, network, self._directory)
 
     # Time
@@ -158,7 +158,7 @@ class GuestBackend(Mesh):
         """See Backend: the kernel keeps its clocks."""
 
     def csr_reported(self, message: RequestReport) -> None:
-        """See Mesh."""
+        """See ProcessMesh."""
         clocks = kernel_clocks()
         self.event_world_ns(clocks)
         self._csr_received = True

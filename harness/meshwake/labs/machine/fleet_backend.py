@@ -29,8 +29,8 @@ from meshwake.core.durations import NS_PER_S
 from meshwake.core.errors import HarnessFault
 from meshwake.core.json_types import JsonObject, MutableJsonObject, list_at, text_at, texts_at
 from meshwake.core.plan import ASLEEP_FAULTS, Plan, PlannedFault
-from meshwake.guard.watch import Held, Seen
-from meshwake.labs.backend import CertificateState, MeshProcess, ProcessKind, Recording
+from meshwake.guard.watch import CertificateValidity, ObservedProcess
+from meshwake.labs.backend import MeshProcess, ProcessKind, Recording, ReportedCertificate
 from meshwake.labs.machine.backend import FLOOD_WINDOW_NS, FOLLOW_DRIFT_EVERY_NS, wait_until_end
 from meshwake.labs.machine.node import AuthorityRequest, NodeRequest
 from meshwake.labs.process.authority_control import AuthorityControl
@@ -55,7 +55,7 @@ def _names_like(name: str) -> Iterator[str]:
 
 
 def requests_of(plan: Plan, ztunnel: str) -> dict[str, NodeRequest]:
-    """What each guest gets to know at boot (see node.Node)."""
+    """What each guest gets to know at boot (see node.GuestNode)."""
     identities = {node.name: list(node.identities) for node in plan.nodes}
     everybody = sorted(identity for node in plan.nodes for identity in node.identities)
     authority: AuthorityRequest = {"backdate_s": plan.backdate_s, "identities": everybody}
@@ -366,18 +366,20 @@ class FleetBackend:
         errors = self._order(source, "errors_since", position=self._log_position)
         return str(errors[0]) if errors else None
 
-    def certificate_state(self, identity: str) -> CertificateState | None:
+    def certificate_state(self, identity: str) -> ReportedCertificate | None:
         """See Backend. One whose ztunnel is stopped cannot be queried."""
         if self._plan.node_of(identity) in self._stopped_nodes:
             return None
         state = self._order(identity, "certificate_state", identity=identity)
-        return None if state is None else CertificateState(*state)
+        return None if state is None else ReportedCertificate(*state)
 
-    def observe(self, node: str) -> list[Seen]:
+    def observe(self, node: str) -> list[ObservedProcess]:
         """See Backend: what each ztunnel reports of its certificates, now."""
         observed = []
         for process in self.processes(node, "ztunnel"):
             validities = self._order(process.identities[0], "validities")
-            held = tuple(Held(*validity) for validity in validities)
-            observed.append(Seen(process.name, "ztunnel", self._started[process.name], held))
+            held = tuple(CertificateValidity(*validity) for validity in validities)
+            observed.append(
+                ObservedProcess(process.name, "ztunnel", self._started[process.name], held)
+            )
         return observed

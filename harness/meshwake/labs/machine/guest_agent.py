@@ -29,7 +29,7 @@ _READ_BYTES = 4096
 
 
 class CommandHandler(Protocol):
-    """What a guest agent acts on: see node.Node."""
+    """What a guest agent acts on: see node.GuestNode."""
 
     commands: dict[str, Callable[..., Any]]
 
@@ -88,11 +88,11 @@ def main() -> None:
         enter_own_namespaces()
         # Only now: it brings libraries which may start threads, and a namespace is entered by a
         # process with one.
-        from meshwake.labs.machine.node import Node
+        from meshwake.labs.machine.node import GuestNode
 
         DIRECTORY.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
-            GuestAgent(channel, Node(json.loads(REQUEST.read_text()), outside, stack)).serve()
+            GuestAgent(channel, GuestNode(json.loads(REQUEST.read_text()), outside, stack)).serve()
         sender.done({})
 
 

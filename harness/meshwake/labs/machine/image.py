@@ -68,7 +68,7 @@ print(json.dumps({"files": files, "names": sorted(names)}))
 """
 
 
-class Entry(NamedTuple):
+class InitrdFile(NamedTuple):
     """One file of the guest: where its content comes from, or the content itself."""
 
     content: bytes
@@ -76,7 +76,7 @@ class Entry(NamedTuple):
     changed_s: int = 0
 
 
-Files = dict[str, Entry]
+Files = dict[str, InitrdFile]
 
 
 def image_cache() -> Path:
@@ -91,19 +91,19 @@ def base_part(kernel: Kernel, *, with_lab: bool, with_card: bool = False) -> Pat
     files |= _tree(PACKAGE, f"{GUEST_DIRECTORY}/site/{PACKAGE.name}", skip=frozenset())
     modules = (*MODULES, *CARD_MODULES) if with_card else MODULES
     for number, (name, content) in enumerate(kernel.read_modules(modules).items()):
-        files[f"{GUEST_DIRECTORY}/modules/{number:02}-{name}"] = Entry(content)
-    files["/init"] = Entry(_init().encode(), 0o755)
-    files["/etc/resolv.conf"] = Entry(
+        files[f"{GUEST_DIRECTORY}/modules/{number:02}-{name}"] = InitrdFile(content)
+    files["/init"] = InitrdFile(_init().encode(), 0o755)
+    files["/etc/resolv.conf"] = InitrdFile(
         b"nameserver 127.0.0.1\n"
     )  # ztunnel does not start without one
-    files["/etc/hosts"] = Entry(b"127.0.0.1 localhost\n")
-    files["/etc/passwd"] = Entry(b"root:x:0:0:root:/tmp:/none\n")
+    files["/etc/hosts"] = InitrdFile(b"127.0.0.1 localhost\n")
+    files["/etc/passwd"] = InitrdFile(b"root:x:0:0:root:/tmp:/none\n")
     return _kept("base", files)
 
 
 def binary_part(binary: Path, name: str = SUBJECT) -> Path:
     """A program (the binary under test) and the libraries it needs."""
-    files = {name: Entry(binary.read_bytes(), 0o755)}
+    files = {name: InitrdFile(binary.read_bytes(), 0o755)}
     return _kept("subject", files | _libraries([binary]))
 
 
@@ -125,7 +125,7 @@ def assemble(parts: Iterable[Path], request: JsonObject, output: Path) -> None:
         for part in parts:
             with part.open("rb") as content:
                 shutil.copyfileobj(content, image, 1 << 22)
-        write_archive(image, {REQUEST: Entry(json.dumps(request).encode())})
+        write_archive(image, {REQUEST: InitrdFile(json.dumps(request).encode())})
 
 
 def guest_python() -> str:
@@ -190,7 +190,7 @@ def _python(imported: tuple[str, ...]) -> Files:
     modules = _modules_of(imported)
     library = Path(sysconfig.get_path("stdlib")).resolve()
     binaries = [Path(guest_python())]
-    files = {guest_python(): Entry(Path(guest_python()).read_bytes(), 0o755)}
+    files = {guest_python(): InitrdFile(Path(guest_python()).read_bytes(), 0o755)}
     files |= _tree(library, str(library), skip=_LEFT_OUT)
     loaded = [Path(file) for file in modules["files"] if ".so" in Path(file).name]
     binaries += [path for path in library.glob("lib-dynload/*.so") if path in set(loaded)] + loaded
@@ -277,9 +277,11 @@ def _is_wanted(path: Path) -> bool:
     return path.is_file() and path.suffix not in (".a", ".pyi", ".exe", ".c", ".h", ".proto")
 
 
-def _entry(path: Path) -> Entry:
+def _entry(path: Path) -> InitrdFile:
     known = path.stat()
-    return Entry(path.read_bytes(), 0o755 if known.st_mode & 0o100 else 0o644, int(known.st_mtime))
+    return InitrdFile(
+        path.read_bytes(), 0o755 if known.st_mode & 0o100 else 0o644, int(known.st_mtime)
+    )
 
 
 def _libraries(binaries: list[Path]) -> Files:
@@ -290,7 +292,7 @@ def _libraries(binaries: list[Path]) -> Files:
         found[str(path)] = _entry(path.resolve())
     cache = Path("/etc/ld.so.cache")
     if cache.exists():
-        found[str(cache)] = Entry(cache.read_bytes())
+        found[str(cache)] = InitrdFile(cache.read_bytes())
     return found
 
 

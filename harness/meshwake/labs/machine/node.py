@@ -24,9 +24,9 @@ from meshwake.labs.machine.guest_overrides import guest_overrides
 from meshwake.labs.machine.guest_runner import DIRECTORY
 from meshwake.labs.process.dedicated import Dedicated, dedicated_environment, trigger_handshake
 from meshwake.labs.process.namespaces import AUTHORITY_ADDRESS, Network, in_namespace, listen
-from meshwake.labs.process.traffic import Traffic
+from meshwake.labs.process.traffic import EchoTraffic
 from meshwake.labs.process.workloads import Workload, ZtunnelSpec
-from meshwake.labs.process.ztunnel import Ztunnel, await_listening, local_xds
+from meshwake.labs.process.ztunnel import ZtunnelProcess, await_listening, local_xds
 from meshwake.system.deadline import Deadline
 from meshwake.ztunnel.ports import HBONE_PORT, ISTIOD_PORT
 
@@ -67,7 +67,7 @@ class CardedNetwork(Network):
         self._netlink.link("set", index=self._index(CARD), master=self._index(_BRIDGE), state="up")
 
 
-class _ServedTraffic(Traffic):
+class _ServedTraffic(EchoTraffic):
     def fileno(self) -> int:
         """What becomes readable when an echo server has something to do."""
         return int(self._selector.fileno())
@@ -93,7 +93,7 @@ class NodeRequest(TypedDict):
     lifetime_s: int
 
 
-class Node:
+class GuestNode:
     """See guest_agent.CommandHandler."""
 
     def __init__(self, request: NodeRequest, outside: int, stack: ExitStack) -> None:
@@ -104,7 +104,7 @@ class Node:
         self._spec_of = {spec.identities[0]: spec for spec in self._specs}
         self._authority = self._start_authority() if request["authority"] else None
         self._traffic: _ServedTraffic | None = None
-        self._ztunnels: dict[str, Ztunnel] = {}
+        self._ztunnels: dict[str, ZtunnelProcess] = {}
         self._handshakes: list[socket.socket] = []
         self._root = ""
         stack.callback(self.end)
@@ -165,7 +165,7 @@ class Node:
             )
             environment |= guest_overrides(self._root)
             binary = Path(self._request["ztunnel"])
-            self._ztunnels[spec.name] = Ztunnel(
+            self._ztunnels[spec.name] = ZtunnelProcess(
                 binary, spec, KernelClockPage(), DIRECTORY, environment
             )
         await_listening(
@@ -186,7 +186,7 @@ class Node:
             (ztunnel.watched.stop if frozen else ztunnel.watched.resume)()
 
     def attempt(self, source: str, destination: str) -> str | None:
-        """See Traffic.attempt; `destination` may be elsewhere."""
+        """See EchoTraffic.attempt; `destination` may be elsewhere."""
         assert self._traffic is not None
         deadline = Deadline("an answer to a connection", ANSWERED_WITHIN_S)
         return self._traffic.attempt_to(
@@ -194,7 +194,7 @@ class Node:
         )
 
     def certificate_state(self, name: str, identity: str) -> list[Any] | None:
-        """See Ztunnel.certificate_state."""
+        """See ZtunnelProcess.certificate_state."""
         state = self._ztunnels[name].certificate_state(identity)
         return None if state is None else [state.state, state.serial, state.not_after_wall_s]
 

@@ -103,7 +103,7 @@ _JAVA = """public class Waits {
 
 
 @dataclass(frozen=True)
-class Program:
+class GuestProgram:
     """What is started in the guest; `parts` bring what it is made of."""
 
     argv: list[str]
@@ -114,7 +114,7 @@ class Program:
 class Found:
     """The programs that can be measured here, and why others cannot."""
 
-    programs: dict[str, Program]
+    programs: dict[str, GuestProgram]
     left_out: list[str]
 
 
@@ -124,9 +124,9 @@ def find_programs(directory: Path) -> Found:
     for name, clock in _CLOCKS.items():
         for how in ("relative", "absolute"):
             argv = [guest_python(), "-SEc", _TIMERFD.replace("WAIT", str(WAIT_S)), str(clock), how]
-            found.programs[f"timerfd on {name}, {how}"] = Program(argv)
+            found.programs[f"timerfd on {name}, {how}"] = GuestProgram(argv)
     for name, code in _PYTHON.items():
-        found.programs[name] = Program(
+        found.programs[name] = GuestProgram(
             [guest_python(), "-SEc", (_SAYS + code).replace("WAIT", str(WAIT_S))]
         )
     for find in (_find_go, _find_tokio, _find_node, _find_java):
@@ -142,7 +142,7 @@ def _find_go(directory: Path, found: Found) -> None:
     if _built(command, source.parent, found, "Go", {"CGO_ENABLED": "0", "GOFLAGS": "-mod=mod"}):
         part = binary_part(source.parent / "waits", f"{_PROGRAMS}/go")
         for how, name in (("sleep", "Go time.Sleep"), ("timer", "Go time.NewTimer")):
-            found.programs[name] = Program([f"{_PROGRAMS}/go", how], (part,))
+            found.programs[name] = GuestProgram([f"{_PROGRAMS}/go", how], (part,))
 
 
 def _find_tokio(directory: Path, found: Found) -> None:
@@ -153,7 +153,7 @@ def _find_tokio(directory: Path, found: Found) -> None:
     if _built(["cargo", "build", "--quiet"], directory / "tokio", found, "Rust with tokio", {}):
         part = binary_part(directory / "tokio/target/debug/waits", f"{_PROGRAMS}/tokio")
         for how, name in (("tokio", "tokio time::sleep"), ("thread", "Rust std thread::sleep")):
-            found.programs[name] = Program([f"{_PROGRAMS}/tokio", how], (part,))
+            found.programs[name] = GuestProgram([f"{_PROGRAMS}/tokio", how], (part,))
 
 
 def _find_node(directory: Path, found: Found) -> None:
@@ -162,7 +162,7 @@ def _find_node(directory: Path, found: Found) -> None:
         found.left_out.append("Node: node is not on PATH")
         return
     part = binary_part(Path(node).resolve(), f"{_PROGRAMS}/node")
-    found.programs["Node setTimeout"] = Program(
+    found.programs["Node setTimeout"] = GuestProgram(
         [f"{_PROGRAMS}/node", "-e", _NODE.replace("WAIT", str(WAIT_S))], (part,)
     )
 
@@ -191,7 +191,7 @@ def _find_java(directory: Path, found: Found) -> None:
         ("sleep", "Java Thread.sleep"),
         ("schedule", "Java ScheduledExecutorService"),
     ):
-        found.programs[name] = Program([str(binary), *flags, how], parts)
+        found.programs[name] = GuestProgram([str(binary), *flags, how], parts)
 
 
 def _built(

@@ -29,7 +29,7 @@ _OUTCOMES: dict[str, Outcome] = {
 }
 
 
-class Certificate(NamedTuple):
+class SignedCertificate(NamedTuple):
     """Valid from `not_before_wall_s` to `not_after_wall_s`, both included, for peers that know
     `root`: those with a certificate signed by it."""
 
@@ -44,11 +44,11 @@ class Answer(NamedTuple):
     it is "slow"."""
 
     outcome: Outcome
-    certificate: Certificate | None = None
+    certificate: SignedCertificate | None = None
     answers_world_ns: int = 0
 
 
-class Authority:
+class ModelAuthority:
     """Signs for every identity of `plan`; `clock` is the one it lives on."""
 
     def __init__(self, plan: Plan, clock: NodeClock) -> None:
@@ -100,11 +100,11 @@ class Authority:
                 return outcome
         return "issued"
 
-    def _sign(self, lifetime_s: int, world_ns: int) -> Certificate:
+    def _sign(self, lifetime_s: int, world_ns: int) -> SignedCertificate:
         state = self._plan.authority_at(world_ns)
         now_wall_s = (self._clock.reading(world_ns).wall_ns + state.ahead_wall_ns) // NS_PER_S
         not_after_wall_s = now_wall_s + (state.lifetime_s or lifetime_s)
         self._signed += 1
-        return Certificate(
+        return SignedCertificate(
             str(self._signed), now_wall_s - self._backdate_s, not_after_wall_s, state.root
         )

@@ -24,23 +24,23 @@ from meshwake.core.durations import NS_PER_S
 from meshwake.core.json_types import MutableJsonObject
 from meshwake.core.plan import Plan, PlannedFault
 from meshwake.fixes import patch_of
-from meshwake.guard.watch import Held, Seen
+from meshwake.guard.watch import CertificateValidity, ObservedProcess
 from meshwake.labs.backend import (
-    CertificateState,
     CsrReport,
     IssuedCertificate,
     MeshProcess,
     ProcessKind,
     Recording,
+    ReportedCertificate,
     processes_of,
 )
 from meshwake.labs.limits import CSR_FLOOD_WINDOW_NS
-from meshwake.labs.model.authority import Answer, Authority
+from meshwake.labs.model.authority import Answer, ModelAuthority
 from meshwake.labs.model.proxy import Proxy
 from meshwake.labs.model.timing import Due
 from meshwake.labs.model.tokens import Tokens
 from meshwake.labs.model.traffic import connection_error
-from meshwake.labs.model.ztunnel import BEHAVIOURS, Ztunnel
+from meshwake.labs.model.ztunnel import BEHAVIOURS, ModelZtunnel
 
 
 class Priority(IntEnum):
@@ -74,12 +74,12 @@ class ModelBackend:
         self.timeline = clocks_of(plan)
         self.world_ns = 0
         self._env = simpy.Environment(0)
-        self._authority = Authority(plan, self.timeline[plan.authority_node])
+        self._authority = ModelAuthority(plan, self.timeline[plan.authority_node])
         self._tokens = Tokens(plan.token_s, self.timeline, plan.authority_node)
         self._behaviour = BEHAVIOURS[plan.behaviour_class]
         self._timing = patch_of(plan) or "as-released"
         # What runs, by name; what each identity's process is called, and where it is.
-        self._running: dict[str, Ztunnel | Proxy] = {}
+        self._running: dict[str, ModelZtunnel | Proxy] = {}
         self._started_ns: dict[str, int] = {}
         self._process_of = {
             identity: process.name
@@ -180,13 +180,13 @@ class ModelBackend:
         self._started_ns[process.name] = self.world_ns
         return base
 
-    def _made(self, process: MeshProcess, base: ClockReading) -> Ztunnel | Proxy:
+    def _made(self, process: MeshProcess, base: ClockReading) -> ModelZtunnel | Proxy:
         if process.kind == "proxy":
             gateway = next(each for each in self._plan.gateways if each.name == process.name)
             return Proxy(gateway.identity, gateway.lifetime_s, base)
         random = Random(f"{self._plan.seed} {process.node} {self._starts}")
         self._starts += 1
-        return Ztunnel(
+        return ModelZtunnel(
             process.identities, self._behaviour, self._plan.lifetime_s, base, random, self._timing
         )
 
@@ -249,7 +249,7 @@ class ModelBackend:
             self._record_answer(identity, answer)
         self._deliver(identity, process, answer)
 
-    def _answer(self, identity: str, process: Ztunnel | Proxy) -> Answer:
+    def _answer(self, identity: str, process: ModelZtunnel | Proxy) -> Answer:
         """An authority that is up checks the token first."""
         # pilot-agent connects again after every failure; a ztunnel before root reload trusts what
         # it read at its start.
@@ -297,7 +297,7 @@ class ModelBackend:
         while (waiting := process.next_queued()) is not None:
             self._request(waiting, self._armed[waiting])
 
-    def _deliver(self, identity: str, process: Ztunnel | Proxy, answer: Answer) -> None:
+    def _deliver(self, identity: str, process: ModelZtunnel | Proxy, answer: Answer) -> None:
         due = process.due_after(identity, answer, self.clocks(self._node_of[identity]))
         self._recording.record_state(identity)
         if answer.outcome != "slow":
@@ -345,18 +345,18 @@ class ModelBackend:
 
     # State
 
-    def certificate_state(self, identity: str) -> CertificateState:
+    def certificate_state(self, identity: str) -> ReportedCertificate:
         """See Backend."""
         state = self._running[self._process_of[identity]].states[identity]
         held = state.certificate
         if held is None:
-            return CertificateState(state.state, None, None)
-        return CertificateState(state.state, held.serial, held.not_after_wall_s)
+            return ReportedCertificate(state.state, None, None)
+        return ReportedCertificate(state.state, held.serial, held.not_after_wall_s)
 
-    def observe(self, node: str) -> list[Seen]:
+    def observe(self, node: str) -> list[ObservedProcess]:
         """See Backend."""
         return [
-            Seen(process.name, process.kind, running.base, _certificates_of(running))
+            ObservedProcess(process.name, process.kind, running.base, _certificates_of(running))
             for process in processes_of(self._plan)
             if process.node == node
             for running in [self._running[process.name]]
@@ -367,9 +367,9 @@ class ModelBackend:
         return self._authority.is_ready(self.world_ns)
 
 
-def _certificates_of(process: Ztunnel | Proxy) -> tuple[Held, ...]:
+def _certificates_of(process: ModelZtunnel | Proxy) -> tuple[CertificateValidity, ...]:
     return tuple(
-        Held(
+        CertificateValidity(
             identity,
             state.certificate.not_before_wall_s * NS_PER_S,
             state.certificate.not_after_wall_s * NS_PER_S,

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_S
-from meshwake.labs.model.authority import Certificate
+from meshwake.labs.model.authority import SignedCertificate
 from meshwake.labs.model.ztunnel import IdentityState
 
 
@@ -35,7 +35,7 @@ def connection_error(
     )
 
 
-def _invalid(whose: str, certificate: Certificate, verifier: ClockReading) -> str | None:
+def _invalid(whose: str, certificate: SignedCertificate, verifier: ClockReading) -> str | None:
     now_s = verifier.wall_ns // NS_PER_S
     if now_s > certificate.not_after_wall_s:
         return f"{whose} certificate expired {now_s - certificate.not_after_wall_s} s ago"

@@ -42,7 +42,7 @@ from typing import Protocol
 
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_MS, NS_PER_S
-from meshwake.labs.model.authority import Answer, Certificate
+from meshwake.labs.model.authority import Answer, SignedCertificate
 from meshwake.labs.model.timing import Due, Timing, renewal_due
 from meshwake.ztunnel.renewal import renewal_due_wall_ns
 
@@ -190,13 +190,13 @@ class IdentityState:
     Available."""
 
     state: str
-    certificate: Certificate | None = None
+    certificate: SignedCertificate | None = None
 
 
 INITIALIZING = IdentityState("Initializing")
 
 
-class Ztunnel:
+class ModelZtunnel:
     """One process: the identities of one node, from its start (`base`: the clocks then) to its
     end."""
 

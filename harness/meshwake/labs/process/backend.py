@@ -17,7 +17,7 @@ from meshwake.core.durations import NS_PER_S
 from meshwake.core.errors import HarnessFault
 from meshwake.core.plan import ASLEEP_FAULTS, Plan, PlannedFault
 from meshwake.labs.limits import CSR_FLOOD_WINDOW_NS
-from meshwake.labs.process.mesh import Mesh, report_of
+from meshwake.labs.process.mesh import ProcessMesh, report_of
 from meshwake.labs.process.modes import Mode, mode_of
 from meshwake.labs.process.namespaces import Network
 from meshwake.labs.process.processor import Processor
@@ -32,7 +32,7 @@ ROOT_FILE_STABLE_NS = 2 * NS_PER_S
 ROOT_FILE_POLLED_WITHIN_S = 1.5
 
 
-class ProcessBackend(Mesh):
+class ProcessBackend(ProcessMesh):
     """See labs.backend.Backend; everything but time is in mesh.py."""
 
     flood_window_ns = CSR_FLOOD_WINDOW_NS
@@ -57,15 +57,15 @@ class ProcessBackend(Mesh):
         self._root_read_world_ns: int | None = None
 
     def new_page(self) -> ClockPage:
-        """See Mesh."""
+        """See ProcessMesh."""
         return ClockPage("fixed")
 
     def set_first_clocks(self) -> None:
-        """See Mesh."""
+        """See ProcessMesh."""
         self._set_pages(before_jumps=True)
 
     def new_mode(self, network: Network) -> Mode:
-        """See Mesh."""
+        """See ProcessMesh."""
         return mode_of(self.plan, network, self._directory)
 
     # Time
@@ -129,7 +129,7 @@ class ProcessBackend(Mesh):
     # A slow authority
 
     def csr_reported(self, message: RequestReport) -> None:
-        """See Mesh."""
+        """See ProcessMesh."""
         if "taken" in message:
             self._answers_world_ns[message["taken"]] = self._answer_world_ns()
         self.recording.csr_received(report_of(message))

@@ -17,7 +17,7 @@ from pathlib import Path
 from meshwake.core.plan import Plan
 from meshwake.labs.process.namespaces import Network, in_namespace
 from meshwake.labs.process.workloads import Workload, ZtunnelSpec
-from meshwake.labs.process.ztunnel import Ztunnel, common_environment, local_xds
+from meshwake.labs.process.ztunnel import ZtunnelProcess, common_environment, local_xds
 from meshwake.ztunnel.ports import ADMIN_PORT, HBONE_PORT, SOCKS_PORT
 
 _CONNECT_WITHIN_S = 30.0
@@ -64,7 +64,7 @@ class Dedicated:
         """See modes.Mode."""
         return dedicated_environment(spec, self._directory, root_file, self._plan.lifetime_s)
 
-    def prime(self, ztunnel: Ztunnel) -> list[socket.socket]:
+    def prime(self, ztunnel: ZtunnelProcess) -> list[socket.socket]:
         """See modes.Mode: a handshake with its HBONE port. It cannot succeed, since we present no
         certificate."""
         return [trigger_handshake((ztunnel.spec.address, HBONE_PORT), ztunnel.spec.namespace)]

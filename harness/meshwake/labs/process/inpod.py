@@ -23,7 +23,7 @@ from meshwake.labs.process.namespaces import AUTHORITY_ADDRESS, Network, in_name
 from meshwake.labs.process.node_agent import NodeAgent
 from meshwake.labs.process.redirect import redirected_here
 from meshwake.labs.process.workloads import Workload, ZtunnelSpec
-from meshwake.labs.process.ztunnel import Ztunnel, common_environment, local_xds
+from meshwake.labs.process.ztunnel import ZtunnelProcess, common_environment, local_xds
 from meshwake.ztunnel.ports import ADMIN_PORT, ISTIOD_PORT
 
 
@@ -74,7 +74,7 @@ class InPod:
             "XDS_ROOT_CA": str(root_file),
         }
 
-    def prime(self, ztunnel: Ztunnel) -> list[socket.socket]:
+    def prime(self, ztunnel: ZtunnelProcess) -> list[socket.socket]:
         """See modes.Mode: the node agent sends it the pods of its node."""
         pods = [self.workloads[identity] for identity in ztunnel.spec.identities]
         self._agents[ztunnel.spec.node].send_pods(pods)

@@ -23,23 +23,23 @@ from meshwake.core.clock_reading import ClockReading
 from meshwake.core.errors import HarnessFault
 from meshwake.core.json_types import MutableJsonObject
 from meshwake.core.plan import Plan, PlannedFault
-from meshwake.guard.watch import Held, Seen
+from meshwake.guard.watch import CertificateValidity, ObservedProcess
 from meshwake.labs.backend import (
-    CertificateState,
     CsrReport,
     IssuedCertificate,
     MeshProcess,
     ProcessKind,
     Recording,
+    ReportedCertificate,
 )
 from meshwake.labs.process.authority_control import AuthorityControl
 from meshwake.labs.process.inpod import InPod
 from meshwake.labs.process.modes import Mode
 from meshwake.labs.process.namespaces import AUTHORITY_ADDRESS, Network, in_namespace, listen
 from meshwake.labs.process.processor import Processor
-from meshwake.labs.process.traffic import Traffic
+from meshwake.labs.process.traffic import EchoTraffic
 from meshwake.labs.process.workloads import Workload, ZtunnelSpec
-from meshwake.labs.process.ztunnel import Ztunnel, await_listening, discovery_entry
+from meshwake.labs.process.ztunnel import ZtunnelProcess, await_listening, discovery_entry
 from meshwake.ztunnel.ports import ISTIOD_PORT
 
 STARTS_WITHIN_S = 60.0
@@ -49,7 +49,7 @@ LISTENING_POLL_S = 0.005
 SERIALS_OF_A_ROOT = 100_000
 
 
-class Mesh(ABC):
+class ProcessMesh(ABC):
     """See labs.backend.Backend, of which this is everything but time, and how clock faults begin.
 
     `binary` is the ztunnel, `directory` where it logs. An authority process that has `begun` is
@@ -75,7 +75,7 @@ class Mesh(ABC):
         self._begun, self._processor = begun, processor
         self._detector = detector(self._drain)
         self.pages: dict[str | None, ClockPage] = {}
-        self._ztunnels: dict[str, Ztunnel] = {}
+        self._ztunnels: dict[str, ZtunnelProcess] = {}
         self._started: dict[str, ClockReading] = {}
         self._page_of_process: dict[int, ClockPage] = {}
         self._handshakes: list[socket.socket] = []
@@ -129,7 +129,7 @@ class Mesh(ABC):
         }
         self._watch(stack)
         self._publish_workloads()
-        self._traffic = Traffic(self._workloads, self._mode.redirects)
+        self._traffic = EchoTraffic(self._workloads, self._mode.redirects)
         stack.callback(self._traffic.close)
         stack.callback(self._end_ztunnels)
 
@@ -225,7 +225,7 @@ class Mesh(ABC):
         spec = self._specs[process.name]
         page = self.pages[spec.node]
         environment = dict(self._mode.environment(spec, self.authority.root_file))
-        ztunnel = Ztunnel(self._binary, spec, page, self._directory, environment)
+        ztunnel = ZtunnelProcess(self._binary, spec, page, self._directory, environment)
         self._ztunnels[spec.name] = ztunnel
         self._page_of_process[ztunnel.watched.pid] = page
         self._detector.processes[spec.name] = ztunnel.watched
@@ -321,7 +321,7 @@ class Mesh(ABC):
         for ztunnel in self._ztunnels.values():
             ztunnel.end()
 
-    def _ztunnels_on(self, node: str) -> list[Ztunnel]:
+    def _ztunnels_on(self, node: str) -> list[ZtunnelProcess]:
         return [ztunnel for ztunnel in self._ztunnels.values() if ztunnel.spec.node == node]
 
     # The authority
@@ -356,7 +356,7 @@ class Mesh(ABC):
         """See Backend."""
         return next(iter(self._ztunnel_of(source).errors_since(self._log_position)), None)
 
-    def _ztunnel_of(self, identity: str) -> Ztunnel:
+    def _ztunnel_of(self, identity: str) -> ZtunnelProcess:
         return self._ztunnels[self._spec_of[identity].name]
 
     # State
@@ -391,21 +391,21 @@ class Mesh(ABC):
         read = [_discard(handshake) for handshake in self._handshakes]
         return self._traffic.serve() or any(read) or bool(messages)
 
-    def certificate_state(self, identity: str) -> CertificateState | None:
+    def certificate_state(self, identity: str) -> ReportedCertificate | None:
         """See Backend."""
         ztunnel = self._ztunnels.get(self._spec_of[identity].name)
         if ztunnel is None or ztunnel.watched.stopped:
             return None
         return ztunnel.certificate_state(identity)
 
-    def observe(self, node: str) -> list[Seen]:
+    def observe(self, node: str) -> list[ObservedProcess]:
         """See Backend: what each ztunnel reports of its certificates, now."""
         observed = []
         for ztunnel in self._ztunnels_on(node):
-            held = tuple(Held(*validity) for validity in ztunnel.validities())
+            held = tuple(CertificateValidity(*validity) for validity in ztunnel.validities())
             self.recording.settle()
             started = self._started[ztunnel.spec.name]
-            observed.append(Seen(ztunnel.spec.name, "ztunnel", started, held))
+            observed.append(ObservedProcess(ztunnel.spec.name, "ztunnel", started, held))
         return observed
 
 

@@ -12,7 +12,7 @@ from meshwake.labs.process.dedicated import Dedicated
 from meshwake.labs.process.inpod import InPod
 from meshwake.labs.process.namespaces import Network
 from meshwake.labs.process.workloads import Workload, ZtunnelSpec
-from meshwake.labs.process.ztunnel import Ztunnel
+from meshwake.labs.process.ztunnel import ZtunnelProcess
 
 
 class Mode(Protocol):
@@ -42,7 +42,7 @@ class Mode(Protocol):
     def environment(self, spec: ZtunnelSpec, root_file: Path) -> Mapping[str, str]:
         """The environment variables of the ztunnel of `spec`."""
 
-    def prime(self, ztunnel: Ztunnel) -> list[socket.socket]:
+    def prime(self, ztunnel: ZtunnelProcess) -> list[socket.socket]:
         """A ztunnel has just opened its ports: does what makes it request its certificates. Returns
         connections whose answers are not needed, to be read and closed by the caller."""
 

@@ -78,7 +78,7 @@ class Echo:
         connection.close()
 
 
-class Traffic:
+class EchoTraffic:
     """All echo servers, and attempts between them. `workloads` may change meanwhile: see
     `pod_removed` and `pod_added`."""
 

@@ -21,7 +21,7 @@ from meshwake.clocks.vdso.page import ClockPage, Launched, launch, read_inside
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.errors import SubjectFailed
-from meshwake.labs.backend import CertificateState
+from meshwake.labs.backend import ReportedCertificate
 from meshwake.labs.process.namespaces import AUTHORITY_ADDRESS, in_namespace, join
 from meshwake.labs.process.workloads import Workload, ZtunnelSpec
 from meshwake.system.deadline import Deadline
@@ -34,7 +34,7 @@ from meshwake.ztunnel.spiffe import TRUST_DOMAIN, spiffe_id
 ANSWER_WITHIN_S = 30.0
 
 
-class Ztunnel:
+class ZtunnelProcess:
     """A running ztunnel. It dies with us, whatever happens to us."""
 
     def __init__(
@@ -93,12 +93,12 @@ class Ztunnel:
                 found.append((names[entry.spiffe], begins_s * NS_PER_S, ends_s * NS_PER_S))
         return found
 
-    def certificate_state(self, identity: str) -> CertificateState | None:
+    def certificate_state(self, identity: str) -> ReportedCertificate | None:
         """What /config_dump says now of one that it serves; None before it knows of it."""
         wanted = spiffe_id(identity)
         for entry in self._certificates():
             if entry.spiffe == wanted:
-                return CertificateState(entry.state, entry.serial, entry.not_after_wall_s)
+                return ReportedCertificate(entry.state, entry.serial, entry.not_after_wall_s)
         return None
 
     def errors_since(self, position: int) -> list[str]:
@@ -151,7 +151,7 @@ class Ztunnel:
 
 
 def await_listening(
-    ztunnels: Collection[Ztunnel], ports: tuple[int, ...], within_s: float, every_s: float
+    ztunnels: Collection[ZtunnelProcess], ports: tuple[int, ...], within_s: float, every_s: float
 ) -> None:
     """Returns when all of them listen at `ports`. Raises SubjectFailed when one has ended, or does
     not listen within the bound."""

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from meshwake.clocks.movers.base import Moment
 from meshwake.clocks.movers.command import CommandMover, command_refusals
-from meshwake.clocks.movers.node_access import Answer, NoAnswer, Way
+from meshwake.clocks.movers.node_access import CommandResult, NoAnswer, Way
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.errors import LabUnavailable, SubjectFailed
 
@@ -134,7 +134,7 @@ def test_a_machine_that_has_just_woken_is_given_time(
     mover.prepare()
     calls: list[int] = []
 
-    def later(way: Way, node: str, argv: Any, within_s: float) -> Answer:
+    def later(way: Way, node: str, argv: Any, within_s: float) -> CommandResult:
         calls.append(1)
         if 1 < len(calls) < 5:
             raise NoAnswer("docker exec: no answer")
@@ -150,7 +150,7 @@ def test_nodes_on_several_kernels_cannot_sleep_at_one_moment(tmp_path: Path, box
     other = Box(tmp_path / "other", Machine(boot_id="another"))
 
     class Several:
-        def run(self, node: str, argv: Any, within_s: float) -> Answer:
+        def run(self, node: str, argv: Any, within_s: float) -> CommandResult:
             return answer(Way(box.way if node == "one" else other.way), node, argv, within_s)
 
     mover = CommandMover(

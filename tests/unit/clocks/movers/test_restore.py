@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from meshwake.clocks.movers.node_access import Measured, Way, rights_missing
+from meshwake.clocks.movers.node_access import ClockMeasurement, Way, rights_missing
 from meshwake.clocks.movers.restore import (
     Intent,
     Watchdog,
@@ -61,10 +61,10 @@ def intent_of(box: Box, **about: object) -> Intent:
 
 def measured(
     intent: Intent, *, base_ns: int, passed_ns: int = 0, slept_ns: int = 0, boot_id: str = BOOT_ID
-) -> Measured:
+) -> ClockMeasurement:
     monotonic_ns = intent.monotonic_ns + passed_ns
     boottime_ns = intent.boottime_ns + passed_ns + slept_ns
-    return Measured(
+    return ClockMeasurement(
         boot_id, ClockReading(monotonic_ns + base_ns, monotonic_ns, boottime_ns), 0, 0, 0
     )
 

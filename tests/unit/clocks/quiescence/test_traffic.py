@@ -39,9 +39,9 @@ def observe(kind: str) -> Any:
 def test_a_packet_is_noticed(kind: str) -> None:
     """However many came; and one that was removed is not polled. (Other tests use the loopback
     device too.)"""
-    from meshwake.clocks.quiescence.traffic import Traffic
+    from meshwake.clocks.quiescence.traffic import PacketTraffic
 
-    one, traffic = observe(kind), Traffic()
+    one, traffic = observe(kind), PacketTraffic()
     traffic.add(one)
     traffic.moved_since_last_poll()
     for _ in range(20):

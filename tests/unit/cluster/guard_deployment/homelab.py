@@ -54,7 +54,7 @@ class Homelab(FakeKubernetes):
             self.pod(ztunnel_namespace, f"ztunnel-{name}", name, {"app": "ztunnel"})
         self.pod(istiod_namespace, "istiod-1", nodes[0], {"app": "istiod"})
 
-    # As real_time.RealTime
+    # As real_time.HostTime
 
     def monotonic_ns(self) -> int:
         return self.now_ns

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from meshwake.cluster.guard_deployment.status import Metrics, NodeStatus, read_metrics, read_status
+from meshwake.cluster.guard_deployment.status import (
+    ExportedMetrics,
+    NodeStatus,
+    read_metrics,
+    read_status,
+)
 from meshwake.core.clock_reading import ClockReading
 from meshwake.guard.metrics import PrometheusMetrics
 
@@ -15,7 +20,7 @@ def test_each_node_reports_what_its_guard_runs_and_has_seen() -> None:
     cluster = Homelab()
     installed(cluster)
     one, two = read_status(cluster, NOW_S)
-    metrics = Metrics(
+    metrics = ExportedMetrics(
         NOW_S - 12,
         {"istio-system/ztunnel-x": 28800.4},
         {"ztunnel": 3, "proxy": 0},

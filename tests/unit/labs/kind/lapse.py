@@ -14,7 +14,7 @@ from meshwake.core.history import History, Recorder
 from meshwake.core.plan import Plan
 from meshwake.labs.kind.lapsed import LapsedFaults
 from meshwake.labs.kind.pace import LapsePace
-from meshwake.labs.kind.session import Session
+from meshwake.labs.kind.session import ClusterSession
 from meshwake.labs.kind.watchers import ZtunnelLogs
 
 from tests.unit.cluster.simulated import Clock, SimulatedCluster
@@ -105,7 +105,7 @@ def lapsed(
     cluster, recorder = mover.cluster, Recorder()
     nodes = {cluster.node_names[node.name]: (node.name, node.identities) for node in of.nodes}
     setting = setting_of(of, cluster, watchers=(ZtunnelLogs(cluster, nodes),), skips=mover)
-    session = Session(setting, mover, recorder)
+    session = ClusterSession(setting, mover, recorder)
     assert isinstance(session.pace, LapsePace)
     session.run(LapsedFaults(session, mover, cluster, session.pace))
     return recorder.history, mover

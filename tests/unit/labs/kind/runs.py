@@ -12,7 +12,7 @@ from meshwake.core.plan import Plan
 from meshwake.core.resolve import PlanRequest, resolve
 from meshwake.core.scenario import parse_scenario, read_scenario
 from meshwake.labs.kind.faults import Faults
-from meshwake.labs.kind.session import Session, Setting, Watcher
+from meshwake.labs.kind.session import ClusterSession, ClusterWatcher, Setting
 from meshwake.labs.kind.traffic import Client, Route
 from meshwake.labs.kind.watchers import ZtunnelLogs
 
@@ -111,7 +111,7 @@ def run(
     cluster: SimulatedCluster | None = None,
     mover: SimulatedMover | None = None,
     *,
-    watchers: tuple[Watcher, ...] = (),
+    watchers: tuple[ClusterWatcher, ...] = (),
     log: bool = False,
 ) -> History:
     """The history of `of` on a simulated cluster. `log`: ztunnel's log is read too."""
@@ -120,7 +120,7 @@ def run(
     recorder = Recorder()
     nodes = {cluster.node_names[node.name]: (node.name, node.identities) for node in of.nodes}
     watchers += (ZtunnelLogs(cluster, nodes),) if log else ()
-    session = Session(setting_of(of, cluster, watchers=watchers), mover, recorder)
+    session = ClusterSession(setting_of(of, cluster, watchers=watchers), mover, recorder)
     session.run(Faults(session, mover, cluster))
     return recorder.history
 

@@ -14,7 +14,7 @@ from meshwake.core.durations import NS_PER_S
 from meshwake.core.history import History, Recorder
 from meshwake.core.plan import PlannedFault
 from meshwake.labs.kind.faults import Faults
-from meshwake.labs.kind.session import Session
+from meshwake.labs.kind.session import ClusterSession
 
 from tests.unit.cluster.simulated import Clock, Inline, SimulatedCluster, SimulatedMover
 from tests.unit.labs.kind.runs import TWO_NODES, cluster_of, plan, setting_of
@@ -78,7 +78,7 @@ def paused() -> History:
     )
     cluster = cluster_of(of, clocks={node.name: Clock() for node in of.nodes})
     mover, recorder = SimulatedMover(cluster, name="process"), Recorder()
-    session = Session(
+    session = ClusterSession(
         replace(setting_of(of, cluster), executor=RecordingExecutor(cluster)), mover, recorder
     )
     session.run(Faults(session, mover, cluster))

@@ -20,7 +20,7 @@ from meshwake.guard.cluster import Places
 from meshwake.kubernetes.api import Kubernetes, Pod
 from meshwake.kubernetes.labels import OUR_LABELS, RUN_LABELS
 from meshwake.labs import Toolbox
-from meshwake.labs.kind.environment import LookedAt, Place
+from meshwake.labs.kind.environment import LookedAt, RunningCluster
 from meshwake.labs.kind.fix import objects_of_fix, objects_to_apply
 from meshwake.labs.kind.lab import KindLab
 from meshwake.labs.kind.refusals import with_installed_guard as conflicts_with_guard
@@ -57,8 +57,8 @@ class SimulatedEnvironment:
         return self.refused
 
     @contextmanager
-    def place(self, plan: Plan, tell: Callable[[str], None]) -> Iterator[Place]:
-        yield Place(
+    def place(self, plan: Plan, tell: Callable[[str], None]) -> Iterator[RunningCluster]:
+        yield RunningCluster(
             "meshwake-test",
             Path("kubeconfig"),
             None,
@@ -67,11 +67,15 @@ class SimulatedEnvironment:
             about={"istio": plan.version},
         )
 
-    def connect(self, place: Place) -> Kubernetes:
+    def connect(self, place: RunningCluster) -> Kubernetes:
         return self.real
 
     def mover(
-        self, plan: Plan, place: Place, kubernetes: Kubernetes, node_names: Mapping[str, str]
+        self,
+        plan: Plan,
+        place: RunningCluster,
+        kubernetes: Kubernetes,
+        node_names: Mapping[str, str],
     ) -> Any:
         self.mover_made = self.mover_made or SimulatedMover(self.real)
         return self.mover_made
@@ -101,7 +105,11 @@ class SimulatedEnvironment:
         return (), ()
 
     def looked_at(
-        self, plan: Plan, place: Place, kubernetes: Kubernetes, node_names: Mapping[str, str]
+        self,
+        plan: Plan,
+        place: RunningCluster,
+        kubernetes: Kubernetes,
+        node_names: Mapping[str, str],
     ) -> LookedAt:
         setting = setting_of(plan, self.real)
         return LookedAt(setting.routes, setting.clients)

@@ -15,7 +15,7 @@ from meshwake.cluster.node_channel import LABELS, NAMESPACE
 from meshwake.core.errors import HarnessFault, SubjectFailed
 from meshwake.core.plan import Plan, PlannedCluster
 from meshwake.kubernetes.api import Executed, Pod, Unreachable
-from meshwake.labs.kind.environment import Place
+from meshwake.labs.kind.environment import RunningCluster
 from meshwake.labs.kind.movers import PodInside, Reader, engine_ways, make_mover, mover_refusals
 
 from tests.unit.clocks.machines import Box, Machine, answer
@@ -82,7 +82,7 @@ def test_each_way_has_its_mover(way: Any, faults: str, about: dict[str, Any], ki
     of = on(faults, clock=way, **about)
     assert mover_refusals(of) == []
     cluster = cluster_of(of)
-    place = Place(
+    place = RunningCluster(
         "c", Path("/k"), None, "kubeconfig" not in about, ("w1", "w2"), about={"node_image": "n:1"}
     )
     mover = make_mover(of, place, cluster, node_names(of), cluster)
@@ -97,7 +97,7 @@ def test_where_no_clock_is_moved_they_are_only_read(about: dict[str, Any]) -> No
     of = on('[[fault]]\nkind = "restart"\nnode = "east"\nat = "5m"\n', clock="engine", **about)
     assert mover_refusals(of) == []
     cluster = cluster_of(of)
-    place = Place("c", Path("/k"), None, "kubeconfig" not in about, ("w1", "w2"))
+    place = RunningCluster("c", Path("/k"), None, "kubeconfig" not in about, ("w1", "w2"))
     mover = make_mover(of, place, cluster, node_names(of), cluster)
     assert isinstance(mover, Reader) and mover.refusals(of) == []
     with pytest.raises(HarnessFault, match="only reads clocks"):

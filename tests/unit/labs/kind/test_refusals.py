@@ -11,7 +11,7 @@ from meshwake.core.faults import CLOCK_FAULTS, SERVICE_FAULTS
 from meshwake.core.plan import Plan, PlannedCluster
 from meshwake.labs.kind.faults import Faults
 from meshwake.labs.kind.refusals import refusals
-from meshwake.labs.kind.session import Session
+from meshwake.labs.kind.session import ClusterSession
 
 from tests.unit.labs.kind.runs import TWO_NODES, plan, plan_of
 
@@ -88,7 +88,7 @@ def test_a_kind_of_fault_is_either_carried_out_or_refused(kind: str) -> None:
     of = of.model_copy(update={"faults": faults})
     unused = cast("Any", None)
     try:
-        Faults(cast("Session", SimpleNamespace(plan=of)), unused, unused)
+        Faults(cast("ClusterSession", SimpleNamespace(plan=of)), unused, unused)
     except HarnessFault:
         assert refusals(of)
     else:

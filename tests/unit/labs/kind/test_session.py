@@ -14,7 +14,7 @@ from meshwake.core.plan import Plan
 from meshwake.kubernetes.api import LocalFailure, Unreachable
 from meshwake.labs import Toolbox
 from meshwake.labs.kind.faults import Faults
-from meshwake.labs.kind.session import LOST_TIMEOUT_NS, Observation, Session
+from meshwake.labs.kind.session import LOST_TIMEOUT_NS, ClusterSession, WatcherEvent
 from meshwake.labs.model.lab import LAB as MODEL
 
 from tests.unit.cluster.simulated import SimulatedCluster, SimulatedMover
@@ -165,7 +165,7 @@ def test_a_run_that_ends_during_an_outage_of_istiod_brings_it_back() -> None:
     """A run that is ended in the middle leaves no cluster without its authority."""
     of = plan('[[fault]]\nkind = "ca_outage"\nat = "3m"\nlasts = "4m"')
     cluster = cluster_of(of)
-    session = Session(setting_of(of, cluster), SimulatedMover(cluster), Recorder())
+    session = ClusterSession(setting_of(of, cluster), SimulatedMover(cluster), Recorder())
     faults = Faults(session, SimulatedMover(cluster), cluster)
     cluster.sleep(180)
     faults.do_next()
@@ -204,7 +204,7 @@ def test_an_api_server_that_stays_away_ends_the_run() -> None:
     cluster = cluster_of(of)
     cluster.unreachable = lambda what: cluster.now_ns > 120 * NS_PER_S
     recorder = Recorder()
-    session = Session(setting_of(of, cluster), SimulatedMover(cluster), recorder)
+    session = ClusterSession(setting_of(of, cluster), SimulatedMover(cluster), recorder)
     with pytest.raises(SubjectFailed, match="not been reached for 12[0-9] s: .*no answer"):
         session.run(Faults(session, SimulatedMover(cluster), cluster))
     assert cluster.now_ns < 120 * NS_PER_S + LOST_TIMEOUT_NS + 20 * NS_PER_S
@@ -221,7 +221,7 @@ def _out_of_files(cluster: SimulatedCluster, from_s: int, to_s: int) -> None:
 
 
 def test_a_look_that_failed_here_is_not_a_ztunnel_out_of_reach() -> None:
-    """Observation once, as trouble of this machine; the run goes on when it is over."""
+    """Recorded once, as trouble of this machine; the run goes on when it is over."""
     of = plan(duration="10m")
     cluster = cluster_of(of)
     _out_of_files(cluster, 120, 210)
@@ -237,7 +237,7 @@ def test_a_machine_that_cannot_look_for_long_ends_the_run_as_a_fault_of_ours() -
     of = plan(duration="20m")
     cluster = cluster_of(of)
     _out_of_files(cluster, 120, 9999)
-    session = Session(setting_of(of, cluster), SimulatedMover(cluster), Recorder())
+    session = ClusterSession(setting_of(of, cluster), SimulatedMover(cluster), Recorder())
     with pytest.raises(
         HarnessFault, match="this machine's way to ztunnel of node vm has not .*open files"
     ):
@@ -296,11 +296,11 @@ def test_what_a_watcher_reports_is_recorded_when_it_changes() -> None:
         name, every_s, reads_logs = "a watcher", 5.0, False
         looks = 0
 
-        def poll(self) -> list[Observation]:
+        def poll(self) -> list[WatcherEvent]:
             self.looks += 1
             if self.looks in {3, 4}:
                 raise Unreachable("no such service")
-            return [Observation("alert_fired", "one", {"alert": "ZtunnelCertificateExpired"})]
+            return [WatcherEvent("alert_fired", "one", {"alert": "ZtunnelCertificateExpired"})]
 
     watcher = Watcher()
     history = run(plan(duration="2m"), watchers=(watcher,))

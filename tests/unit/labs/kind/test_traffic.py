@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from meshwake.kubernetes.api import Pod, Unreachable
-from meshwake.labs.kind.traffic import _SHELL, Attempt, Client, ConnectionProbe, Route
+from meshwake.labs.kind.traffic import _SHELL, Client, ConnectionAttempt, ConnectionProbe, Route
 
 from tests.unit.kubernetes.fake import FakeKubernetes
 
@@ -55,21 +55,21 @@ def probe_of(cluster: Shells) -> ConnectionProbe:
 @pytest.mark.parametrize(
     ("answer", "expected"),
     [
-        ("0 200", Attempt(True, None)),
-        ("0 503", Attempt(True, "HTTP 503")),
+        ("0 200", ConnectionAttempt(True, None)),
+        ("0 503", ConnectionAttempt(True, "HTTP 503")),
         (
             "56 curl: (56) Recv failure: Connection reset by peer 000",
-            Attempt(True, "curl: (56) Recv failure: Connection reset by peer"),
+            ConnectionAttempt(True, "curl: (56) Recv failure: Connection reset by peer"),
         ),
-        ("28 curl: (28) timed out 000", Attempt(True, "curl: (28) timed out")),
+        ("28 curl: (28) timed out 000", ConnectionAttempt(True, "curl: (28) timed out")),
         (
             "127 sh: curl: not found",
-            Attempt(False, "curl of default/client ended with 127: sh: curl: not found"),
+            ConnectionAttempt(False, "curl of default/client ended with 127: sh: curl: not found"),
         ),
-        ("7 000", Attempt(True, "curl ended with 7")),
+        ("7 000", ConnectionAttempt(True, "curl ended with 7")),
     ],
 )
-def test_what_the_shell_says_of_an_attempt(answer: str, expected: Attempt) -> None:
+def test_what_the_shell_says_of_an_attempt(answer: str, expected: ConnectionAttempt) -> None:
     """A missing program is not a failed connection."""
     assert probe_of(Shells(Shell(lambda: answer))).attempt(ROUTE) == expected
 
@@ -89,7 +89,7 @@ def test_a_shell_that_has_ended_is_replaced() -> None:
     answers = iter(["0 200"])
     first = Shell(lambda: next(answers, None) or lost())
     made = probe_of(Shells(first, Shell(lambda: "0 200")))
-    assert made.attempt(ROUTE) == made.attempt(ROUTE) == Attempt(True, None)
+    assert made.attempt(ROUTE) == made.attempt(ROUTE) == ConnectionAttempt(True, None)
     assert first.closed
 
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from meshwake.clocks.movers.node_access import Answer, Inside, NoAnswer
+from meshwake.clocks.movers.node_access import CommandResult, Inside, NoAnswer
 from meshwake.core.plan import PlannedCluster
 from meshwake.kubernetes.api import Unreachable
-from meshwake.labs.kind.environment import Place
+from meshwake.labs.kind.environment import RunningCluster
 from meshwake.labs.kind.local_environment import LocalEnvironment
-from meshwake.labs.kind.watchers import Alerts, Tokens
+from meshwake.labs.kind.watchers import Alerts, TokenWatcher
 
 from tests.unit.labs.kind.runs import TWO_NODES, cluster_of, plan
 
@@ -36,15 +36,15 @@ class Nodes(Inside):
     silent: bool = False
     commands: list[Sequence[str]] = field(default_factory=list)
 
-    def run(self, node: str, argv: Sequence[str], within_s: float) -> Answer:
+    def run(self, node: str, argv: Sequence[str], within_s: float) -> CommandResult:
         self.commands.append(argv)
         if self.silent:
             raise NoAnswer("docker: no answer")
         content = self.files.get((node, argv[-1]))
         return (
-            Answer(0, content, "")
+            CommandResult(0, content, "")
             if content is not None
-            else Answer(1, "", f"cat: {argv[-1]}: No such file")
+            else CommandResult(1, "", f"cat: {argv[-1]}: No such file")
         )
 
 
@@ -54,7 +54,7 @@ def test_each_token_is_read_on_its_own_node() -> None:
     nodes = Nodes(
         {("worker0", FILE.format(1)): token(1000), ("worker1", FILE.format(2)): token(2000)}
     )
-    seen = Tokens(cluster, nodes).poll()
+    seen = TokenWatcher(cluster, nodes).poll()
     assert {each.data["pod"]: each.data["expires_wall_s"] for each in seen} == {
         "istio-system/ztunnel-1": 1000,
         "istio-system/ztunnel-2": 2000,
@@ -74,7 +74,7 @@ def test_each_token_is_read_on_its_own_node() -> None:
 def test_what_cannot_be_read_is_reported(nodes: Nodes, message: str) -> None:
     """A watcher out of reach; the run records it once."""
     with pytest.raises(Unreachable, match=message):
-        Tokens(cluster_of(plan()), nodes).poll()
+        TokenWatcher(cluster_of(plan()), nodes).poll()
 
 
 class Monitoring:
@@ -120,7 +120,9 @@ def test_alerts_are_not_recorded_where_time_is_skipped(lapse: bool) -> None:
     """Prometheus lives in real time, so the moments at which its alerts fire mean nothing there."""
     of = plan(nodes=TWO_NODES)
     of = of.model_copy(update={"cluster": PlannedCluster(clock="process", lapse=lapse)})
-    place = Place("c", Path(), None, ours=True, nodes=(), parts=frozenset({"observability"}))
+    place = RunningCluster(
+        "c", Path(), None, ours=True, nodes=(), parts=frozenset({"observability"})
+    )
     names = {node.name: node.name for node in of.nodes}
     looked_at = LocalEnvironment().looked_at(of, place, cluster_of(of), names)
     watched = {type(watcher) for watcher in looked_at.watchers}

@@ -28,9 +28,9 @@ SLEEP = (
 
 def assert_node_takes(do: str, arguments: dict[str, Any]) -> None:
     """A real guest has a method of this name, if it has one, that takes these arguments."""
-    from meshwake.labs.machine.node import Node
+    from meshwake.labs.machine.node import GuestNode
 
-    if method := getattr(Node, do, None):
+    if method := getattr(GuestNode, do, None):
         inspect.signature(method).bind(None, **arguments)
 
 

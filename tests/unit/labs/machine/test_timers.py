@@ -6,7 +6,14 @@ from typing import Any
 
 import pytest
 from meshwake.core.durations import NS_PER_S
-from meshwake.labs.machine.timers import FAULTS, WAIT_S, Found, Program, describe_end, timers_page
+from meshwake.labs.machine.timers import (
+    FAULTS,
+    WAIT_S,
+    Found,
+    GuestProgram,
+    describe_end,
+    timers_page,
+)
 
 
 def message(ended_monotonic_s: float | None) -> dict[str, Any]:
@@ -42,7 +49,8 @@ def test_a_program_that_did_not_start() -> None:
 def test_the_page_has_a_row_for_each_program_and_says_what_is_missing() -> None:
     """Also one that reported nothing."""
     found = Found(
-        {"sleep": Program(["sleep"]), "other": Program(["other"])}, ["Java: javac is not on PATH"]
+        {"sleep": GuestProgram(["sleep"]), "other": GuestProgram(["other"])},
+        ["Java: javac is not on PATH"],
     )
     text = timers_page(found, {("sleep", fault): "at once after it" for fault in FAULTS}, "6.1.0-1")
     assert f"| sleep |{' at once after it |' * len(FAULTS)}" in text

@@ -3,14 +3,14 @@ from __future__ import annotations
 import pytest
 from meshwake.clocks.virtual import clocks_of
 from meshwake.core.durations import NS_PER_S
-from meshwake.labs.model.authority import Answer, Authority, Certificate
+from meshwake.labs.model.authority import Answer, ModelAuthority, SignedCertificate
 
 from tests.support.plans import TWO_NODES, plan
 
 
 def answer(body: str, at_s: float, nodes: str = TWO_NODES) -> Answer:
     of = plan(body, nodes=nodes)
-    authority = Authority(of, clocks_of(of)[of.authority_node])
+    authority = ModelAuthority(of, clocks_of(of)[of.authority_node])
     return authority.answer(lifetime_s=600, world_ns=int(at_s * NS_PER_S))
 
 
@@ -22,7 +22,7 @@ def test_it_dates_as_istiod_does_in_whole_seconds() -> None:
     """Backdated by two minutes, and what is left of the second is cut off on both dates."""
     starts_s = plan().starts_wall_s
     assert answer("", at_s=7.9) == Answer(
-        "issued", Certificate("1", starts_s + 7 - 120, starts_s + 7 + 600)
+        "issued", SignedCertificate("1", starts_s + 7 - 120, starts_s + 7 + 600)
     )
 
 
@@ -68,13 +68,13 @@ def test_it_dates_and_signs_as_its_faults_say() -> None:
     )
     starts_s = plan().starts_wall_s
     behind, all_three, after = (answer(body, at_s).certificate for at_s in (12, 17, 26))
-    assert behind == Certificate(
+    assert behind == SignedCertificate(
         "1", starts_s + 12 - 3600 - 120, starts_s + 12 - 3600 + 600, root=0
     )
-    assert all_three == Certificate(
+    assert all_three == SignedCertificate(
         "1", starts_s + 17 - 3600 - 120, starts_s + 17 - 3600 + 90, root=1
     )
-    assert after == Certificate("1", starts_s + 26 - 120, starts_s + 26 + 600)
+    assert after == SignedCertificate("1", starts_s + 26 - 120, starts_s + 26 + 600)
 
 
 def test_a_slow_answer_comes_that_much_later_by_the_monotonic_clock() -> None:
@@ -95,7 +95,7 @@ def test_a_sleeping_authority_cannot_even_hang() -> None:
 def test_serials_name_certificates_of_one_run() -> None:
     """1, 2, 3 ... of what was signed; what was refused takes no number."""
     of = plan(fault("ca_outage"))
-    authority = Authority(of, clocks_of(of)[of.authority_node])
+    authority = ModelAuthority(of, clocks_of(of)[of.authority_node])
     certificates = [
         authority.answer(600, world_s * NS_PER_S).certificate for world_s in (1, 15, 30)
     ]
@@ -112,7 +112,7 @@ def test_who_trusts_an_older_root_is_refused() -> None:
         '[[fault]]\nkind = "ca_root_change"\nat = "10s"\n[[fault]]\nkind = '
         '"ca_root_change"\nat = "30s"\n'
     )
-    authority = Authority(of, clocks_of(of)[of.authority_node])
+    authority = ModelAuthority(of, clocks_of(of)[of.authority_node])
 
     def outcome(at_s: int, root_of_s: int | None) -> str:
         root_of_ns = None if root_of_s is None else root_of_s * NS_PER_S

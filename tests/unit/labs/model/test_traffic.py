@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import pytest
 from meshwake.core.clock_reading import ClockReading
-from meshwake.labs.model.authority import Certificate
+from meshwake.labs.model.authority import SignedCertificate
 from meshwake.labs.model.traffic import connection_error
 from meshwake.labs.model.ztunnel import INITIALIZING, IdentityState
 
-VALID = IdentityState("Available", Certificate("1", 1_000, 2_000))
-LONG = IdentityState("Available", Certificate("2", 0, 1_000_000))
+VALID = IdentityState("Available", SignedCertificate("1", 1_000, 2_000))
+LONG = IdentityState("Available", SignedCertificate("2", 0, 1_000_000))
 
 
 def at(wall_s: float) -> ClockReading:
@@ -16,7 +16,7 @@ def at(wall_s: float) -> ClockReading:
 
 def test_certificates_of_two_roots_do_not_know_each_other() -> None:
     """Valid both, and strangers; two of the new root are not."""
-    other = IdentityState("Available", Certificate("3", 1_000, 2_000, root=1))
+    other = IdentityState("Available", SignedCertificate("3", 1_000, 2_000, root=1))
     assert "does not know" in str(connection_error(VALID, at(1_500), other, at(1_500)))
     assert connection_error(other, at(1_500), other, at(1_500)) is None
 

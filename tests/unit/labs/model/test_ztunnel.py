@@ -8,8 +8,8 @@ from random import Random
 import pytest
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_S
-from meshwake.labs.model.authority import Answer, Certificate
-from meshwake.labs.model.ztunnel import BEHAVIOURS, Backoff, Ztunnel
+from meshwake.labs.model.authority import Answer, SignedCertificate
+from meshwake.labs.model.ztunnel import BEHAVIOURS, Backoff, ModelZtunnel
 
 WALL_S = 1_800_000_000
 BASE = ClockReading(WALL_S * NS_PER_S, 77 * NS_PER_S, 77 * NS_PER_S)
@@ -17,8 +17,8 @@ REFUSED = Answer("refused")
 CLIENT, SERVER = "default/client", "default/server"
 
 
-def ztunnel(behaviour_class: str, identities: tuple[str, ...] = (CLIENT, SERVER)) -> Ztunnel:
-    return Ztunnel(
+def ztunnel(behaviour_class: str, identities: tuple[str, ...] = (CLIENT, SERVER)) -> ModelZtunnel:
+    return ModelZtunnel(
         identities, BEHAVIOURS[behaviour_class], lifetime_s=600, base=BASE, random=Random(0)
     )
 
@@ -35,11 +35,11 @@ def after(awake_s: float, asleep_s: float = 0) -> ClockReading:
 
 def issued(now: ClockReading, lifetime_s: int = 600) -> Answer:
     now_s = now.wall_ns // NS_PER_S
-    return Answer("issued", Certificate("1", now_s - 120, now_s + lifetime_s))
+    return Answer("issued", SignedCertificate("1", now_s - 120, now_s + lifetime_s))
 
 
 def delays_s(
-    subject: Ztunnel, times: int, start: ClockReading, identity: str = CLIENT
+    subject: ModelZtunnel, times: int, start: ClockReading, identity: str = CLIENT
 ) -> list[float]:
     """The delays between tries that the authority refuses, one after the other."""
     found, now = [], start
@@ -195,7 +195,7 @@ def test_chance_comes_from_the_seed() -> None:
     """The same seed gives the same delays, another seed others."""
 
     def delays(seed: int) -> list[float]:
-        subject = Ztunnel((CLIENT,), BEHAVIOURS["C"], 600, BASE, Random(seed))
+        subject = ModelZtunnel((CLIENT,), BEHAVIOURS["C"], 600, BASE, Random(seed))
         return delays_s(subject, 8, after(0))
 
     assert delays(1) == delays(1)

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the process lab
 def test_the_authority_is_awake_before_the_ztunnels_of_its_node() -> None:
     """A ztunnel requests what is overdue the moment it runs; an authority still set to refuse would
     refuse it."""
-    from meshwake.labs.process.mesh import Mesh
+    from meshwake.labs.process.mesh import ProcessMesh
 
     order: list[str] = []
     watched = SimpleNamespace(resume=lambda: order.append("ztunnel"))
@@ -24,6 +24,6 @@ def test_the_authority_is_awake_before_the_ztunnels_of_its_node() -> None:
         _ztunnels_on=lambda node: [SimpleNamespace(watched=watched)],
         recording=SimpleNamespace(settle=lambda: order.append("settled")),
     )
-    Mesh.resume_node(mesh, "vm")
+    ProcessMesh.resume_node(mesh, "vm")
     assert order == ["authority", "ztunnel", "settled"]
     assert mesh._stopped_nodes == set()

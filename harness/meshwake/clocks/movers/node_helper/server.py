@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
-from meshwake.clocks.movers.node_helper.node import Node
+from meshwake.clocks.movers.node_helper.node import HelperNode
 from meshwake.clocks.movers.node_helper.protocol import REQUEST_BYTES_MAX, answer_line
 from meshwake.system.deadline import Deadline
 
@@ -34,7 +34,7 @@ class Server:
         path.unlink(missing_ok=True)
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         # Before the socket can be found: what a helper before us had taken must be served first.
-        self._node = Node(state_file, node_root, keep_alive)
+        self._node = HelperNode(state_file, node_root, keep_alive)
         self._listen()
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._listener, selectors.EVENT_READ)
