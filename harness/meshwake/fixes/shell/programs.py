@@ -74,7 +74,7 @@ def _without_operands(name: str, rest: list[str]) -> list[str]:
 
 
 # What sudo and doas keep of the environment by default (sudoers(5), env_reset; doas.conf(5)). PATH
-# and HOME are set anew, which no fix depends on.
+# and HOME get other values, which no fix depends on.
 _KEPT_BY_SUDO = names("PATH HOME TERM DISPLAY LANG")
 _CLEARED = re.compile(r"-[A-Za-z]*i[A-Za-z]*|--ignore-environment|-")
 
