@@ -499,10 +499,7 @@ class ClusterSession:
         if isinstance(pods, Unreachable):
             return
         self._missing = frozenset(self._processes.keys() - pods.keys())
-        self._ready = frozenset(name for name, pod in pods.items() if pod.ready)
-        self._waking |= dict.fromkeys(self._waking.keys() - self._ready, self._routed_ns())
-        now_ns = self.setting.real.monotonic_ns()
-        self._waking = {name: at_ns for name, at_ns in self._waking.items() if at_ns > now_ns}
+        self._on_readiness(frozenset(name for name, pod in pods.items() if pod.ready))
         for name, pod in pods.items():
             if pod.process != self._running[name].process:
                 self._replaced(name, pod)
@@ -522,6 +519,13 @@ class ClusterSession:
         )
         self._certificates.restarted(name, process.identities, world_ns)
         self._record_started(name, world_ns, cause)
+
+    def _on_readiness(self, ready: frozenset[str]) -> None:
+        """Which processes the API server reports as ready now."""
+        self._ready = ready
+        self._waking |= dict.fromkeys(self._waking.keys() - ready, self._routed_ns())
+        now_ns = self.setting.real.monotonic_ns()
+        self._waking = {name: at_ns for name, at_ns in self._waking.items() if at_ns > now_ns}
 
     def process_of(self, node: str) -> Pod:
         """The ztunnel on `node` of the plan that was seen last."""
