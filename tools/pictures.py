@@ -65,7 +65,7 @@ def take(browser: webdriver.Chrome, picture: Picture, folder: Path) -> Path:
         open_page(browser, folder / "index.html")
     else:
         open_page(browser, folder / "compare.html", done="compared")
-    # A scroll bar is no part of a page.
+    # A picture has no scroll bar.
     browser.execute_script("document.documentElement.style.overflow = 'hidden'")
     height_px = _height_px(browser, picture.until)
     browser.set_window_size(WIDTH_PX, height_px + _chrome_px(browser))
