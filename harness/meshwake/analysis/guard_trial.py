@@ -15,13 +15,13 @@ from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
-from typing import Any
 
 from meshwake.analysis.matrix import plan_for
 from meshwake.checks.facts.spans import Spans
 from meshwake.checks.facts.traffic import PairFailure, failures
 from meshwake.checks.recovers_within import NAME as RECOVERS_WITHIN
 from meshwake.core.durations import NS_PER_S, format_duration
+from meshwake.core.json_types import MutableJsonObject
 from meshwake.core.outcome import Verdict
 from meshwake.core.plan import RECOVERS_WITHIN_NS, Plan, PlannedFault
 from meshwake.core.scenario import Scenario, scenario_of
@@ -61,7 +61,7 @@ class GuardTrialResult:
         """Whether the guard did all that it promises."""
         return self.verdict == Verdict.HOLDS.value and not self.unneeded_world_s
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> MutableJsonObject:
         """For programs."""
         return vars(self) | {"passed": self.passed}
 
@@ -87,8 +87,8 @@ def random_months(seed: int, days: int) -> Scenario:
     return scenario_of(document, f"trial/{seed}", f"trial-{seed}")
 
 
-def _sleeps(random: Random, days: int) -> list[dict[str, Any]]:
-    faults: list[dict[str, Any]] = []
+def _sleeps(random: Random, days: int) -> list[MutableJsonObject]:
+    faults: list[MutableJsonObject] = []
     at_s = random.randint(HOUR_S, 12 * HOUR_S)
     while True:
         lasts_s = random.choices(
@@ -101,15 +101,15 @@ def _sleeps(random: Random, days: int) -> list[dict[str, Any]]:
         )[0]
         if at_s + lasts_s >= (days - 1) * DAY_S:
             return faults
-        fault: dict[str, Any] = {"kind": "suspend", "at": f"{at_s}s", "lasts": f"{lasts_s}s"}
+        fault: MutableJsonObject = {"kind": "suspend", "at": f"{at_s}s", "lasts": f"{lasts_s}s"}
         if random.random() < 0.4:
             fault |= {"kind": "pause", "corrected_after": f"{random.randint(1, 30)}s"}
         faults.append(fault)
         at_s += lasts_s + random.randint(MINUTE_S, 18 * HOUR_S)
 
 
-def _ca_outages(random: Random, days: int) -> list[dict[str, Any]]:
-    faults: list[dict[str, Any]] = []
+def _ca_outages(random: Random, days: int) -> list[MutableJsonObject]:
+    faults: list[MutableJsonObject] = []
     at_s = random.randint(HOUR_S, 3 * DAY_S)
     while True:
         lasts_s = random.choice([random.randint(MINUTE_S, HOUR_S), random.randint(1, 9) * HOUR_S])

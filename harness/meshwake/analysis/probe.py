@@ -23,11 +23,11 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from enum import IntEnum
 from pathlib import Path
-from typing import Any
 
 from meshwake.analysis.attempt import Attempt
 from meshwake.analysis.bisect_log import sha256_of
 from meshwake.core.errors import BadInput
+from meshwake.core.json_types import MutableJsonObject
 from meshwake.core.outcome import Verdict
 from meshwake.ztunnel import binaries
 
@@ -73,7 +73,7 @@ class ProbeResult:
     run: str | None = None
     from_cache: bool = False
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> MutableJsonObject:
         """As `meshwake probe --json` prints it."""
         names = {
             GitVerdict.GOOD: "good",
