@@ -23,7 +23,8 @@ from meshwake.checks.recovers_within import NAME as RECOVERS_WITHIN
 from meshwake.core.durations import NS_PER_S, format_duration
 from meshwake.core.json_types import MutableJsonObject
 from meshwake.core.outcome import Verdict
-from meshwake.core.plan import RECOVERS_WITHIN_NS, Plan, PlannedFault
+from meshwake.core.plan import RECOVERS_WITHIN_NS, Plan
+from meshwake.core.planned_faults import PlannedZtunnelRestart
 from meshwake.core.scenario import Scenario, scenario_of
 from meshwake.core.versions import Release
 from meshwake.fixes import FIXES
@@ -227,9 +228,7 @@ def _with_restarts(bare: Plan, restarts_ns: list[int], ends_ns: int) -> Plan:
     """`bare`, cut or made longer to end at `ends_ns`, with every ztunnel restarted at these
     times."""
     node = bare.nodes[0].name
-    restarts = [
-        PlannedFault(index=0, kind="restart", node=node, at_world_ns=at) for at in restarts_ns
-    ]
+    restarts = [PlannedZtunnelRestart(index=0, node=node, at_world_ns=at) for at in restarts_ns]
     faults = sorted([*bare.faults, *restarts], key=lambda fault: fault.at_world_ns)
     kept = [fault for fault in faults if fault.at_world_ns < ends_ns]
     numbered = tuple(fault.model_copy(update={"index": index}) for index, fault in enumerate(kept))

@@ -15,7 +15,8 @@ from meshwake.clocks.virtual import clocks_of
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.errors import HarnessFault
-from meshwake.core.plan import ASLEEP_FAULTS, Plan, PlannedFault
+from meshwake.core.plan import Plan
+from meshwake.core.planned_faults import ASLEEP_FAULTS, PlannedFault
 from meshwake.labs.limits import CSR_FLOOD_WINDOW_NS
 from meshwake.labs.process.mesh import ProcessMesh, report_of
 from meshwake.labs.process.modes import Mode, mode_of
