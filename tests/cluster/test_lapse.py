@@ -12,6 +12,7 @@ import re
 import subprocess
 import time
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from meshwake.core.plan import Plan
 from tests.agreement.conftest import binary_of, run_text_on
 from tests.agreement.timelines import random_scenario
 from tests.cluster.test_kills import LEFT
-from tests.cluster.trial import OF_EVERY_LAB, TWO_NODES, Trial, differences, wait_until
+from tests.cluster.trial import OF_EVERY_LAB, TWO_NODES, Trial, wait_until
 
 pytestmark = pytest.mark.slow(reason="a whole run on a cluster, or several")
 
@@ -79,8 +80,15 @@ def furthest(ours: Sequence[tuple[Any, ...]], theirs: Sequence[tuple[Any, ...]])
 
 
 def test_five_runs_of_the_same_plan_are_equal(trial: Trial) -> None:
-    """Verdicts, numbers of connections and of failures; renewals to two seconds of world time,
-    outages to the step by which connections are tried."""
+    """Verdicts, and what came of the connections at every moment; renewals to two seconds of world
+    time, outages to the step by which connections are tried.
+
+    Not the number of connections. istiod dates certificates to whole seconds of its clock, and each
+    end of each certificate is a reason to connect. Where the first certificates of client and server
+    fall into one second, the two ends are one moment, and so is every later pair; where they fall
+    into two, as in one run of five, there are two connections a second apart at each: 172
+    connections and 67 failures in four runs, 193 and 81 in the fifth.
+    """
     scenario = OF_EVERY_LAB / "regressions" / "ztunnel_1481.toml"
     runs = []
     for _ in range(TIMES):
@@ -91,16 +99,24 @@ def test_five_runs_of_the_same_plan_are_equal(trial: Trial) -> None:
     first_plan, first = runs[0]
     for plan, history in runs[1:]:
         assert verdicts(plan, history) == verdicts(first_plan, first)
-        assert _counts(history) == _counts(first)
+        assert moments(history) == moments(first)
         renewed = furthest(renewal_times(plan, history), renewal_times(first_plan, first))
         failed = furthest(outage_times(plan, history), outage_times(first_plan, first))
         assert renewed <= RENEWALS_WITHIN_S
         assert failed <= plan.attempt_every_ns / NS_PER_S
 
 
-def _counts(history: History) -> tuple[int, int]:
+def moments(history: History) -> list[bool]:
+    """Whether connections succeed after each moment: attempts that follow one another within
+    RENEWALS_WITHIN_S are one, and the last of them counts."""
     attempts = history.of("connection_attempted")
-    return len(attempts), len([event for event in attempts if not event["ok"]])
+    apart_ns = RENEWALS_WITHIN_S * NS_PER_S
+    last_of_each = [
+        attempt
+        for attempt, following in pairwise(attempts)
+        if following.world_ns - attempt.world_ns > apart_ns
+    ]
+    return [bool(attempt["ok"]) for attempt in [*last_of_each, *attempts[-1:]]]
 
 
 # The first ten that lab kind takes, that move a clock, and that have less than 120 certificates and
@@ -272,9 +288,7 @@ def test_programs_that_end_in_the_middle_begin_on_moved_clocks(
     (history,) = trial.histories(scenario) - earlier
     started = History.read(history).of("ztunnel_started")
     assert [event for event in started if event["cause"] == "by itself"], "no ztunnel was ended"
-    assert differences(before, trial.objects()) == []
-    trial.has_nothing_of_a_run()
-    trial.is_ready()
+    trial.is_as_before(before, trial.objects())
 
 
 DAY_S = 86_400
@@ -310,7 +324,5 @@ def test_a_cluster_that_is_not_ours_is_as_it_was_afterwards(trial: Trial, tmp_pa
             code = wait_until("the end of the run", 1800, run.poll)
         assert code == ExitCode.AS_EXPECTED, log.read_text()
         assert "(not ours)" in log.read_text()
-        assert differences(before, trial.objects()) == []
-        trial.has_nothing_of_a_run()
+        trial.is_as_before(before, trial.objects())
         trial.has_no_helper()
-        trial.is_ready()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from meshwake.core.errors import ExitCode
 
-from tests.cluster.trial import OF_EVERY_LAB, SCENARIOS, Ran, Trial, differences
+from tests.cluster.trial import OF_EVERY_LAB, SCENARIOS, Ran, Trial
 
 # Ten minutes to half an hour each.
 IN_REAL_TIME = (
@@ -65,6 +65,4 @@ def _is_as_expected(trial: Trial, ran: Ran) -> None:
     assert saved.plan.lab == "kind"
     began = {(event["fault"], event.node) for event in saved.history.of("fault_began")}
     assert len(began) >= len({fault.index for fault in saved.plan.faults})
-    assert differences(ran.before, ran.after) == []
-    trial.has_nothing_of_a_run()
-    trial.is_ready()
+    trial.is_as_before(ran.before, ran.after)

@@ -305,6 +305,13 @@ class Trial:
             for node in nodes:
                 _is_not_moved(channel, node)
 
+    def is_as_before(self, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+        """A run has ended, and the cluster's objects around it are the same; nothing of the run is
+        left, and everything is ready."""
+        assert differences(before, after) == []
+        self.has_nothing_of_a_run()
+        self.is_ready()
+
     def has_no_helper(self) -> None:
         """The helpers' namespace is gone, before a bound: what is deleted takes its seconds."""
         with self.cluster.opened() as kubernetes:
@@ -395,7 +402,7 @@ def _objects(kubernetes: Kubernetes) -> Iterator[tuple[str, Any]]:
                 key: part for key, part in thing.items() if key not in {"metadata", "status"}
             }
             yield (
-                identity_of({"kind": kind.partition(".")[0], "metadata": metadata}),
+                identity_of({"kind": kind, "metadata": metadata}),
                 {
                     **content,
                     "labels": texts_at(metadata, "labels"),

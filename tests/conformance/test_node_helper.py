@@ -141,7 +141,9 @@ def test_a_restart_under_a_moved_clock_starts_with_no_drift(bench: Bench) -> Non
     for _ in range(5):
         again = bench.start()
         assert is_near(again.base, ClockReading(8 * HOUR_NS, 0, 8 * HOUR_NS))
-        assert abs(drift_ns(again.base, bench.clocks(again))) < SECOND_NS // 100
+        # 8 h if its base were of the kernel. The three clocks are read one after the other, and a
+        # busy machine has interrupted that for 12 ms.
+        assert abs(drift_ns(again.base, bench.clocks(again))) < SECOND_NS
         assert bench.how(again) == "caught"
         again.end()
     assert bench.helper.ask(do="list")["watch"]["missed"] == 0

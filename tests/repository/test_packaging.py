@@ -28,10 +28,11 @@ PINS, DEV_PINS = (
 )
 EXTRAS = PYPROJECT["project"]["optional-dependencies"]
 GROUPS = PYPROJECT["dependency-groups"]
-# What `make scenarios` runs.
+# What `make scenarios` runs. `fetch` brings `process`.
 OF_SCENARIOS = [
     *PYPROJECT["project"]["dependencies"],
     *EXTRAS["fetch"],
+    *EXTRAS["process"],
     *EXTRAS["pytest"],
     *GROUPS["build"],
 ]
@@ -60,6 +61,8 @@ def test_every_dependency_is_locked_with_hashes(
     """What pyproject.toml asks for is locked, in a version it allows."""
     for text in wanted:
         requirement = Requirement(text)
+        if requirement.name == "meshwake":  # an extra within an extra
+            continue
         assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), text
     entries = re.split(r"\n(?=[A-Za-z0-9])", lock)
     assert all("--hash=sha256:" in entry for entry in entries if "==" in entry)

@@ -42,6 +42,7 @@ from meshwake.core.yaml_text import read_documents
 from meshwake.importers import systemd
 from meshwake.importers.formats import read_systemd
 from meshwake.importers.items import Tally
+from meshwake.system.process_stat import parse_stat
 from meshwake.ztunnel.config_dump import parse_config_dump
 from meshwake.ztunnel.names import PROXY_CONTAINER
 
@@ -49,9 +50,6 @@ TICK_NS = 10_000_000
 DRIFT_METRIC = "meshwake_guard_drift_seconds"
 # The last second of the year 9999: no clock and no certificate of X.509 shows a later one.
 LATEST_WALL_S = 253_402_300_799
-# Position of starttime in /proc/PID/stat, counted behind the name in brackets, which may contain
-# blanks: it is field 22 of all (proc_pid_stat(5)), and the state, field 3, is at position 0.
-_STARTTIME = 19
 _Value = TypeVar("_Value")
 
 
@@ -263,11 +261,11 @@ def starttime_ns(stat: str) -> int:
     """When a process started, since boot by CLOCK_BOOTTIME, from the text of /proc/PID/stat. Raises
     ValueError."""
     try:
-        ticks = int(stat.rpartition(")")[2].split()[_STARTTIME])
+        ticks = parse_stat(stat).started_ticks
         if not 0 <= ticks * TICK_NS <= LATEST_WALL_S * NS_PER_S:
             raise ValueError("no such time")
         return ticks * TICK_NS
-    except (IndexError, ValueError) as error:
+    except ValueError as error:
         raise ValueError(
             f"line 'stat': read {stat[:40]!r}, expected the text of /proc/PID/stat"
         ) from error

@@ -295,7 +295,7 @@ def _seen(injector: Injector, taken: ManagedProcess) -> str:
     try:
         read = injector.read(taken)
     except SubjectFailed:
-        if taken.poll() is None:
+        if not taken.has_ended:
             raise
         return "(it has ended since)"
     after = own_clocks()

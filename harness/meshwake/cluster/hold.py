@@ -26,6 +26,7 @@ from meshwake.core.errors import HarnessError, LabUnavailable, SubjectFailed
 from meshwake.core.json_types import JsonObject, MutableJsonObject, text_at, texts_at, value_at
 from meshwake.kubernetes.api import Kubernetes, Unreachable
 from meshwake.kubernetes.labels import OUR_LABELS, is_ours
+from meshwake.system.process_stat import started_ticks
 
 # istio-system exists in every cluster that can be used, also in one that is not ours.
 LEASE_KIND, LEASE_NAMESPACE, LEASE_NAME = "Lease.coordination.k8s.io", "istio-system", "meshwake"
@@ -272,10 +273,6 @@ def _machine() -> str:
 
 
 def _started(pid: int) -> str:
-    """When a process started, in clock ticks since boot (field 22 of /proc/PID/stat; the second
-    field may contain spaces and parentheses); "" where the system does not expose it."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-        return stat.rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
-        return ""
+    """When a process started, in clock ticks since boot; "" where the system does not say."""
+    ticks = started_ticks(pid)
+    return "" if ticks is None else str(ticks)

@@ -38,7 +38,7 @@ from meshwake.core.json_types import (
     texts_at,
     value_at,
 )
-from meshwake.kubernetes.api import Kubernetes, Unreachable, identity_of, kind_of
+from meshwake.kubernetes.api import Kubernetes, Unreachable, identity_of, kind_of, object_name
 from meshwake.kubernetes.labels import OUR_LABELS, RUN_LABELS, is_ours
 from meshwake.kubernetes.rollouts import unmet
 from meshwake.ztunnel.environment import (
@@ -106,8 +106,7 @@ def delete_run_objects(kubernetes: Kubernetes, real: HostTime) -> list[str]:
     for kind in KINDS_OF_A_RUN:
         for namespace, name in _of_runs(kubernetes, kind):
             kubernetes.delete_ours(kind, namespace, name)
-            place = f"{namespace}/{name}" if namespace else name
-            deleted.append(f"{kind.partition('.')[0]} {place}")
+            deleted.append(object_name(kind, namespace, name))
 
     def poll() -> str | None:
         left = []

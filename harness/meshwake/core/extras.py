@@ -18,11 +18,16 @@ EXTRAS: dict[str, tuple[str, tuple[str, ...]]] = {
     "report": ("pages for a browser", ("jinja2", "plotly")),
     "pytest": ("the pytest plugin", ("pytest",)),
     "search": ("searching for timelines", ("hypothesis",)),
-    "kind": ("clusters", ("docker", "httpx", "kr8s", "httpx_ws", "pytest_kubernetes")),
+    "kind": (
+        "clusters",
+        ("docker", "httpx", "kr8s", "httpx_ws", "pytest_kubernetes", "cryptography"),
+    ),
     "machine": ("guests of lab machine", ("qemu",)),
     "faketime": ("the injector faketime", ("libfaketime",)),
     "sweep": ("sweeps on Dask and results as Parquet", ("distributed", "pyarrow")),
     "socks": ("a cluster behind a SOCKS proxy", ("socksio",)),
+    # Last, since `kind` has cryptography too: for a module of both it names `kind`.
+    "process": ("lab process", ("grpclib", "cryptography")),
 }
 
 

@@ -22,10 +22,9 @@ from typing import NamedTuple
 
 from meshwake.core.clock_reading import ClockReading, drift_ns
 from meshwake.core.durations import NS_PER_S
+from meshwake.system.process_stat import read_stat
 
 PROC = Path("/proc")
-# After the name of the program, which may hold anything: the 20th word is field 22.
-_STARTTIME = 19
 # Within it two looks show the same drift: a sleep is longer, and time services slew by less in half
 # a minute.
 STEADY_NS = 2 * NS_PER_S
@@ -86,8 +85,10 @@ class Witnessed:
 def boottime_of_start_ns(pid: int, proc: Path = PROC) -> int:
     """When a process started, by the boottime clock. Raises OSError when it has gone, ValueError on
     nonsense."""
-    words = (proc / str(pid) / "stat").read_text().rpartition(")")[2].split()
-    return int(words[_STARTTIME]) * NS_PER_S // os.sysconf("SC_CLK_TCK")
+    stat = read_stat(pid, proc=proc)
+    if stat is None:
+        raise ProcessLookupError(f"process {pid} has ended")
+    return stat.started_ticks * NS_PER_S // os.sysconf("SC_CLK_TCK")
 
 
 def pid_of_container(pod_uid: str, program: str, proc: Path = PROC) -> int | None:

@@ -9,6 +9,8 @@ Log System of a laptop:
     Kernel-General 12, 13      the system started, is shutting down
     Kernel-General 1           the wall clock was set, from OldTime to NewTime
     EventLog 6005, 6006        the same as 12 and 13, from the log itself; Kernel-Power 41: started after a crash
+    Kernel-Boot 27             with boot type 1 the sleep before it was a shutdown with fast startup: users were signed
+                               out and only the kernel was hibernated, so the VMs of the user were switched off
 
 Log Microsoft-Windows-Hyper-V-Worker-Admin of a host, for one of its VMs:
 
@@ -45,6 +47,7 @@ from meshwake.importers.items import (
 from meshwake.importers.placement import OUT_OF_ORDER_NS, EntryPlacer, PlacedJournal
 
 POWER, TROUBLE, GENERAL, LOG = "Kernel-Power", "Power-Troubleshooter", "Kernel-General", "EventLog"
+BOOT = "Kernel-Boot"
 HYPER_V = "Hyper-V-Worker"
 # A longer sleep is taken for a mistake in the log.
 _SLEPT_MAX_NS = 10 * 366 * 86_400 * NS_PER_S
@@ -74,12 +77,17 @@ _EVENTS: dict[tuple[str, int], tuple[_Change, SleepKind, str]] = {
     (HYPER_V, 18596): ("restored", "pause", ""),
 }
 NUMBERS = {number for _, number in _EVENTS} | {1}
+# Kernel-Boot 27, "The boot type was 0x1": 0 after a full shutdown, 1 with fast startup, 2 from
+# hibernation. Not one of NUMBERS, by which the column of numbers is found: 27 is a day, too.
+BOOT_TYPE = 27
+_FAST_STARTUP = 1
 
 
 @dataclass(frozen=True)
 class WindowsEvent:
     """One event, from whichever form. `slept`: the two times of a Power-Troubleshooter event;
-    `set`: from when to when (ns) the clock was set; `record`: its number in its log."""
+    `set`: from when to when (ns) the clock was set; `record`: its number in its log;
+    `boot_type`: of an event BOOT_TYPE."""
 
     provider: str
     number: int
@@ -91,6 +99,7 @@ class WindowsEvent:
     machine: str | None = None
     record: int | None = None
     log: str = ""
+    boot_type: int | None = None
 
 
 class MachineFilter:
@@ -126,12 +135,15 @@ def place_events(
     rows, choice = EntryPlacer(tally, tolerance_ns), MachineFilter(machine, tally)
     events = _in_order(events)
     wakes = [event.wall_ns for event in events if _is_wake(event)]
+    shut_down = _fast_startups(events)
     for event in events:
         if _is_step(event, wakes):
             assert event.set is not None
             rows.set(*event.set, event.text)
             continue
         item = None if choice.is_another(event) else _item(event)
+        if item is not None and event in shut_down:
+            item = _switched_off(item)
         rows.add(
             event.wall_ns, event.text, None if item is None else partial(_at, item, event.wall_ns)
         )
@@ -177,11 +189,40 @@ def _both_ends(event: WindowsEvent, kind: str) -> tuple[int, int] | None:
     return event.set if new_ns - old_ns >= NOTICED_NS else None
 
 
+def _fast_startups(events: Sequence[WindowsEvent]) -> set[WindowsEvent]:
+    """Events of sleep and wake that are a shutdown and its fast startup."""
+    found: set[WindowsEvent] = set()
+    for place, event in enumerate(events):
+        if short(event.provider) != BOOT or event.boot_type != _FAST_STARTUP:
+            continue
+        before = [one for one in events[:place] if _change_of(one) in ("asleep", "off")]
+        if before and _change_of(before[-1]) == "asleep":
+            found.add(before[-1])
+        found.update(
+            one
+            for one in events
+            if _is_wake(one) and abs(one.wall_ns - event.wall_ns) < OUT_OF_ORDER_NS
+        )
+    return found
+
+
+def _switched_off(item: PowerEvent | SleepSpan) -> PowerEvent | SleepSpan:
+    """The item of a machine that was not asleep but off."""
+    if isinstance(item, SleepSpan):
+        return item._replace(kind="off")
+    changes: dict[_Change, _Change] = {"asleep": "off", "awake": "on"}
+    return item._replace(change=changes.get(item.change, item.change), kind="off", family="")
+
+
+def _change_of(event: WindowsEvent) -> _Change | None:
+    meaning = _EVENTS.get((short(event.provider), event.number))
+    return None if meaning is None else meaning[0]
+
+
 def _is_wake(event: WindowsEvent) -> bool:
     if event.number == 1 and event.slept is not None:
         return True
-    meaning = _EVENTS.get((short(event.provider), event.number))
-    return meaning is not None and meaning[0] != "asleep"
+    return _change_of(event) not in (None, "asleep")
 
 
 def _is_step(event: WindowsEvent, wakes: Sequence[int]) -> bool:

@@ -33,12 +33,20 @@ from meshwake.importers.local_times import (
     plain,
 )
 from meshwake.importers.placement import OUT_OF_ORDER_NS, PlacedJournal
-from meshwake.importers.windows import HYPER_V, NUMBERS, WindowsEvent, place_events, short
+from meshwake.importers.windows import (
+    BOOT_TYPE,
+    HYPER_V,
+    NUMBERS,
+    WindowsEvent,
+    place_events,
+    short,
+)
 
 SYSTEM = "Windows event log (CSV)"
 EXPORT_XML = (
     "export it as XML, which has one form everywhere: wevtutil qe System /f:xml > system.xml"
 )
+_HEXADECIMAL = re.compile(r"\b0x[0-9A-Fa-f]{1,8}\b")
 _DELIMITERS = ",;\t|"
 _NAMES = {
     "time": (
@@ -272,7 +280,7 @@ def _rows(stream: TextIO, tally: Tally, delimiter: str, columns: _Columns | None
             if columns is not None and not _is_heading(cells, place == 0 and given):
                 tally.broken(",".join(cells), "has no event number where the heading says", place)
             continue
-        if row.number in NUMBERS:
+        if row.number in NUMBERS | {BOOT_TYPE}:
             yield row
             last = None
             continue
@@ -391,7 +399,14 @@ def _events(rows: Sequence[_Row], reading: LocalTimeRules, tally: Tally) -> Iter
             machine=vm[1] if vm else None,
             record=_whole(row.cell(row.columns.record)),
             log=row.cell(row.columns.log),
+            boot_type=_boot_type(row) if row.number == BOOT_TYPE else None,
         )
+
+
+def _boot_type(row: _Row) -> int | None:
+    """Of "The boot type was 0x1.", in whichever language."""
+    found = _HEXADECIMAL.search(row.message)
+    return int(found[0], 16) if found else None
 
 
 def _rises(rows: Sequence[_Row], reading: LocalTimeRules) -> bool:

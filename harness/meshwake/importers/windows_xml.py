@@ -15,7 +15,7 @@ from xml.etree import ElementTree as ET
 from meshwake.importers.items import Tally
 from meshwake.importers.local_times import utc_ns
 from meshwake.importers.placement import PlacedJournal
-from meshwake.importers.windows import NUMBERS, WindowsEvent, place_events
+from meshwake.importers.windows import BOOT_TYPE, NUMBERS, WindowsEvent, place_events
 
 SYSTEM = "Windows event log (XML)"
 _CHUNK = 1 << 20
@@ -42,7 +42,7 @@ def _events(stream: TextIO, tally: Tally) -> Iterator[WindowsEvent]:
         if found is None:
             tally.broken(text, "has no EventID", place)
             continue
-        if int(found[1][:9]) not in NUMBERS:
+        if int(found[1][:9]) not in NUMBERS | {BOOT_TYPE}:
             others += 1
             # Of other events the first few and every hundredth show how far the log reaches.
             event = _moment(text) if others <= 10 or others % 100 == 0 else None
@@ -116,7 +116,14 @@ def _parse(text: str) -> WindowsEvent:
         machine=vm,
         record=_record(text),
         log=_log(text),
+        boot_type=_boot_type(data) if number == BOOT_TYPE else None,
     )
+
+
+def _boot_type(data: dict[str, str]) -> int | None:
+    with suppress(ValueError):
+        return int(data.get("BootType", ""), 0)
+    return None
 
 
 def _root(text: str) -> ET.Element:

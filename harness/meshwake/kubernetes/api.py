@@ -150,11 +150,17 @@ class Kubernetes(Protocol):
         """Ends connections and threads."""
 
 
+def object_name(kind: str, namespace: str | None, name: str) -> str:
+    """An object's name for messages: Deployment istio-system/istiod. `kind` may be named with its
+    group, which is left out; `namespace` None or "": the object is in none."""
+    place = f"{namespace}/{name}" if namespace else name
+    return f"{kind.partition('.')[0]} {place}"
+
+
 def identity_of(thing: JsonObject) -> str:
-    """An object's name for messages: Deployment istio-system/istiod."""
-    names = (text_at(thing, "metadata", key) for key in ("namespace", "name"))
-    place = "/".join(name for name in names if name)
-    return f"{thing.get('kind')} {place}"
+    """As `object_name`, of an object."""
+    namespace, name = (text_at(thing, "metadata", key) for key in ("namespace", "name"))
+    return object_name(str(thing.get("kind")), namespace, name)
 
 
 def condition(thing: JsonObject, name: str) -> JsonObject:

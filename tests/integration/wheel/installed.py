@@ -120,6 +120,9 @@ def closure(
         if key in done:
             continue
         done.add(key)
+        if key[0] == "meshwake":  # an extra that brings another
+            todo += [(each, tuple(requirement.extras)) for each in requirements(wheel)]
+            continue
         found[key[0]] = distribution(key[0])
         wanted = tuple(requirement.extras)
         todo += [(Requirement(text), wanted) for text in found[key[0]].requires or []]

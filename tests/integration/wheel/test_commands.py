@@ -30,6 +30,7 @@ COMMANDS: tuple[tuple[str, int, str], ...] = (
     ("matrix --fix weekly-restart --scenario nightly_sleep", 0, "nightly_sleep"),
     ("doctor", 0, "--lab auto would choose: model"),
     ("doctor --json", 0, "pip install 'meshwake[machine]'"),
+    ("doctor --json", 0, "pip install 'meshwake[process]'"),
     ("versions", 0, "1.28.0"),
     ("bisect ca_away_at_renewal --check valid_certificate_kept --lab model", 0, "1.28.0"),
     ("probe --istio 1.28.0", 0, "1.28.0"),

@@ -36,6 +36,18 @@ def test_the_examples_of_the_page_run(own: Installed) -> None:
     assert f"{code.count('def test_')} passed" in done.stdout, done.stdout
 
 
+def test_a_lab_of_their_own_is_held_to_the_promises(own: Installed) -> None:
+    """The lab and the tests of the page, with the suite from the wheel."""
+    _, lab, tests = re.findall(
+        r"```python\n(.*?)```", (DOCS / "labs.md").read_text(encoding="utf-8"), re.DOTALL
+    )
+    (own.work / "my_lab.py").write_text(lab)
+    (own.work / "test_my_lab.py").write_text(tests)
+    (own.work / "pytest.ini").write_text("[pytest]\npythonpath = .\n")
+    done = own.run("pytest", "-q")
+    assert "12 passed, 1 skipped" in done.stdout, done.stdout
+
+
 def test_scenarios_are_collected(own: Installed) -> None:
     """With the option, and the rest of a surprise."""
     write(own.work / "scenarios", small(), "good")

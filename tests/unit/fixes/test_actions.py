@@ -305,6 +305,23 @@ OTHER_PROCESSES = [
     (f"#!/bin/sh\nalias k='{RESTART}'\nk", True),
     (f'f() {{ {RESTART} "$@"; }}; f', True),
     (f"#!/bin/bash\nalias k='{RESTART}'\nk", False),
+    ("export NS=istio-system; sudo sh -c 'kubectl -n $NS rollout restart ds/ztunnel'", False),
+    ("export NS=istio-system; doas sh -c 'kubectl -n $NS rollout restart ds/ztunnel'", False),
+    ("export NS=istio-system; env -i sh -c 'kubectl -n $NS rollout restart ds/ztunnel'", False),
+    ("export NS=istio-system; env sh -c 'kubectl -n $NS rollout restart ds/ztunnel'", True),
+    ("export NS=istio-system; sudo kubectl -n $NS rollout restart ds/ztunnel", True),
+    ("export NS=istio-system; sudo -nE sh -c 'kubectl -n $NS rollout restart ds/ztunnel'", True),
+    ("sudo NS=istio-system sh -c 'kubectl -n $NS rollout restart ds/ztunnel'", True),
+    (
+        "export A=1 NS=istio-system; "
+        "sudo --preserve-env=A,NS bash -c 'kubectl -n $NS rollout restart ds/ztunnel'",
+        True,
+    ),
+    (
+        "export A=1 NS=istio-system; "
+        "sudo --preserve-env=A bash -c 'kubectl -n $NS rollout restart ds/ztunnel'",
+        False,
+    ),
 ]  # fmt: skip
 
 

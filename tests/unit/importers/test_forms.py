@@ -807,3 +807,44 @@ def xml(*events: tuple[str, int, str, str]) -> str:
             f"<TimeCreated SystemTime='{time}'/></System><EventData>{data}</EventData></Event>"
         )
     return found
+
+
+# A shutdown in the evening, a start in the morning: (time, provider, number, message).
+EVENING, MORNING = "2026-11-24T21:03:12Z", "2026-11-25T07:41:55Z"
+WINDOWS_NIGHT = [
+    (EVENING, "Kernel-Power", 42, "The system is entering sleep. Sleep Reason: Kernel API"),
+    (MORNING, "Kernel-Boot", 27, "The boot type was {boot_type}."),
+    ("2026-11-25T07:41:56Z", "Kernel-Power", 107, "The system has resumed from sleep."),
+]
+
+
+def windows_csv(boot_type: str) -> str:
+    rows = [
+        f'"{time}",{number},Microsoft-Windows-{provider},"{message.format(boot_type=boot_type)}"'
+        for time, provider, number, message in WINDOWS_NIGHT
+    ]
+    return "\r\n".join(["TimeCreated,Id,ProviderName,Message", *rows]) + "\r\n"
+
+
+def windows_xml(boot_type: str) -> str:
+    return "\n".join(
+        f"<Event><System><Provider Name='Microsoft-Windows-{provider}'/><EventID>{number}</EventID>"
+        f"<TimeCreated SystemTime='{time}'/><EventRecordID>{record}</EventRecordID>"
+        "<Channel>System</Channel></System><EventData>"
+        f"<Data Name='BootType'>{int(boot_type, 16)}</Data></EventData></Event>"
+        for record, (time, provider, number, _) in enumerate(WINDOWS_NIGHT, 1)
+    )
+
+
+@pytest.mark.parametrize("form", [windows_csv, windows_xml])
+@pytest.mark.parametrize(
+    ("boot_type", "kind"), [("0x0", "pause"), ("0x1", "off"), ("0x2", "pause")]
+)
+def test_a_fast_startup_is_a_time_switched_off(
+    tmp_path: Path, form: Callable[[str], str], boot_type: str, kind: str
+) -> None:
+    """Windows hibernates its kernel when it is shut down; the user's VMs are switched off. A start
+    from hibernation (0x2) continues all of it."""
+    month, _ = read_text(tmp_path, form(boot_type))
+    assert [each.kind for each in month.events] == [kind]
+    assert slept(month) == [pytest.approx(38_323, abs=1)]

@@ -56,6 +56,7 @@ from meshwake.core.clock_reading import ClockReading
 from meshwake.core.errors import HarnessFault, LabUnavailable, SubjectFailed
 from meshwake.core.json_types import JsonObject, MutableJsonObject, int_at
 from meshwake.system.deadline import Deadline
+from meshwake.system.process_stat import read_stat
 
 QEMU = "qemu-system-x86_64"
 CONSOLE_FILE, QEMU_LOG = "console.log", "qemu.log"
@@ -75,9 +76,6 @@ _CONSOLE_TAIL_LINES = 12
 _CONSOLE_LOOKED_AT_BYTES = 32768
 _TRANSLATED_MB = 128
 _LEAST_WAIT_S = 0.001
-# proc(5), utime and stime (14 and 15 of the line), counted from the state (3), which follows the
-# name.
-_USER_TICKS_FIELD, _SYSTEM_TICKS_FIELD = 11, 12
 
 Accelerator = Literal["tcg", "kvm"]
 
@@ -461,11 +459,11 @@ class Host:
         self.cost.real_s = time.monotonic() - self._began_s
         if self._process is None:
             return
-        with suppress(OSError, IndexError):
-            stat = Path(f"/proc/{self._process.pid}/stat").read_text()
-            fields = stat.rpartition(")")[2].split()
-            ticks = int(fields[_USER_TICKS_FIELD]) + int(fields[_SYSTEM_TICKS_FIELD])
+        stat = read_stat(self._process.pid)
+        if stat is not None:
+            ticks = stat.user_ticks + stat.system_ticks
             self.cost.cpu_s = ticks / os.sysconf("SC_CLK_TCK")
+        with suppress(OSError, IndexError):
             status = Path(f"/proc/{self._process.pid}/status").read_text()
             self.cost.memory_mb = int(status.partition("VmHWM:")[2].split()[0]) / 1024
 

@@ -49,6 +49,7 @@ from meshwake.core.durations import seconds
 from meshwake.core.errors import BadInput, LabUnavailable, SubjectFailed
 from meshwake.system.deadline import Deadline
 from meshwake.system.libc import die_with_parent
+from meshwake.system.process_stat import is_ending
 
 UNMOVED = ClockReading(0, 0, 0)
 _POLL_EVERY_S = 0.002
@@ -99,9 +100,14 @@ class ManagedProcess:
         elif self.code is None and self.is_ours:
             found, status = os.waitpid(self.pid, os.WNOHANG)
             self.code = os.waitstatus_to_exitcode(status) if found else None
-        elif self.code is None and _has_ended(self.pid):
+        elif self.code is None and is_ending(self.pid):
             self.code = 0
         return self.code
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it has ended, also where `poll` has no status of it yet."""
+        return self.poll() is not None or is_ending(self.pid)
 
     def wait(self, within_s: float) -> int:
         """Its end. Raises SubjectFailed when it does not come in time."""
@@ -120,13 +126,6 @@ class ManagedProcess:
             with suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
             self.wait(_ENDS_WITHIN_S)
-
-
-def _has_ended(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in {"Z", "X"}
-    except OSError:
-        return True
 
 
 class Injector(Protocol):

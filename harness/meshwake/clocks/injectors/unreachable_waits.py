@@ -41,6 +41,7 @@ from meshwake.core.durations import NS_PER_MS, NS_PER_S, seconds
 from meshwake.core.errors import BadInput
 from meshwake.system.deadline import Deadline
 from meshwake.system.libc import TFD_TIMER_ABSTIME, signal_thread, system_call_numbers
+from meshwake.system.process_stat import read_stat
 
 # A wait that ends by itself so soon is not worth a refusal; nor is that of a pool's idle thread.
 SHORT_NS = 2 * NS_PER_S
@@ -105,9 +106,6 @@ _CLOCKS = {0: "wall", 1: "monotonic", 7: "boottime", 8: "wall", 9: "boottime", 1
 # first page, and no program sleeps for a century.
 _PAGE_BYTES = 4096
 _A_CENTURY_NS = 100 * 366 * 86400 * NS_PER_S
-
-# proc(5), the state of a process: stopped by a signal or a tracer; ended.
-_STOPPED_OR_ENDED = frozenset({"T", "t", "Z", "X"})
 
 
 BECAUSE = (
@@ -226,10 +224,9 @@ def wake_epoll_waits(*pids: int) -> None:
 
 def _threads_that_may_wait(pid: int) -> set[int]:
     """Those of a process that is not stopped, and has not ended."""
-    with suppress(OSError):
-        # The state is the first word behind the name in brackets.
-        text = Path(f"/proc/{pid}/stat").read_text()
-        if text.rpartition(")")[2].split()[0] not in _STOPPED_OR_ENDED:
+    stat = read_stat(pid)
+    if stat is not None and not stat.is_stopped and not stat.has_ended:
+        with suppress(OSError):
             return set(_tids(pid))
     return set()
 

@@ -17,6 +17,7 @@ import os
 import platform
 import signal
 import subprocess
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -37,7 +38,7 @@ from meshwake.clocks.injectors.unreachable_waits import (
     wake_epoll_waits,
 )
 from meshwake.clocks.vdso.attach import attach, detach, page_inside, read_attached
-from meshwake.clocks.vdso.page import ClockPage, launch, read_inside, unsupported_here
+from meshwake.clocks.vdso.page import ClockPage, Launched, launch, read_inside, unsupported_here
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.errors import BadInput, HarnessFault, SubjectFailed
 
@@ -90,8 +91,7 @@ class _OnAPage:
         self.check(by)
         programs = [one for one in self._processes if one.poll() is None]
         check_waits(self.name, by, programs)
-        for one in programs:
-            self._check_on_page(one)
+        programs = [one for one in programs if self._is_on_page(one)]
         self._page.set(sum_of(self.moved, by))
         if by.monotonic_ns or by.boottime_ns:
             for one in programs:
@@ -117,15 +117,28 @@ class _OnAPage:
             raise refused
         return path
 
-    def _check_on_page(self, process: ManagedProcess) -> None:
+    def _is_on_page(self, process: ManagedProcess) -> bool:
+        """False when it has ended. Raises SubjectFailed when it lives, on other clocks."""
         inside = page_inside(process.pid)
-        if inside is None or not inside.in_use or inside.inode != self._page.inode:
-            raise SubjectFailed(
-                f"process {process.pid} ({process.name}) is not on these clocks any more: it "
-                "has executed another program, "
-                "or was detached by another; name that program itself, or use "
-                "--injector faketime"
-            )
+        if inside is not None and inside.in_use and inside.inode == self._page.inode:
+            return True
+        # A process that is ending has no page either: its memory goes before its status comes.
+        if process.has_ended:
+            return False
+        raise SubjectFailed(
+            f"process {process.pid} ({process.name}) is not on these clocks any more: it "
+            "has executed another program, or was detached by another; name that program "
+            "itself, or use --injector faketime"
+        )
+
+    def _read_on_page(
+        self, process: ManagedProcess, read: Callable[[Launched], ClockReading]
+    ) -> ClockReading:
+        if process.launched is None:
+            raise HarnessFault("a program that was neither started nor attached here")
+        if not self._is_on_page(process):
+            raise SubjectFailed(f"process {process.pid} ({process.name}) has ended")
+        return read(process.launched)
 
 
 class VdsoInjector(_OnAPage):
@@ -169,10 +182,7 @@ class VdsoInjector(_OnAPage):
 
     def read(self, process: ManagedProcess) -> ClockReading:
         """See Injector."""
-        self._check_on_page(process)
-        if process.launched is None:
-            raise HarnessFault("a program that was not started here")
-        return read_inside(process.launched)
+        return self._read_on_page(process, read_inside)
 
 
 class AttachInjector(_OnAPage):
@@ -220,10 +230,7 @@ class AttachInjector(_OnAPage):
 
     def read(self, process: ManagedProcess) -> ClockReading:
         """See Injector."""
-        self._check_on_page(process)
-        if process.launched is None:
-            raise HarnessFault("a program that was not attached here")
-        return read_attached(process.launched)
+        return self._read_on_page(process, read_attached)
 
     def _attached(
         self, pid: int, name: str, popen: subprocess.Popen[bytes] | None

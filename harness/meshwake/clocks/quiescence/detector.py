@@ -145,19 +145,25 @@ class QuiescenceDetector:
         """The first process that runs, or connection with bytes on their way."""
         if found := self._drained():
             return found
-        running = [process for process in self.processes.values() if not process.stopped]
+        running = self._not_stopped()
         # Reading the threads of a process costs most, so one that was asleep and has used no CPU
         # time since is not polled, as long as no packet has come for it.
         self._polled = [process for process in running if not process.known_asleep()]
         if found := self._first_awake(self._polled, monotonic_now_ns):
             return found
-        # Both are evaluated: the counters remember what they were at this poll.
-        moved = self._traffic.moved_since_last_poll()
-        if moved or not self._sockets_empty:
+        if self._sockets_may_hold_bytes():
             found = self._first_busy_after_packets(running, monotonic_now_ns)
             if found is not None:
                 return found
         return self._first_that_ran(running)
+
+    def _not_stopped(self) -> list[WatchedProcess]:
+        return [process for process in self.processes.values() if not process.stopped]
+
+    def _sockets_may_hold_bytes(self) -> bool:
+        # The counters are read in either case: they remember what they were at this poll.
+        packets_moved = self._traffic.moved_since_last_poll()
+        return packets_moved or not self._sockets_empty
 
     def _first_busy_after_packets(
         self, running: list[WatchedProcess], monotonic_now_ns: MonotonicNow

@@ -21,6 +21,7 @@ from meshwake.clocks.vdso.registers import Registers, registers_here
 from meshwake.core.errors import SubjectFailed
 from meshwake.system.deadline import Deadline
 from meshwake.system.libc import die_with_parent, ptrace, system_call_number
+from meshwake.system.process_stat import is_ending
 
 # --- Requests: include/uapi/linux/ptrace.h; ptrace(2) ---------------------------------------------
 
@@ -337,23 +338,13 @@ def _seize_to_stop(pid: int, tid: int) -> bool:
     except ProcessLookupError:
         return False
     except PermissionError as error:
-        if _has_ended(pid, tid):
+        # One that has ended stays in the list until the last one ends.
+        if is_ending(pid, tid):
             return False
         raise SubjectFailed(
             f"thread {tid} of process {pid} may not be traced; does a debugger hold it?"
         ) from error
     return True
-
-
-def _has_ended(pid: int, tid: int) -> bool:
-    """A first thread that has ended stays in the list until the last one ends."""
-    try:
-        # proc(5): the state is the first word behind the name in brackets. Z: ended, X: ended and
-        # gone.
-        text = Path(f"/proc/{pid}/task/{tid}/stat").read_text()
-    except OSError:
-        return True
-    return text.rpartition(")")[2].split()[0] in {"Z", "X"}
 
 
 def stopped_at_exec(pid: int) -> Tracee:

@@ -29,7 +29,14 @@ from meshwake.core.json_types import (
 )
 from meshwake.guard import names
 from meshwake.guard.cluster import Places
-from meshwake.kubernetes.api import Kubernetes, Refused, Unreachable, identity_of, kind_of
+from meshwake.kubernetes.api import (
+    Kubernetes,
+    Refused,
+    Unreachable,
+    identity_of,
+    kind_of,
+    object_name,
+)
 from meshwake.kubernetes.labels import OUR_LABELS, RUN_LABELS, is_ours
 from meshwake.kubernetes.rollouts import unmet
 from meshwake.kubernetes.ztunnels import find_ztunnels
@@ -312,7 +319,7 @@ def uninstall(kubernetes: Kubernetes, real: HostTime) -> Removed:
 
     def look() -> str | None:
         left = _installed_objects(kubernetes, kinds)
-        return ", ".join(_words(*each) for each in left) or None
+        return ", ".join(object_name(*each) for each in left) or None
 
     wait_for("the wake guard to go", real, GONE_WITHIN_S, look, failed=LabUnavailable)
     return Removed(removed, kept)
@@ -326,7 +333,7 @@ def _remove(
     gone = [each for each in _installed_objects(kubernetes, kinds) if each not in wanted]
     for kind, namespace, name in gone:
         kubernetes.delete_ours(kind, namespace, name)
-    return tuple(_words(*each) for each in gone)
+    return tuple(object_name(*each) for each in gone)
 
 
 def _installed_objects(
@@ -344,7 +351,7 @@ def _installed_objects(
 def _strangers(kubernetes: Kubernetes) -> str:
     """What is in the guard's namespace and not the guard's, in words; "" when there is nothing."""
     found = [
-        identity_of({**thing, "kind": kind.partition(".")[0]})
+        identity_of({**thing, "kind": kind})
         for kind in _OTHERS
         for thing in kubernetes.all(kind, names.NAMESPACE)
         if not _belongs_to_guard(thing)
@@ -356,7 +363,3 @@ def _belongs_to_guard(thing: JsonObject) -> bool:
     if text_at(thing, "metadata", "name") in _IN_EVERY_NAMESPACE:
         return True
     return names.OBJECT_LABELS.items() <= texts_at(thing, "metadata", "labels").items()
-
-
-def _words(kind: str, namespace: str | None, name: str) -> str:
-    return f"{kind.partition('.')[0]} {f'{namespace}/' if namespace else ''}{name}"

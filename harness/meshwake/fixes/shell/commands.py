@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING
 from meshwake.fixes.shell import expansion, tree
 from meshwake.fixes.shell.builtins import BUILTINS
 from meshwake.fixes.shell.memory import Doubt, Ends, File, Ran, Status
-from meshwake.fixes.shell.programs import printed, slept_s, started_by, status_of
+from meshwake.fixes.shell.programs import (
+    kept_variables,
+    printed,
+    slept_s,
+    started_by,
+    status_of,
+)
 from meshwake.fixes.shell.tree import NotRead
 
 if TYPE_CHECKING:
@@ -136,7 +142,7 @@ def _by_a_program(shell: Shell, words: list[str], started: list[str]) -> Status:
         for word in words[1 : len(words) - len(started)]
         if _ASSIGNMENT.match(word)
     )
-    with shell.in_a_program(given):
+    with shell.in_a_program(given, kept_variables(words, started)):
         return execute(shell, started)
 
 

@@ -73,6 +73,33 @@ def _without_operands(name: str, rest: list[str]) -> list[str]:
     return rest
 
 
+# What sudo and doas keep of the environment by default (sudoers(5), env_reset; doas.conf(5)). PATH
+# and HOME get other values, which no fix depends on.
+_KEPT_BY_SUDO = names("PATH HOME TERM DISPLAY LANG")
+_CLEARED = re.compile(r"-[A-Za-z]*i[A-Za-z]*|--ignore-environment|-")
+
+
+def kept_variables(words: list[str], started: list[str]) -> frozenset[str] | None:
+    """The names of the exported variables that `words` leaves to what it starts; None: all."""
+    name = words[0].rsplit("/", 1)[-1]
+    options = words[1 : len(words) - len(started)]
+    if name == "env":
+        return frozenset() if any(map(_CLEARED.fullmatch, options)) else None
+    if name == "doas":
+        return _KEPT_BY_SUDO
+    return _kept_by_sudo(options) if name == "sudo" else None
+
+
+def _kept_by_sudo(options: list[str]) -> frozenset[str] | None:
+    kept = _KEPT_BY_SUDO
+    for option in options:
+        if option == "--preserve-env" or re.fullmatch(r"-[A-Za-z]*E[A-Za-z]*", option):
+            return None
+        if option.startswith("--preserve-env="):
+            kept |= frozenset(option.partition("=")[2].split(","))
+    return kept
+
+
 def after_options(words: list[str], with_argument: frozenset[str]) -> list[str]:
     """What comes after the options; those in `with_argument` take the next word."""
     position = 0

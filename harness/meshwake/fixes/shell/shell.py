@@ -282,12 +282,18 @@ class Shell:
         )
 
     @contextmanager
-    def in_a_program(self, variables: Mapping[str, str] | None = None) -> Iterator[None]:
-        """What a program starts, with these variables too: no program has our functions."""
+    def in_a_program(
+        self,
+        variables: Mapping[str, str] | None = None,
+        names: frozenset[str] | None = None,
+    ) -> Iterator[None]:
+        """What a program starts, with these variables too: no program has our functions. `names`:
+        the exported variables that it passes on, where those are not all."""
         kept = self.functions, self.variables, self.exported
         given = dict(variables or {})
         self.functions, self.variables = {}, self.variables | given
-        self.exported |= given.keys()
+        passed_on = self.exported if names is None else self.exported & names
+        self.exported = passed_on | given.keys()
         try:
             yield
         finally:

@@ -19,6 +19,7 @@ from meshwake.clocks.vdso.page import unsupported_here
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.errors import BadInput, SubjectFailed
 from meshwake.system.deadline import wait_until
+from meshwake.system.process_stat import is_ending
 
 pytestmark = pytest.mark.skipif(unsupported_here() is not None, reason=str(unsupported_here()))
 PYTHON = os.path.realpath(sys.executable)
@@ -179,6 +180,20 @@ def test_of_what_is_not_ours_only_the_end_is_known() -> None:
     process.wait()
     assert managed.wait(WITHIN_S) == 0
     managed.end()
+
+
+def test_a_program_that_ends_at_a_move_has_ended_and_nothing_else(
+    attach: AttachInjector, stranger: subprocess.Popen[bytes]
+) -> None:
+    """`clock attach --awake` once failed in some runs with "not on these clocks any more": the wait
+    of the program had come due, and its memory goes before its status comes."""
+    managed = attach.attach(stranger.pid)
+    stranger.kill()
+    wait_until(lambda: is_ending(stranger.pid), "its end", WITHIN_S)
+    attach.move(ClockReading(H, 0, H))
+    assert attach.moved == ClockReading(H, 0, H)
+    with pytest.raises(SubjectFailed, match=r"has ended$"):
+        attach.read(managed)
 
 
 def test_a_movement_in_words() -> None:

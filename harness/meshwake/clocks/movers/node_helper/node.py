@@ -34,7 +34,6 @@ from meshwake.clocks.movers.node_helper.processes import (
     describe,
     other_processes,
     send_signal,
-    started_ticks,
 )
 from meshwake.clocks.movers.node_helper.programs import ATTACHED_WITHIN_S, Programs
 from meshwake.clocks.movers.node_helper.protocol import (
@@ -63,6 +62,7 @@ from meshwake.core.durations import NS_PER_S
 from meshwake.core.errors import BadInput, HarnessError, LabUnavailable, SubjectFailed
 from meshwake.core.json_types import JsonObject
 from meshwake.system.deadline import Deadline
+from meshwake.system.process_stat import started_ticks
 
 NODE_ROOT = Path("/proc/1/root")
 _SCAN_EVERY_S = 1.0

@@ -10,19 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from meshwake.clocks.movers.node_helper.answers import DescribedProcess
+from meshwake.system.process_stat import read_stat, started_ticks
 
-# Fields of /proc/PID/stat behind the name of the program, which is in brackets and may hold any
-# character: so what follows the last bracket is split. The first of them, the state, is field 3 of
-# the manual page; hence parent is 4 - 3 and starttime 22 - 3.
-_STATE_FIELD = 0
-_PARENT_FIELD = 1
-# proc(5): fields 4 (parent) and 22 (start, in clock ticks since boot), counted from the state (3),
-# which follows the name in parentheses.
-_STARTED_FIELD = 19
-# Z: has ended, its parent has not read the status yet. X: ended, and gone in a moment.
-_ENDED_STATES = frozenset({"Z", "X"})
-# T: stopped by a signal. t: stopped by a tracer.
-_STOPPED_STATES = frozenset({"T", "t"})
 # /proc/PID/net/tcp: columns are "sl local_address rem_address st ...", in hexadecimal, and the
 # state of an established connection is TCP_ESTABLISHED (include/net/tcp_states.h).
 _REMOTE_COLUMN = 2
@@ -47,15 +36,6 @@ def executable_of(pid: int) -> str | None:
         return None
 
 
-def started_ticks(pid: int) -> int | None:
-    """When it was started, in clock ticks since the boot. Together with the pid this names a
-    process; None when it is not there or only its status is left."""
-    fields = _stat_fields(pid)
-    if not fields or fields[_STATE_FIELD] in _ENDED_STATES:
-        return None
-    return int(fields[_STARTED_FIELD])
-
-
 def age_s(ticks: int) -> float:
     """How long ago a process started that has these `started_ticks`."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
@@ -63,8 +43,8 @@ def age_s(ticks: int) -> float:
 
 def is_running(pid: int) -> bool:
     """Neither stopped nor ended."""
-    fields = _stat_fields(pid)
-    return bool(fields) and fields[_STATE_FIELD] not in _STOPPED_STATES | _ENDED_STATES
+    stat = read_stat(pid)
+    return stat is not None and not stat.is_stopped and not stat.has_ended
 
 
 def describe(pid: int) -> DescribedProcess:
@@ -112,9 +92,5 @@ def _count_established(lines: Iterable[str], remote_port: str) -> int:
 
 
 def _parent_of(pid: int) -> int | None:
-    fields = _stat_fields(pid)
-    return int(fields[_PARENT_FIELD]) if fields else None
-
-
-def _stat_fields(pid: int) -> list[str]:
-    return read_text(pid, "stat").rpartition(")")[2].split()
+    stat = read_stat(pid)
+    return None if stat is None else stat.parent

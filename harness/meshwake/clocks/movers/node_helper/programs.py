@@ -16,7 +16,6 @@ from meshwake.clocks.movers.node_helper.processes import (
     describe,
     executable_of,
     other_processes,
-    started_ticks,
 )
 from meshwake.clocks.movers.node_helper.rules import Rule, first_rule
 from meshwake.clocks.vdso.attach import attach, install_stopped
@@ -24,6 +23,7 @@ from meshwake.clocks.vdso.exec_watch import ExecWatch
 from meshwake.clocks.vdso.page import ClockPage, Launched
 from meshwake.clocks.vdso.ptrace import Tracee
 from meshwake.core.errors import LabUnavailable, SubjectFailed
+from meshwake.system.process_stat import started_ticks
 
 ATTACHED_WITHIN_S = 2.0
 # A program this young may be on its way to be caught, between two of the stops on that way.

@@ -20,9 +20,9 @@ from meshwake.clocks.movers.node_helper.processes import (
     is_running,
     other_processes,
     send_signal,
-    started_ticks,
 )
 from meshwake.clocks.movers.node_helper.rules import Rule, first_rule
+from meshwake.system.process_stat import started_ticks
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
 WITHIN_S = 20.0
