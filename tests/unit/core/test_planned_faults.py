@@ -15,24 +15,8 @@ from meshwake.core.planned_faults import (
 )
 from pydantic import ValidationError
 
-# What each kind needs besides its time and place.
-OWN = {
-    "suspend": {"lasts_ns": 7},
-    "pause": {"lasts_ns": 7, "corrected_after_ns": 3, "corrected": False},
-    "step": {"by_wall_ns": -5},
-    "drift": {"lasts_ns": 9, "rate_numerator": 3, "rate_denominator": 2},
-    "freeze": {"lasts_ns": 7},
-    "ca_outage": {"lasts_ns": 7},
-    "ca_hang": {"lasts_ns": 7},
-    "ca_slow": {"lasts_ns": 7, "answers_after_ns": 2},
-    "token_expired": {"lasts_ns": 7},
-    "ca_clock": {"lasts_ns": 7, "by_wall_ns": 5},
-    "ca_lifetime": {"lasts_ns": 7, "lifetime_s": 60},
-    "ca_root": {"lasts_ns": 7},
-    "ca_root_change": {},
-    "restart": {},
-    "pod_restart": {"identity": "default/client"},
-}
+from tests.support.faults import FAULT_FIELDS, planned_fault
+
 FIELDS = [
     *("index", "kind", "node", "at_world_ns", "lasts_ns", "corrected_after_ns"),
     *("answers_after_ns", "by_wall_ns", "rate_numerator", "rate_denominator", "lifetime_s"),
@@ -40,22 +24,16 @@ FIELDS = [
 ]
 
 
-def fault(kind: str, **changed: object) -> PlannedFault:
-    """The fault of this kind with the values above."""
-    begins = {"index": 3, "kind": kind, "node": "a", "at_world_ns": 100}
-    return read_planned_fault(begins | OWN[kind] | changed)
-
-
 def test_every_kind_of_a_scenario_can_be_planned() -> None:
-    assert set(OWN) == {*CLOCK_FAULTS, *SERVICE_FAULTS}
-    assert len(get_args(get_args(PlannedFault)[0])) == len(OWN)
+    assert set(FAULT_FIELDS) == {*CLOCK_FAULTS, *SERVICE_FAULTS}
+    assert len(get_args(get_args(PlannedFault)[0])) == len(FAULT_FIELDS)
 
 
-@pytest.mark.parametrize("kind", OWN)
+@pytest.mark.parametrize("kind", FAULT_FIELDS)
 def test_a_fault_is_written_with_the_fields_of_all_kinds_and_read_again(kind: str) -> None:
-    planned = fault(kind)
+    planned = planned_fault(kind)
     assert list(planned.flat()) == FIELDS
-    assert OWN[kind].items() <= planned.flat().items()
+    assert FAULT_FIELDS[kind].items() <= planned.flat().items()
     assert read_planned_fault(planned.flat()) == planned
 
 
@@ -66,7 +44,7 @@ def test_a_fault_is_written_with_the_fields_of_all_kinds_and_read_again(kind: st
 def test_a_value_that_a_kind_does_not_use_is_refused(kind: str, name: str, value: object) -> None:
     """A suspend with a rate cannot be planned, nor read."""
     with pytest.raises(ValidationError, match=name):
-        fault(kind, **{name: value})
+        planned_fault(kind, **{name: value})
 
 
 def test_a_kind_cannot_lack_what_it_needs() -> None:
@@ -88,15 +66,15 @@ def test_a_kind_cannot_lack_what_it_needs() -> None:
 def test_when_a_fault_ends_and_what_it_does_to_the_clocks(
     kind: str, asleep_until_ns: int, ends_ns: int, drift_ns: int
 ) -> None:
-    planned: AnyPlannedFault = fault(kind)
+    planned: AnyPlannedFault = planned_fault(kind)
     assert planned.asleep_until_world_ns == asleep_until_ns
     assert planned.ends_world_ns == ends_ns
     assert planned.expected_drift_ns == drift_ns
 
 
 def test_one_event_on_two_nodes() -> None:
-    assert event_of(fault("pause")) == event_of(fault("pause", node="b", index=4))
-    assert event_of(fault("pause")) != event_of(fault("pause", corrected=True))
+    assert event_of(planned_fault("pause")) == event_of(planned_fault("pause", node="b", index=4))
+    assert event_of(planned_fault("pause")) != event_of(planned_fault("pause", corrected=True))
 
 
 @pytest.mark.parametrize(
@@ -107,14 +85,14 @@ def test_one_event_on_two_nodes() -> None:
         (("ca_slow", "restart"), "1a0d4419b4c80302"),
         (("ca_lifetime",), "e736ac50b60f7a5d"),
         (("suspend", "pod_restart", "ca_clock"), "36fea0a6a96a68d2"),
-        (tuple(OWN), "e4ee1aca0fc4cc43"),
+        (tuple(FAULT_FIELDS), "e4ee1aca0fc4cc43"),
     ],
 )
 def test_a_plan_has_the_name_it_had_before_faults_had_classes(
     kinds: tuple[str, ...], sha256: str
 ) -> None:
     """Taken from the version before: runs that were saved are found by it."""
-    plan = small_plan().model_copy(update={"faults": tuple(fault(kind) for kind in kinds)})
+    plan = small_plan().model_copy(update={"faults": tuple(planned_fault(kind) for kind in kinds)})
     assert plan.sha256.startswith(sha256)
 
 
