@@ -42,6 +42,7 @@ from meshwake.core.planned_faults import PlannedFault, PlannedSleep
 # Beyond the sleep itself: a VM that is saved to disk and read again.
 SPARE_S = 300.0
 AWAKE_WITHIN_S = 240.0
+# Where nothing corrects the clock of that machine it stays behind, and is recorded so.
 CORRECTED_WITHIN_S = 60.0
 _LOOK_EVERY_S = 1.0
 _LAST_WORDS = 400

@@ -62,6 +62,8 @@ from meshwake.core.errors import HarnessFault, LabUnavailable, SubjectFailed
 from meshwake.core.plan import Plan
 from meshwake.core.planned_faults import PlannedFault, PlannedPause, PlannedStep
 
+# The clock is set by a program inside the node and then read: on a busy machine time passes in
+# between, and something else may set it back.
 _SETS_MAX = 3
 # Our own clock may be slewed, never stepped, while the engine's is set.
 _OWN_MOVED_NS = NS_PER_S // 2
