@@ -23,6 +23,7 @@ from meshwake.core.outcome import Verdict
 from meshwake.core.store import runs_dir
 
 FORMAT = 1
+# So that a directory in which every name is taken ends with a message and not with an endless loop.
 _SAME_NAME_MAX = 10_000
 _QUESTION_KEYS = ("scenario", "check", "lab", "good", "bad", "claimed", "repeat", "seed")
 

@@ -35,6 +35,8 @@ from meshwake.runner.execution import execute
 MINUTE_S, HOUR_S, DAY_S = 60, 3_600, 86_400
 # How long an outage may be in coming, once a certificate's half life is lost: two lives.
 COMES_WITHIN_NS = 3 * DAY_S * NS_PER_S
+# Each restart moves the first outage to a later time, so the search ends by itself; this is for a
+# mistake in it.
 _RESTARTS_MAX = 1_000
 
 

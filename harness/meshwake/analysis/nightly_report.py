@@ -16,6 +16,7 @@ from meshwake.core.errors import ExitCode
 from meshwake.core.json_types import MutableJsonObject
 from meshwake.core.outcome import OutcomeKind
 
+# An issue must be readable as a whole: what is over is counted.
 LINES_MAX = 12
 VERSIONS_MAX = 4
 OUTCOMES = ("as expected", "surprise", "unknown", "refused", "error", LEFT_OUT)

@@ -31,7 +31,9 @@ from meshwake.core.json_types import MutableJsonObject
 from meshwake.core.outcome import Verdict
 from meshwake.ztunnel import binaries
 
+# git-bisect(1): an exit code above 127 ends the whole bisect, where 125 skips one commit.
 ABORT_GIT_BISECT = 128
+# A part of every key of the cache: raised when a verdict that is kept would mean something else.
 CACHE_FORMAT = 2
 OUTPUT_SHOWN = 400
 

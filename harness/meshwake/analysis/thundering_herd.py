@@ -36,6 +36,8 @@ NODES_MAX = 20_000
 ISTIOD_STREAMS_A_SECOND = 25
 HOUR_NS = 3_600 * NS_PER_S
 LIFETIME_S = 86_400
+# Starts are spread over half a life, so that renewals are spread too. All are then asleep for
+# longer than a life, and wake with a certificate that has expired.
 STARTED_WITHIN_NS = 12 * HOUR_NS
 ASLEEP_AT_NS, ASLEEP_FOR_NS = 13 * HOUR_NS, 26 * HOUR_NS
 WAKES_NS = ASLEEP_AT_NS + ASLEEP_FOR_NS
