@@ -34,7 +34,10 @@ LEASE = NAME
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _CORE, _LEASES, _EVICTIONS = "api/v1", "coordination.k8s.io/v1", "policy/v1"
 _LOST = (OSError, http.client.HTTPException, ValueError)
+# The Lease was deleted, or another guard has written it since it was read: either way the turn went
+# to another.
 _CONFLICTS = (404, 409)
+# Opcodes of WebSocket frames: RFC 6455, 5.2.
 _TEXT, _BINARY, _CLOSE, _PING, _PONG = 1, 2, 8, 9, 10
 
 
