@@ -6,8 +6,9 @@ is ahead of all others', the authority's too, would make certificates look expir
 the programs of the node are stopped for the whole length of the fault, in real time, and when they
 run on, their clocks are set back by it.
 
-    suspend    stopped for J; at the wake monotonic is J behind, wall and boottime have gone on
-    pause      stopped for J; at the wake all three are J behind; after a while the wall clock is
+    suspend    stopped for its length L; at the wake monotonic is L behind, wall and boottime have
+               gone on
+    pause      stopped for L; at the wake all three are L behind; after a while the wall clock is
                corrected
     step       wall clock set, no program stops
     freeze     stopped, all clocks have gone on: the trap
