@@ -16,7 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
 from meshwake.core.json_types import JsonObject, MutableJsonObject
 
-# The fields of the JSON that only some kinds use, in their order, and what stands for "not used".
+# The fields of the JSON that only some kinds use, in their order, and their value that means "not
+# used".
 _NOT_USED: dict[str, int | bool | None] = {
     "lasts_ns": 0,
     "corrected_after_ns": 0,
