@@ -408,8 +408,8 @@ class _Forwarded(io.RawIOBase):
 
     def _send(self, kind: int, content: bytes) -> None:
         """A client's frames are masked (RFC 6455, 5.3). A mask must be hard to guess where a
-        foreign script chooses what a browser sends; what is sent here is the guard's own, and within
-        TLS."""
+        foreign script chooses what a browser sends; what is sent here is the guard's own, and
+        within TLS."""
         mask = bytes(4)
         length = len(content)
         size = (
