@@ -185,12 +185,12 @@ class ThroughHttp:
             content = None if body is None else json.dumps(body)
             connection.request(method, self._server.path(path), content, headers)
             answer = connection.getresponse()
-            content = answer.read()
+            received = answer.read()
             if answer.status >= 400:
                 raise ApiRequestRefused(
-                    answer.status, f"{what}: {answer.status} {_message(content) or answer.reason}"
+                    answer.status, f"{what}: {answer.status} {_message(received) or answer.reason}"
                 )
-            return json.loads(content)
+            return json.loads(received)
         except _LOST as error:
             raise ApiRequestFailed(f"{what}: {type(error).__name__}: {error}") from error
         finally:
@@ -218,7 +218,7 @@ class ThroughHttp:
                 )
                 answer = http.client.HTTPResponse(cast("socket.socket", forwarded))
                 answer.begin()
-                content = answer.read()
+                received = answer.read()
             if answer.status >= 400:
                 raise ApiRequestRefused(answer.status, f"{what}: {answer.status} {answer.reason}")
             return content
