@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from meshwake.runner.flags import RunFlags, declared_in
 
 # How long an example takes says how busy the machine is, and nothing of what is tested.
 settings.register_profile("meshwake", deadline=None)
@@ -16,6 +17,10 @@ settings.load_profile("meshwake")
 @pytest.fixture(autouse=True)
 def _own_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MESHWAKE_RUNS", str(tmp_path / "runs"))
+    # Defaults of the person who runs the tests.
+    for declared in declared_in(RunFlags):
+        if declared.flag.variable is not None:
+            monkeypatch.delenv(declared.flag.variable, raising=False)
 
 
 @pytest.fixture

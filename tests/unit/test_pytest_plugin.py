@@ -414,6 +414,17 @@ def test_pages_of_tests_with_the_fixture(project: pytest.Pytester) -> None:
     assert "test_broken" in Path("pages/junit.xml").read_text(encoding="utf-8")
 
 
+def test_mistakes_name_the_option_that_was_typed(pytester: pytest.Pytester) -> None:
+    """With the prefix, where the short names are not there; before anything runs."""
+    pytester.makeconftest('pytest_plugins = ["meshwake.pytest_plugin"]')
+    pytester.makeini("[pytest]\naddopts = -p no:hypothesispytest\n")
+    result = pytester.runpytest("--meshwake-lab", "modle")
+    result.stderr.fnmatch_lines(["ERROR: invalid value 'modle' for --meshwake-lab: *"])
+    pytester.path.joinpath("file").touch()
+    result = pytester.runpytest("--meshwake-report", "file/pages")
+    result.stderr.fnmatch_lines(["ERROR: --meshwake-report file/pages: the report cannot be *"])
+
+
 def test_junit_of_pytest_says_what_happened(
     project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:

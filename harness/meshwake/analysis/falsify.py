@@ -97,7 +97,7 @@ def document_of(
     every_ns = max(EVERY_MIN_NS, -(-duration_ns // ATTEMPTS_MAX // MINUTE_NS) * MINUTE_NS)
     deployed = {} if fix == "none" else {"fix": {"name": fix}}
     return {
-        "title": f"{describe(timeline)}: the least that breaks "
+        "title": f"{describe(timeline)}: the smallest timeline that breaks "
         f"{fix if fix != 'none' else 'ztunnel as released'}",
         "source": SOURCE,
         "labs": ["model", "process"],

@@ -21,6 +21,7 @@ from typer.core import TyperGroup
 from meshwake.cli.commands import COMMANDS, CommandEntry
 from meshwake.cli.output import CommandExit, print_text, say
 from meshwake.core.errors import ExitCode, HarnessError
+from meshwake.runner.flags import variables_behind
 from meshwake.system.hints import did_you_mean
 
 # UsageError.exit_code of click. Here 2 is a check that is UNKNOWN, so this one is translated.
@@ -153,6 +154,8 @@ def _end_in_order(number: int, frame: object) -> None:
 
 def _refused(error: HarnessError) -> int:
     say(str(error))
+    for line in variables_behind(str(error)):
+        say(line)
     if error.evidence is not None:
         say(f"evidence: {error.evidence}")
     return error.exit_code

@@ -20,7 +20,12 @@ from meshwake.runner.flags import RunFlags, declared_in
 def _declared(field: str, **changed: Any) -> Any:
     """The option of a run that is stored in `field`."""
     flag = next(each.flag for each in declared_in(RunFlags) if each.field == field)
-    settings: dict[str, Any] = {"metavar": flag.metavar, "help": flag.help, "min": flag.minimum}
+    settings: dict[str, Any] = {
+        "metavar": flag.metavar,
+        "help": flag.help,
+        "min": flag.minimum,
+        "envvar": flag.variable,
+    }
     return typer.Option(flag.name, **settings | changed)
 
 

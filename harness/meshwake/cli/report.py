@@ -113,7 +113,7 @@ def report_endings(
     runs = [ending.run for ending in endings if ending.run is not None]
     others = [summary_of(ending) for ending in endings if ending.run is None]
     try:
-        opened = write_report(path, runs, others)
+        opened = write_report(path, runs, others, option="--report")
     except HarnessError as error:
         return error
     if not quiet:

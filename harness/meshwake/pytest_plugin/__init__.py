@@ -27,7 +27,13 @@ import pytest
 
 from meshwake.core.errors import HarnessError
 from meshwake.pytest_plugin.session import ROW, SESSION, Session
-from meshwake.runner.flags import add_ini_to_pytest, add_to_pytest, from_pytest
+from meshwake.runner.flags import (
+    add_ini_to_pytest,
+    add_to_pytest,
+    as_typed_to_pytest,
+    from_pytest,
+    variables_behind,
+)
 
 if TYPE_CHECKING:
     from meshwake.runner.mesh import Mesh
@@ -55,7 +61,10 @@ def pytest_configure(config: pytest.Config) -> None:
         # Of the processes of pytest-xdist only the first begins the report; all of them add to it.
         session.begin(is_first=not hasattr(config, "workerinput"))
     except HarnessError as error:
-        raise pytest.UsageError(str(error)) from error
+        message = "\n".join([str(error), *variables_behind(str(error))])
+        if not config.pluginmanager.has_plugin(f"{__name__}.short_options"):
+            message = as_typed_to_pytest(message)
+        raise pytest.UsageError(message) from error
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:

@@ -30,7 +30,7 @@ class Session:
         if self.report is not None and is_first:
             from meshwake.report.html.folder import begin_report
 
-            begin_report(self.report)
+            begin_report(self.report, "--report")
 
     @property
     def report(self) -> Path | None:

@@ -25,10 +25,11 @@ from meshwake.report.terminal import plain, summary_table
 
 def row_of(summary: Summary, report: Path | None, run: Run | None, chosen_because: str) -> str:
     """One case; its page is written at once, where pages are written."""
-    entry = ReportFolder(report).add(run) if report is not None and run else None
-    shown = (
-        {name: value for name, value in vars(entry).items() if name != "summary"} if entry else {}
-    )
+    shown: dict[str, Any] = {}
+    if report is not None and run is not None:
+        shown = dict(vars(ReportFolder(report, "--report").add(run)))
+        # It comes once for all rows, below.
+        del shown["summary"]
     values = vars(summary) | {"run": str(summary.run) if summary.run else None}
     return json.dumps({"chosen_because": chosen_because, "summary": values, "entry": shown})
 
@@ -66,7 +67,8 @@ def _write_report(
 ) -> None:
     entries = [ReportEntry(_summary(row["summary"]), **row["entry"]) for row in rows]
     try:
-        terminalreporter.write_line(f"report: {ReportFolder(directory).finish(entries)}")
+        opened = ReportFolder(directory, "--report").finish(entries)
+        terminalreporter.write_line(f"report: {opened}")
     except HarnessError as error:
         terminalreporter.write_line(f"report: not written: {error}", red=True)
 

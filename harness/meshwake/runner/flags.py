@@ -10,7 +10,10 @@ takes which:
     LabFlags      WhereFlags, ClusterFlags, and how clocks are moved  bisect
     RunFlags      all of these, and what to keep                      run, pytest
 
-A value of None, False or () means that the option was not given. What was typed is checked in
+A value of None, False or () means that the option was not given. An option with a `variable` takes
+its default from the environment: the command line wins, then comes the environment, then pytest's
+settings. Not every option has one: what is right for one command only, such as a binary or a
+cluster, would make others refuse, and consent is typed each time. What was typed is checked in
 options.py. This module imports little: pytest declares the options at every start, in every project
 that has meshwake installed.
 """
@@ -20,6 +23,8 @@ from __future__ import annotations
 import argparse
 import functools
 import inspect
+import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -35,12 +40,14 @@ AUTO = "auto"
 
 @dataclass(frozen=True)
 class Flag:
-    """How one field is typed on a command line. `minimum` is for numbers."""
+    """How one field is typed on a command line. `minimum` is for numbers; `variable` of the
+    environment has its default."""
 
     name: str
     help: str
     metavar: str | None = None
     minimum: int | None = None
+    variable: str | None = None
 
 
 @dataclass(frozen=True)
@@ -52,7 +59,10 @@ class Flags:
 class WhereFlags(Flags):
     """Which lab, and which of a scenario's numbers."""
 
-    lab: Annotated[str, Flag("--lab", "auto (default), model, process, machine or kind.")] = AUTO
+    lab: Annotated[
+        str,
+        Flag("--lab", "auto (default), model, process, machine or kind.", variable="MESHWAKE_LAB"),
+    ] = AUTO
     real_time: Annotated[
         bool,
         Flag(
@@ -67,7 +77,13 @@ class CaseFlags(WhereFlags):
     """Which versions of what."""
 
     istio: Annotated[
-        tuple[str, ...], Flag("--istio", "The release under test; may be repeated.", "VERSION")
+        tuple[str, ...],
+        Flag(
+            "--istio",
+            "The release under test; may be repeated.",
+            "VERSION",
+            variable="MESHWAKE_ISTIO",
+        ),
     ] = ()
     ztunnel: Annotated[Path | None, Flag("--ztunnel", "The ztunnel binary under test.", "PATH")] = (
         None
@@ -146,14 +162,25 @@ class RunFlags(LabFlags, CaseFlags):
         Flag("--goal", "holds: judge the mesh, not the scenario's expectations.", "GOAL"),
     ] = None
     keep_run: Annotated[
-        bool, Flag("--keep-run", "Keep the run even when it came out as expected.")
+        bool,
+        Flag(
+            "--keep-run",
+            "Keep the run even when it came out as expected.",
+            variable="MESHWAKE_KEEP_RUN",
+        ),
     ] = False
     as_class: Annotated[
         str | None,
         Flag("--as-class", "Lab model: the behaviour class to run, not the release's.", "CLASS"),
     ] = None
     report: Annotated[
-        Path | None, Flag("--report", "Write pages for a browser to this folder.", "DIR")
+        Path | None,
+        Flag(
+            "--report",
+            "Write pages for a browser to this folder.",
+            "DIR",
+            variable="MESHWAKE_REPORT",
+        ),
     ] = None
 
 
@@ -194,6 +221,18 @@ def given_in(flags: Flags, of: type[Flags]) -> list[str]:
     ]
 
 
+def variables_behind(message: str) -> list[str]:
+    """One line for each option in `message` whose default is set in the environment: the user may
+    have typed none of it."""
+    return [
+        f"{flag.variable}={os.environ[flag.variable]} is set, the default of {flag.name}"
+        for flag in (each.flag for each in declared_in(RunFlags))
+        if flag.variable is not None
+        and os.environ.get(flag.variable)
+        and re.search(rf"{flag.name}(?![\w-])", message)
+    ]
+
+
 # --- The command line -----------------------------------------------------------------------------
 
 
@@ -225,7 +264,13 @@ def _typer_parameter(declared: Declared) -> inspect.Parameter:
     import typer
 
     flag = declared.flag
-    option = typer.Option(flag.name, metavar=flag.metavar, help=flag.help, min=flag.minimum)
+    option = typer.Option(
+        flag.name,
+        metavar=flag.metavar,
+        help=flag.help,
+        min=flag.minimum,
+        envvar=flag.variable,
+    )
     # typer knows no tuples of any length: a list, or None where the option was not given.
     type_ = list[str] | None if declared.repeatable else declared.type
     default = None if declared.repeatable else declared.default
@@ -273,6 +318,15 @@ def add_ini_to_pytest(parser: Any) -> None:
         parser.addini(f"meshwake_{declared.field}", about, type=kind, default=default)
 
 
+def as_typed_to_pytest(message: str) -> str:
+    """`message` about options, with the names that they have there without short_options.py."""
+    for declared in declared_in(RunFlags):
+        name = declared.flag.name
+        prefixed = name.replace("--", PREFIX, 1)
+        message = re.sub(rf"(?<![\w-]){name}(?![\w-])", prefixed, message)
+    return message
+
+
 def _whole_number(text: str, minimum: int | None) -> int:
     try:
         number = int(text)
@@ -286,18 +340,42 @@ def _whole_number(text: str, minimum: int | None) -> int:
 def from_pytest(
     getoption: Callable[[str], Any], getini: Callable[[str], Any] | None = None
 ) -> RunFlags:
-    """What pytest was given: on its command line, else in its settings. Raises BadInput for an
-    invalid number in the settings."""
+    """What pytest was given: on its command line, else in the environment, else in its settings.
+    Raises BadInput for an invalid value of the latter two."""
     values = {}
     for declared in declared_in(RunFlags):
         value = getoption(f"meshwake_{declared.field}")
-        is_default = value in (declared.default, [])
-        if getini is not None and is_default:
-            value = _from_ini(declared, getini) or value
+        if value in (declared.default, []):
+            value = _default_for_pytest(declared, getini) or value
         if declared.of_type(Path) and value is not None:
             value = Path(value)
         values[declared.field] = value
     return _build(RunFlags, values)
+
+
+def _default_for_pytest(declared: Declared, getini: Callable[[str], Any] | None) -> Any:
+    """From the environment, else from the settings; a false value where neither has one."""
+    value = _from_environment(declared)
+    if value or getini is None:
+        return value
+    return _from_ini(declared, getini)
+
+
+# What typer reads as true and as false in a variable of the environment.
+_TRUE, _FALSE = ("1", "true", "t", "yes", "y", "on"), ("0", "false", "f", "no", "n", "off", "")
+
+
+def _from_environment(declared: Declared) -> Any:
+    """The default of an option in the environment, read as typer reads it; None without one."""
+    variable = declared.flag.variable
+    text = os.environ.get(variable, "").strip() if variable else ""
+    if declared.repeatable:
+        return text.split()
+    if not declared.of_type(bool):
+        return text or None
+    if text.lower() not in _TRUE + _FALSE:
+        raise BadInput(f"{variable}={text}: expected true or false")
+    return text.lower() in _TRUE
 
 
 def _from_ini(declared: Declared, getini: Callable[[str], Any]) -> Any:

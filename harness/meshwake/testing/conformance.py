@@ -177,10 +177,10 @@ class LabConformance:
     ) -> None:
         """Between the beginning and the end of the fault, which takes no world time."""
         _, history = running.run('[[fault]]\nkind = "restart"\nat = "1h"', duration="2h")
-        events = list(history)
-        first = next(at for at, event in enumerate(events) if event.kind == "fault_began")
-        last = next(at for at, event in enumerate(events) if event.kind == "fault_ended")
-        during = [event for event in events[first : last + 1] if event.kind.startswith("ztunnel")]
+        kinds_of_all = [event.kind for event in history]
+        first, last = kinds_of_all.index("fault_began"), kinds_of_all.index("fault_ended")
+        events = history.events[first:last]
+        during = [event for event in events if event.kind.startswith("ztunnel")]
         kinds = [event.kind for event in during]
         stopped, started = kinds.count("ztunnel_stopped"), kinds.count("ztunnel_started")
         assert stopped == started == len(kinds) // 2 > 0

@@ -25,9 +25,9 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
+from tests.support.browser import WAITS_S, open_page
 from tests.unit.report.runs import ISSUE_1481, NIGHTS, recorded
 
-WAITS_S = 60
 ON_KIND = "nightly_sleep-lapse-kind-1.31.0-rc.0"
 GUARDED_ON_KIND = "nightly_sleep_with_guard-lapse-kind-1.31.0-rc.0"
 REFUSED = Summary(
@@ -44,10 +44,7 @@ def opened(browser: webdriver.Chrome, page: Path, query: str = "", done: str = "
     """Opens a page and waits until its script has run; what the console printed of pages before is
     forgotten."""
     browser.get_log("browser")  # type: ignore[no-untyped-call]
-    browser.get(f"{page.as_uri()}{query}")
-    WebDriverWait(browser, WAITS_S).until(
-        lambda it: it.execute_script(f"return document.documentElement.dataset.{done} === 'yes'")
-    )
+    open_page(browser, page, query, done)
 
 
 def complaints(browser: webdriver.Chrome) -> list[Any]:

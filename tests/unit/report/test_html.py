@@ -156,8 +156,8 @@ def test_an_earlier_report_gives_way_and_nothing_else(tmp_path: Path) -> None:
     assert not list((tmp_path / "report").glob("nightly*"))
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").touch()
-    with pytest.raises(BadInput, match=r"thesis\.tex and no report"):
-        begin_report(tmp_path / "mine")
+    with pytest.raises(BadInput, match=r"^--report .*mine: holds thesis\.tex and no report"):
+        begin_report(tmp_path / "mine", "--report")
     assert (tmp_path / "mine" / "thesis.tex").exists()
 
 
@@ -192,6 +192,22 @@ def test_a_full_disk_is_reported_and_takes_nothing(
     assert "No space left on device" in err and "the runs themselves are untouched" in err
     assert "BROKEN  traffic_flows" in out
     assert (runs_dir() / "small" / "latest" / "history.jsonl").is_file()
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [(["run", "SCENARIO", "--lab", "model"], "--report"), (["report", "RUN"], "--output")],
+)
+def test_a_folder_that_cannot_be_names_the_option_that_was_typed(
+    tmp_path: Path, command: list[str], option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`run` calls it --report, `report` --output."""
+    places = {"SCENARIO": str(write(tmp_path, small())), "RUN": str(RECORDED / NIGHTS)}
+    (tmp_path / "file").touch()
+    where = str(tmp_path / "file" / "pages")
+    typed = [places.get(word, word) for word in command]
+    assert run_command([*typed, option, where]) == ExitCode.BAD_INPUT
+    assert f"{option} {where}: the report cannot be written" in capsys.readouterr().err
 
 
 def test_the_summary_of_github(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,8 +23,10 @@ from meshwake.runner.flags import (
     LabFlags,
     RunFlags,
     add_to_pytest,
+    as_typed_to_pytest,
     declared_in,
     from_pytest,
+    variables_behind,
     with_flags,
 )
 from meshwake.runner.options import Options, command_line_of, options_from, planned_cluster
@@ -147,6 +149,59 @@ def test_options_are_those_that_were_given() -> None:
         real_time=True,
         cluster=PlannedCluster(),
         as_class="A0",
+    )
+
+
+@pytest.mark.parametrize(
+    ("variable", "text"),
+    [
+        ("MESHWAKE_LAB", "model"),
+        ("MESHWAKE_ISTIO", "1.28.0"),
+        ("MESHWAKE_ISTIO", "1.28.0 1.30"),
+        ("MESHWAKE_KEEP_RUN", "true"),
+        ("MESHWAKE_KEEP_RUN", "off"),
+        ("MESHWAKE_REPORT", "pages"),
+    ],
+)
+def test_a_default_in_the_environment_means_the_same_to_both(
+    variable: str, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Read by typer on the command line, and by us for pytest."""
+    assert variable in {each.flag.variable for each in declared_in(RunFlags)}
+    monkeypatch.setenv(variable, text)
+    assert by_pytest([]) == by_typer([])
+    assert (by_typer([]) == RunFlags()) is (text == "off")
+
+
+def test_the_command_line_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the environment over pytest's settings."""
+    monkeypatch.setenv("MESHWAKE_LAB", "process")
+    monkeypatch.setenv("MESHWAKE_ISTIO", "1.28.0 1.29.0")
+    typed = ["--lab", "model", "--istio", "1.30.0"]
+    assert by_typer(typed) == by_pytest(typed) == RunFlags(lab="model", istio=("1.30.0",))
+    settings = {f"meshwake_{each.field}": each.default for each in declared_in(RunFlags)}
+    settings |= {"meshwake_lab": "model", "meshwake_as_class": "E"}
+    got = from_pytest(pytest_group().parse([]).__getitem__, settings.__getitem__)
+    assert (got.lab, got.as_class) == ("process", "E")
+
+
+def test_a_wrong_default_names_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was typed may be right."""
+    monkeypatch.setenv("MESHWAKE_KEEP_RUN", "maybe")
+    with pytest.raises(BadInput, match="MESHWAKE_KEEP_RUN=maybe: expected true or false"):
+        by_pytest([])
+    with pytest.raises(AssertionError, match="MESHWAKE_KEEP_RUN"):
+        by_typer([])
+    monkeypatch.setenv("MESHWAKE_LAB", "modle")
+    (line,) = variables_behind("invalid value 'modle' for --lab: expected one of auto, model")
+    assert line == "MESHWAKE_LAB=modle is set, the default of --lab"
+    assert variables_behind("--labs: names no lab") == []
+
+
+def test_messages_name_options_as_pytest_has_them() -> None:
+    """Whole names only."""
+    assert as_typed_to_pytest("--lab x: use --istio, not --labs or --meshwake-lab") == (
+        "--meshwake-lab x: use --meshwake-istio, not --labs or --meshwake-lab"
     )
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import shlex
 import shutil
 import stat
 import struct
@@ -39,6 +40,8 @@ _HEAD_BYTES, _ELF_64 = 64, 2
 # -ldflags=-s does not remove it.
 _GO = b"\xff Go buildinf:"
 _ALLOCATORS = ("jemalloc", "tcmalloc", "mimalloc")
+# Options of env that only split the rest of the line into words: env(1).
+_SPLITTING = ("-S", "--split-string")
 # Linux itself follows an interpreter that is a script again four times, and fails then with ELOOP:
 # fs/exec.c, exec_binprm.
 _SCRIPTS_IN_A_ROW_MAX = 4
@@ -65,6 +68,17 @@ class Program:
         return str(self.path) if self.script is None else f"{self.script} (read by {self.path})"
 
     @property
+    def direct_command(self) -> str | None:
+        """What to type so that the interpreter of a script which begins with `#!/usr/bin/env` is
+        the program that is started, such as 'python3 ./app.sh'; None for other programs."""
+        if self.script is None or self.path.name != "env":
+            return None
+        words = [word for word in _shebang_of(self.script)[1:] if word not in _SPLITTING]
+        if not words or not _is_program_itself(words[0]):
+            return None
+        return shlex.join([*words, _as_typed(self.script)])
+
+    @property
     def executes_others(self) -> bool:
         """Whether it is a program whose whole purpose is to execute others."""
         return self.path.name in SHELLS or os.path.realpath(self.path).rpartition("/")[2] in SHELLS
@@ -73,6 +87,23 @@ class Program:
     def loader_is_glibc(self) -> bool:
         """Whether a library that was built for glibc can be loaded into it."""
         return self.loader is not None and self.loader.rpartition("/")[2].startswith("ld-linux")
+
+
+def _is_program_itself(word: str) -> bool:
+    """Whether a word after `env` names a program that can be started. An option and an assignment
+    of env would be lost; a script of a shell, as those of pyenv are, executes another program."""
+    if word.startswith("-") or "=" in word:
+        return False
+    try:
+        return not look_at(find_program(word)).executes_others
+    except BadInput:
+        return False
+
+
+def _as_typed(path: Path) -> str:
+    """The path from here, where it is below this directory."""
+    here = Path.cwd()
+    return f"./{path.relative_to(here)}" if path.is_relative_to(here) else str(path)
 
 
 def find_program(word: str) -> Path:
@@ -107,6 +138,12 @@ def symbols_of(path: Path, names: frozenset[str]) -> dict[str, int]:
 
 
 def _interpreter_of(path: Path) -> Path | None:
+    words = _shebang_of(path)
+    return Path(words[0]) if words else None
+
+
+def _shebang_of(path: Path) -> list[str]:
+    """The words after `#!`; [] when the file is not a script."""
     try:
         with path.open("rb") as file:
             first = file.read(256)
@@ -115,11 +152,11 @@ def _interpreter_of(path: Path) -> Path | None:
             f"{path}: cannot be read ({error.strerror}), so nothing is known of it"
         ) from error
     if not first.startswith(b"#!"):
-        return None
+        return []
     words = first[2:].splitlines()[0].decode(errors="replace").split()
     if not words:
         raise BadInput(f"{path}: a script that names no interpreter")
-    return Path(words[0])
+    return words
 
 
 def _look_at_elf(path: Path, script: Path | None) -> Program:

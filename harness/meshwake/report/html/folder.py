@@ -38,14 +38,14 @@ _ASSETS = ("report.css", "report.js")
 
 
 class ReportFolder:
-    """The folder at `path`. Raises LabUnavailable without the extra `report`, BadInput where it
-    cannot be written: every method may."""
+    """The folder at `path`, which was given with `option`. Raises LabUnavailable without the extra
+    `report`, BadInput where it cannot be written: every method may."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, option: str) -> None:
         require("report")
         from jinja2 import Environment, PackageLoader, StrictUndefined
 
-        self.path = path
+        self.path, self._option = path, option
         self._pages = Environment(
             loader=PackageLoader("meshwake.report.html"),
             autoescape=True,
@@ -53,6 +53,13 @@ class ReportFolder:
             trim_blocks=True,
         )
         self._shared = {"version": version("meshwake")}
+
+    def make(self) -> None:
+        """The folder itself, so that one that cannot be made is refused before anything runs."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise self._cannot(error) from error
 
     def add(self, run: Run, many: bool = True) -> ReportEntry:
         """Writes the page of one run. `many`: there will be others to link to."""
@@ -104,7 +111,9 @@ class ReportFolder:
             except OSError as error:
                 raise self._cannot(error) from error
             return claimed
-        raise BadInput(f"{self.path}: holds 10000 pages of one plan; give an empty folder")
+        raise BadInput(
+            f"{self._option} {self.path}: holds 10000 pages of one plan; give an empty folder"
+        )
 
     def _write(self, name: str, text: str) -> None:
         place = self.path / name
@@ -121,20 +130,21 @@ class ReportFolder:
 
     def _cannot(self, error: OSError) -> BadInput:
         return BadInput(
-            f"{self.path}: the report cannot be written ({error.strerror}); give another "
-            "--output, with room for about "
-            "5 MB and 1 MB a run; the runs themselves are untouched"
+            f"{self._option} {self.path}: the report cannot be written ({error.strerror}); give "
+            "another folder, with room for about 5 MB and 1 MB a run; the runs themselves are "
+            "untouched"
         )
 
 
-def begin_report(path: Path) -> ReportFolder:
-    """The folder for a new report. An earlier report there gives way; anything else stays and is
-    refused."""
-    folder = ReportFolder(path)
+def begin_report(path: Path, option: str) -> ReportFolder:
+    """The folder for a new report, which was given with `option`. An earlier report there gives
+    way; anything else stays and is refused."""
+    folder = ReportFolder(path, option)
     if not path.exists():
+        folder.make()
         return folder
     if not path.is_dir():
-        raise BadInput(f"{path}: is a file; give a folder for the report")
+        raise BadInput(f"{option} {path}: is a file; give a folder for the report")
     strange = (
         [each.name for each in path.iterdir()]
         if not (path / "assets" / "report.js").is_file()
@@ -142,17 +152,20 @@ def begin_report(path: Path) -> ReportFolder:
     )
     if strange:
         raise BadInput(
-            f"{path}: holds {', '.join(sorted(strange)[:3])} and no report; give a folder "
-            "that is new or empty"
+            f"{option} {path}: holds {', '.join(sorted(strange)[:3])} and no report; give a "
+            "folder that is new or empty"
         )
     for old in [*path.glob("*.html"), *path.glob("data/*.js")]:
         old.unlink(missing_ok=True)
     return folder
 
 
-def write_report(path: Path, runs: Iterable[Run], others: Iterable[Summary] = ()) -> Path:
-    """The whole report of `runs`, and of `others`, which did not run; returns the page to open."""
-    folder, shown = begin_report(path), list(runs)
+def write_report(
+    path: Path, runs: Iterable[Run], others: Iterable[Summary] = (), option: str = "--output"
+) -> Path:
+    """The whole report of `runs`, and of `others`, which did not run; returns the page to open.
+    `option`: what was typed before `path`."""
+    folder, shown = begin_report(path, option), list(runs)
     rest = [ReportEntry(each) for each in others]
     entries = [folder.add(run, many=len(shown) + len(rest) > 1) for run in shown]
     return folder.finish([*entries, *rest])

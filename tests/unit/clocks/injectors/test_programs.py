@@ -61,6 +61,36 @@ def test_go_is_known_by_what_every_build_of_it_carries(tmp_path: Path) -> None:
     assert not look_at(written(tmp_path, elf(text=b"nothing") + b"\xff Go buildinf:")).is_go
 
 
+@pytest.mark.parametrize(
+    ("first", "direct"),
+    [
+        ("#!/usr/bin/env tool", "tool ./app.sh"),
+        ("#!/usr/bin/env -S tool -u", "tool -u ./app.sh"),
+        ("#!/usr/bin/env A=1 tool", None),
+        ("#!/usr/bin/env -i tool", None),
+        ("#!/usr/bin/env sh", None),
+        ("#!/usr/bin/env shim", None),
+        ("#!/usr/bin/env nowhere-to-be-found", None),
+        ("#!/bin/sh", None),
+    ],
+)
+def test_what_to_type_instead_of_a_script_of_env(
+    first: str, direct: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The interpreter, where it is a program itself: a shim of pyenv is a script of a shell."""
+    written(tmp_path, elf(loader=LOADER), "tool")
+    written(tmp_path, b"#!/usr/bin/env bash\n", "shim")
+    script = written(tmp_path, first.encode() + b"\n", "app.sh")
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.chdir(tmp_path)
+    assert look_at(script).direct_command == direct
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    if direct is not None:
+        assert look_at(script).direct_command == direct.replace("./app.sh", str(script))
+
+
 MALLOC = (
     "#include <stddef.h>\nvoid *malloc(size_t n) { return 0; }\nvoid free(void *p) { }\nint "
     "main(void) { return 0; }"
