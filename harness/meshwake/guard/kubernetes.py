@@ -218,7 +218,7 @@ class ThroughHttp:
                 )
                 answer = http.client.HTTPResponse(cast("socket.socket", forwarded))
                 answer.begin()
-                received = answer.read()
+                content = answer.read()
             if answer.status >= 400:
                 raise ApiRequestRefused(answer.status, f"{what}: {answer.status} {answer.reason}")
             return content
