@@ -43,8 +43,7 @@ class LapsedFaults(Faults):
         session, first = self._session, group[0]
         self._pace.leap(stopped_world_ns + first.duration_ns - session.world.now_ns)
         self._lapse.wake(_nodes(group), first.kind, first.duration_ns)
-        session.asleep -= set(_nodes(group))
-        session.disturbed_world_ns = session.world.now_ns
+        session.woke(_nodes(group))
         if first.kind != "pause":
             self._record_ended(group, None)
             return
