@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 
@@ -19,6 +20,7 @@ import yaml
 
 from meshwake.cluster.bring_up_context import BringUpContext
 from meshwake.cluster.drift import WorkloadDrift, drift, read_release, restore_workload
+from meshwake.cluster.gateway_status import recompute_stale
 from meshwake.cluster.stack.pieces import Chart, Objects, Piece, RemoteManifest, Stage, labelled
 from meshwake.cluster.steps import BringUpStep, Watch
 from meshwake.core.errors import HarnessError, LabUnavailable
@@ -26,6 +28,7 @@ from meshwake.core.json_types import JsonObject, object_at, text_at, texts_at
 from meshwake.kubernetes.api import Kubernetes, Refused, identity_of, kind_of
 from meshwake.kubernetes.labels import OUR_LABELS
 from meshwake.kubernetes.rollouts import awaited_of, unmet, workloads
+from meshwake.ztunnel.names import GATEWAY_LABEL
 
 MARKS_NAMESPACE, MARKS_NAME = "kube-system", "meshwake-up"
 FETCH_WITHIN_S = 120
@@ -33,7 +36,6 @@ _PASSING = {404, 409, 429}  # no such kind yet, another client was faster, too m
 # By helm's status: what undoes it. A first installation that did not end has nothing to roll back
 # to.
 _PENDING = {"pending-install": "uninstall", "uninstalling": "uninstall"}
-_GATEWAY_NAME = "gateway.networking.k8s.io/gateway-name"
 
 
 def stage_step(planned: Stage) -> BringUpStep[BringUpContext]:
@@ -113,7 +115,7 @@ def _take_stage(name: str, bringup: BringUpContext, watch: Watch) -> None:
     watch.wait_for(
         f"{stage.title} to be as it was made", partial(_as_it_was_made, bringup, watch, stage)
     )
-    watch.wait_for(f"{stage.title} to be ready", partial(_not_ready, bringup, stage))
+    watch.wait_for(f"{stage.title} to be ready", partial(_awaited, bringup, watch, stage))
     _mark(bringup, watch, name, stage_digest(stage))
 
 
@@ -121,7 +123,7 @@ def _take_stage(name: str, bringup: BringUpContext, watch: Watch) -> None:
 
 
 def stage_drift(kube: Kubernetes, stage: Stage) -> list[WorkloadDrift]:
-    """What of a stage is no longer as it was put in."""
+    """What of a stage is not as it was applied."""
     return drift(kube, _objects(kube, stage))
 
 
@@ -130,6 +132,21 @@ def _as_it_was_made(bringup: BringUpContext, watch: Watch, stage: Stage) -> None
     for changed in stage_drift(bringup.kube(), stage):
         watch.say(f"restoring {changed}")
         restore_workload(bringup.kube(), changed)
+
+
+def _awaited(bringup: BringUpContext, watch: Watch, stage: Stage) -> str | None:
+    """As `_not_ready`; a status that nothing would compute again is computed again."""
+    seen = _not_ready(bringup, stage)
+    if seen is not None:
+        with suppress(HarnessError):
+            _recompute_gateways(bringup.kube(), watch, stage)
+    return seen
+
+
+def _recompute_gateways(kube: Kubernetes, watch: Watch, stage: Stage) -> None:
+    gateways = [thing for thing in _there(kube, stage) if thing["kind"] == "Gateway"]
+    for name in recompute_stale(kube, gateways):
+        watch.say(f"{name}: its pods are ready and its status is stale; istiod computes it again")
 
 
 def _not_ready(bringup: BringUpContext, stage: Stage) -> str | None:
@@ -169,7 +186,7 @@ def _there_of(kube: Kubernetes, wanted: JsonObject) -> Iterator[JsonObject]:
     yield kube.read(kind_of(wanted), namespace or None, name) or _missing(wanted)
     if wanted["kind"] == "Gateway":
         # Its controller makes a Deployment for it, which routes nothing before it is rolled out.
-        yield from kube.all("Deployment.apps", namespace, {_GATEWAY_NAME: name})
+        yield from kube.all("Deployment.apps", namespace, {GATEWAY_LABEL: name})
 
 
 def _missing(wanted: JsonObject) -> JsonObject:

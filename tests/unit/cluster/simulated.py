@@ -21,7 +21,8 @@ from meshwake.clocks.movers.base import Meanwhile, Moment, Moved, sleep_meanwhil
 from meshwake.cluster.stack.gateways import DESTINATION_HEADER, gateway_url
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_S
-from meshwake.core.plan import Plan, PlannedFault, PlannedGateway
+from meshwake.core.plan import Plan, PlannedGateway
+from meshwake.core.planned_faults import PlannedFault
 from meshwake.kubernetes.api import Executed, Pod, Unreachable
 from meshwake.labs.model.authority import Answer, SignedCertificate
 from meshwake.labs.model.proxy import Proxy
@@ -103,6 +104,9 @@ class SimulatedCluster(FakeKubernetes):
     lifetime_s: int = 86_400
     closed: bool = False
     stopped: set[str] = field(default_factory=set)  # nodes whose programs do not run
+    # Gateways that kubelet has found unready, and when it finds them ready again; ztunnels learn of
+    # it a second later.
+    unready_until_ns: dict[str, int] = field(default_factory=dict)
     _version: int = 0
     _signed: int = 0
     _started: int = 0
@@ -237,7 +241,7 @@ class SimulatedCluster(FakeKubernetes):
         if found or labels == {"app": "ztunnel"} or GATEWAY_LABEL in labels:
             for running in found:
                 running.pod = replace(running.pod, ready=running.pod.ready or self.istiods > 0)
-            return [running.pod for running in found]
+            return [self._as_kubelet_polled(running) for running in found]
         assert namespace is not None
         if labels == {"app": ISTIOD}:
             node = self.istiod_nodes[0]
@@ -257,6 +261,11 @@ class SimulatedCluster(FakeKubernetes):
             for kind, at, name in self.objects
             if kind == "Deployment" and at == namespace and labels.get("app") == name
         ]
+
+    def _as_kubelet_polled(self, running: Running) -> Pod:
+        gateway = running.pod.labels.get(GATEWAY_LABEL, "")
+        is_unready = self.now_ns < self.unready_until_ns.get(gateway, 0)
+        return replace(running.pod, ready=False) if is_unready else running.pod
 
     def _node_of(self, namespace: str, name: str) -> str:
         node = next(
@@ -299,6 +308,10 @@ class SimulatedCluster(FakeKubernetes):
                     gateway.identity,
                     header.removeprefix(f"{DESTINATION_HEADER}: "),
                 )
+                if self.now_ns < self.unready_until_ns.get(gateway.name, -NS_PER_S) + NS_PER_S:
+                    return Executed(
+                        56, "000", "curl: (56) Recv failure: Connection reset by peer\n"
+                    )
         error = self._connection_error(source, destination)
         return (
             Executed(0, "200", "")

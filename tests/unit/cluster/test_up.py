@@ -44,6 +44,7 @@ from tests.unit.cluster.world import (
     id_of,
     machine,
     steps_taken,
+    workload,
 )
 
 PINS = pins()
@@ -314,6 +315,24 @@ def test_ambient_pods_without_redirection_are_recreated() -> None:
     assert [key[2] for key in world.objects if key[0] == "Pod"] == ["seen"]
     assert 10 <= world.now_s - began_s < 60
     assert "redirection: kept" in steps_taken(up(world))
+
+
+def test_a_gateway_whose_status_istiod_left_stale_gets_it_computed_again() -> None:
+    """Seen after the restart of the node of its pod, which was ready again within 20 s: `up` waited
+    for Programmed until its bound."""
+    world = World()
+    up(world)
+    name, labels = "gateway-istio", {"gateway.networking.k8s.io/gateway-name": "gateway"}
+    for kind in ("Service", "Deployment"):
+        made = workload("meshwake-demo", name, kind)
+        made["metadata"]["labels"] = dict(labels)
+        world.objects[kind, "meshwake-demo", name] = made
+    world.stale_gateways.add("gateway")
+    lines = up(world)
+    assert "gateway: done" in steps_taken(lines)
+    assert any("its status is stale" in line.detail for line in lines)
+    assert world.objects["Service", "meshwake-demo", name]["metadata"]["labels"] == labels
+    assert "gateway: kept" in steps_taken(up(world))
 
 
 def test_without_a_network_the_missing_images_are_listed_and_nothing_is_left() -> None:

@@ -44,6 +44,14 @@ metadata: {name: gateways.gateway.networking.k8s.io}
 """
 
 
+NOT_PROGRAMMED = {
+    "type": "Programmed",
+    "status": "False",
+    "reason": "AddressNotAssigned",
+    "message": "Failed to assign to any requested addresses: no instances found for hostname "
+    '"gateway-istio.meshwake-demo.svc.cluster.local"',
+}
+
 _BLOB = "sha256:{:064d}"
 _CONFIG, _LAYER = "containerd.io/gc.ref.content.config", "containerd.io/gc.ref.content.l.0"
 
@@ -74,6 +82,9 @@ class World:
     before: Callable[[int, str], None] = lambda number, name: None
     after: Callable[[int, str], None] = lambda number, name: None
     unmet: set[str] = field(default_factory=set)
+    # Gateways whose status istiod computed while they had no pod, and computes again when their
+    # Service gets another label.
+    stale_gateways: set[str] = field(default_factory=set)
     pods: list[Mapping[str, Any]] = field(default_factory=list)
     unhealthy: list[str] = field(default_factory=list)
     # node -> uid of each pod there -> whether ztunnel listens in it
@@ -415,11 +426,15 @@ class SimulatedKube(FakeKubernetes):
         thing = strategic_merge(self.objects[kind.partition(".")[0], namespace, name], patch)
         key = (kind.partition(".")[0], namespace, name)
         self.world.act(f"patch {kind} {name}", lambda: self.objects.update({key: thing}))
+        if kind == "Service" and "labels" in patch["metadata"]:
+            self.world.stale_gateways.discard(name.removesuffix("-istio"))
 
     def _now(self, thing: dict[str, Any]) -> dict[str, Any]:
         """As it is now: well, unless it shall not be."""
         if thing["metadata"]["name"] in self.world.unmet:
             return {**thing, "metadata": {**thing["metadata"], "generation": 1}}
+        if thing["kind"] == "Gateway" and thing["metadata"]["name"] in self.world.stale_gateways:
+            return {**thing, "status": {"conditions": [NOT_PROGRAMMED]}}
         return _well(thing)
 
 

@@ -14,7 +14,7 @@ under way is awaited, so that no poll and no attempt spans a jump of the clocks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Executor, Future
 from concurrent.futures import wait as wait_for_futures
 from dataclasses import dataclass, field
@@ -45,13 +45,20 @@ from meshwake.labs.kind.traffic import (
 )
 from meshwake.labs.probes import ProbeSchedule
 
+# ztunnel shows only the certificate that it has now: one that was replaced between two polls is
+# never seen (refusals.LIFETIME_MIN_S).
 POLL_EVERY_NS = 2 * NS_PER_S
 # In time lapse the pace polls when there is something to see (a renewal that is due); the regular
 # poll is only there for what nothing announces.
 LAPSE_POLL_EVERY_NS = 10 * NS_PER_S
+# So that a clock that something else has set shows in the history; each reading is a command in a
+# node.
 CLOCKS_EVERY_NS = 15 * NS_PER_S
 LOST_TIMEOUT_NS = 120 * NS_PER_S
 ISTIOD_EVERY_NS = 5 * NS_PER_S
+# istiod collects changes for 100 ms and pushes them to the ztunnels. On a busy machine a request was
+# refused 0.1 s after the API server had reported the gateway as ready.
+ROUTED_AFTER_READY_NS = 3 * NS_PER_S
 # Movers that move the clocks of all machines of a cluster together.
 CLOCKS_SHARED = ("engine", "command")
 PENDING_WITHIN_S = EXEC_WITHIN_S + 10.0
@@ -155,7 +162,10 @@ class ClusterSession:
         self.failure_seen = False  # since the logs were read last
         self.disturbed_world_ns = 0  # when clocks were moved, or a ztunnel started, last
         self.renewals = Renewals(lambda node: self.clocks.at(node, self.world.now_ns))
-        self._missing: frozenset[str] = frozenset()
+        # Names of processes: without a pod that runs, and with one that is ready; and gateways that
+        # were not ready at a wake, with when they get requests if they are ready from now on.
+        self._missing, self._ready = frozenset[str](), frozenset[str]()
+        self._waking = dict[str, int]()
         self.pace = self._pace()
         self._connections = ConnectionProbe(setting.kubernetes, setting.clients)
         self._pending: list[tuple[Future[Any], Callable[[Any], None]]] = []
@@ -255,9 +265,26 @@ class ClusterSession:
         """See PacedSession."""
         return self.asleep >= self._identities.keys()
 
-    def missing_processes(self) -> frozenset[str]:
+    def awaited_processes(self) -> frozenset[str]:
         """See PacedSession."""
-        return self._missing
+        awaited = self._missing | self._waking.keys()
+        return frozenset(_in_words(self._processes[name]) for name in awaited)
+
+    def woke(self, nodes: Collection[str]) -> None:
+        """The programs of `nodes` run again. Kubelet polls gateways in real time: one that was
+        stopped for a minute while the run went on is not ready, and ztunnels send it no request
+        ("no healthy upstream") before kubelet has polled it once more. That takes seconds, in which
+        hours could be leapt over: so it is awaited."""
+        self.asleep -= set(nodes)
+        self.disturbed_world_ns = self.world.now_ns
+        self.poll_pods()
+        gateways = [each for each in self._processes.values() if each.kind == "proxy"]
+        woken = {gateway.name for gateway in gateways if gateway.node in nodes}
+        self._waking |= dict.fromkeys(woken - self._ready, self._routed_ns())
+
+    def _routed_ns(self) -> int:
+        """From when on, in real time, a gateway gets requests that is ready now."""
+        return self.setting.real.monotonic_ns() + ROUTED_AFTER_READY_NS
 
     def next_attempt_world_ns(self) -> int | None:
         """See PacedSession."""
@@ -475,8 +502,8 @@ class ClusterSession:
         self._track_reachability("the API server", pods if isinstance(pods, Unreachable) else None)
         if isinstance(pods, Unreachable):
             return
-        missing = [process for name, process in self._processes.items() if name not in pods]
-        self._missing = frozenset(map(_in_words, missing))
+        self._missing = frozenset(self._processes.keys() - pods.keys())
+        self._on_readiness(frozenset(name for name, pod in pods.items() if pod.ready))
         for name, pod in pods.items():
             if pod.process != self._running[name].process:
                 self._replaced(name, pod)
@@ -496,6 +523,13 @@ class ClusterSession:
         )
         self._certificates.restarted(name, process.identities, world_ns)
         self._record_started(name, world_ns, cause)
+
+    def _on_readiness(self, ready: frozenset[str]) -> None:
+        """Which processes the API server reports as ready now."""
+        self._ready = ready
+        self._waking |= dict.fromkeys(self._waking.keys() - ready, self._routed_ns())
+        now_ns = self.setting.real.monotonic_ns()
+        self._waking = {name: at_ns for name, at_ns in self._waking.items() if at_ns > now_ns}
 
     def process_of(self, node: str) -> Pod:
         """The ztunnel on `node` of the plan that was seen last."""

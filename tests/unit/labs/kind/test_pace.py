@@ -62,7 +62,7 @@ class Quiet:
     def all_asleep(self) -> bool:
         return self.asleep == {"vm"}
 
-    def missing_processes(self) -> frozenset[str]:
+    def awaited_processes(self) -> frozenset[str]:
         return self.gone
 
     def next_attempt_world_ns(self) -> int | None:

@@ -1,0 +1,54 @@
+"""A Gateway whose status istiod does not compute again.
+
+istiod computes the status of its Gateways when a Service changes, and not when an endpoint does
+(`updateContext` in pilot/pkg/model/push_context.go at 1.31.0-rc.0). If that falls into the seconds
+in which a Gateway has no pod that is ready (its node is restarted), the status stays as it was then:
+Programmed is False, "no instances found for hostname", although requests are answered since. Seen on
+a real cluster for the six minutes until its Service was changed by hand; changing the Gateway itself
+does not help. So `up` changes the Service: a label, which is removed again at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from meshwake.core.json_types import JsonObject, text_at
+from meshwake.kubernetes.api import Kubernetes, condition, identity_of
+from meshwake.kubernetes.rollouts import unmet
+from meshwake.ztunnel.names import GATEWAY_LABEL
+
+# On the Service for a moment. istiod looks at labels, not at annotations.
+RECOMPUTE = "meshwake.dev/recompute-status"
+_NO_POD_WAS_READY = "no instances found"
+
+
+def recompute_stale(kube: Kubernetes, gateways: Iterable[JsonObject]) -> Iterator[str]:
+    """Has istiod compute the status of those of `gateways` whose pods are ready and whose status
+    says that there are none; their names."""
+    for gateway in gateways:
+        if _is_stale(kube, gateway):
+            for service in _of(kube, "Service", gateway):
+                _touch(kube, service)
+            yield identity_of(gateway)
+
+
+def _is_stale(kube: Kubernetes, gateway: JsonObject) -> bool:
+    programmed = condition(gateway, "Programmed")
+    if programmed.get("status") != "False":
+        return False
+    if _NO_POD_WAS_READY not in text_at(programmed, "message"):
+        return False
+    deployments = _of(kube, "Deployment.apps", gateway)
+    return bool(deployments) and not any(unmet(each) for each in deployments)
+
+
+def _of(kube: Kubernetes, kind: str, gateway: JsonObject) -> list[JsonObject]:
+    """What its controller made for a Gateway."""
+    namespace, name = (text_at(gateway, "metadata", key) for key in ("namespace", "name"))
+    return [*kube.all(kind, namespace, {GATEWAY_LABEL: name})]
+
+
+def _touch(kube: Kubernetes, service: JsonObject) -> None:
+    namespace, name = (text_at(service, "metadata", key) for key in ("namespace", "name"))
+    for value in ("now", None):
+        kube.patch("Service", namespace, name, {"metadata": {"labels": {RECOMPUTE: value}}})
