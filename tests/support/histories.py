@@ -20,7 +20,8 @@ from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_S, parse_duration_ns
 from meshwake.core.events import Event
 from meshwake.core.history import HISTORY_FORMAT, History, Recorder
-from meshwake.core.plan import Plan, PlannedExpectation, PlannedFault, PlannedNode
+from meshwake.core.plan import Plan, PlannedExpectation, PlannedNode
+from meshwake.core.planned_faults import PlannedFault, read_planned_fault
 
 CLIENT, SERVER = "default/client", "default/server"
 LAPTOP = "laptop"
@@ -85,16 +86,18 @@ def _placed(faults: list[dict[str, Any]], duration_ns: int) -> tuple[PlannedFaul
     ]
     each.sort(key=lambda entry: entry[0])
     return tuple(
-        PlannedFault(
-            index=index,
-            kind=one["kind"],
-            node=one["node"],
-            at_world_ns=at_ns,
-            lasts_ns=ns(one.get("lasts", "0s")),
-            corrected_after_ns=ns(one.get("corrected_after", "0s")),
-            by_wall_ns=ns(one.get("by", "0s")),
-            rate_numerator=one.get("rate", (1, 1))[0],
-            rate_denominator=one.get("rate", (1, 1))[1],
+        read_planned_fault(
+            {
+                "index": index,
+                "kind": one["kind"],
+                "node": one["node"],
+                "at_world_ns": at_ns,
+                "lasts_ns": ns(one.get("lasts", "0s")),
+                "corrected_after_ns": ns(one.get("corrected_after", "0s")),
+                "by_wall_ns": ns(one.get("by", "0s")),
+                "rate_numerator": one.get("rate", (1, 1))[0],
+                "rate_denominator": one.get("rate", (1, 1))[1],
+            }
         )
         for index, (at_ns, one) in enumerate(each)
     )

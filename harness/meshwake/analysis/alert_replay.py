@@ -77,9 +77,15 @@ __all__ = [
     "with_alerts",
 ]
 
+# Prometheus' own defaults: global.scrape_interval and global.evaluation_interval are a minute each.
+# (That of clusters/observability is 5 s; a month of that would be half a million samples of each
+# series.)
 SCRAPE_S = STEP_S = 60
+# A group may ask for a shorter interval. The metrics are there once a minute only, so more
+# evaluations would cost more and find nothing else.
 LEAST_STEP_S = 15
 COUNTS_FAILURES = Version("1.29.0a0")
+# Prometheus answers /-/ready with 503 until its blocks are loaded and its log is replayed.
 READY_WITHIN_S = 60.0
 ANSWER_WITHIN_S = 300.0
 # The most points of one series in a response: Prometheus refuses more than 11,000.

@@ -19,13 +19,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from packaging.version import Version
 
 from meshwake.analysis.attempt import Attempt, RunAttempt
 from meshwake.core import versions
 from meshwake.core.errors import BadInput, ExitCode
+from meshwake.core.json_types import MutableJsonObject
 from meshwake.core.outcome import Verdict
 from meshwake.core.versions import minor_of
 
@@ -95,7 +95,7 @@ class Observation:
         """The run whose evidence is shown: the first that did not fail."""
         return next(iter(self._finished), self.attempts[-1])
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> MutableJsonObject:
         """As `meshwake bisect --json` prints it."""
         shown = self._shown
         return {
@@ -141,7 +141,7 @@ class BisectResult:
         """The first version of the new kind, when that is certain."""
         return self.boundaries[0].first_new if self.exact else None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> MutableJsonObject:
         """As `meshwake bisect --json` prints it (docs/bisect.md)."""
         question, wants_good = self.question, self.question.wants_good
         last = self.boundaries[0].last_old if self.exact else None

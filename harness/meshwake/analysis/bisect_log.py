@@ -14,15 +14,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
-from typing import Any
 
 from meshwake.analysis.attempt import Attempt, RunAttempt
 from meshwake.analysis.bisect import BisectRequest
 from meshwake.core.errors import BadInput
+from meshwake.core.json_types import MutableJsonObject
 from meshwake.core.outcome import Verdict
 from meshwake.core.store import runs_dir
 
 FORMAT = 1
+# So that a directory in which every name is taken ends with a message and not with an endless loop.
 _SAME_NAME_MAX = 10_000
 _QUESTION_KEYS = ("scenario", "check", "lab", "good", "bad", "claimed", "repeat", "seed")
 
@@ -106,7 +107,7 @@ def _new_file(base: Path, name: str) -> Path:
     raise BadInput(f"{base}: holds {_SAME_NAME_MAX} logs of one question; remove the old ones")
 
 
-def _head(log: BisectLog) -> dict[str, Any]:
+def _head(log: BisectLog) -> MutableJsonObject:
     head = {
         "format": FORMAT,
         "scenario_file": log.scenario_file,

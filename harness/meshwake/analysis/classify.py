@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 from meshwake.analysis.attempt import Attempt, ScenarioExperiment
 from meshwake.core import versions
 from meshwake.core.errors import ExitCode, HarnessFault
+from meshwake.core.json_types import MutableJsonObject
 from meshwake.core.outcome import Verdict
 from meshwake.core.scenario import read_scenario
 from meshwake.runner.corpus import scenario_file
@@ -73,7 +73,7 @@ class BehaviourSignature:
         observed = {attempt.verdict for attempt in self.attempts[scenario]}
         return observed.pop() if len(observed) == 1 else Verdict.UNKNOWN
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> MutableJsonObject:
         """As `meshwake probe --json` prints it."""
         return {
             "class": self.classes[0] if len(self.classes) == 1 else None,

@@ -61,10 +61,18 @@ from meshwake.runner.timelines import (
 if TYPE_CHECKING:
     pass
 
+# The budget of time is looked at between two batches. Each has a seed of its own, so a search that
+# had more time begins with the same draws.
 DRAWS_AT_A_TIME = 50
+# A find of two moves or fewer is small enough for a person, and ends the search; a longer one may
+# be a local minimum of shrinking, so it is compared with up to three others.
 FEW_MOVES, FINDS_MAX = 2, 4
 DAY_NS = 86_400 * NS_PER_S
+# Two lives of a certificate of a day: so long something broken may be in coming
+# (guard_trial.COMES_WITHIN_NS counts a day more).
 AFTERWARDS_NS = 2 * DAY_NS
+# A longer timeline has its connections at longer intervals, so that a search over weeks costs as
+# much per draw as one over days.
 ATTEMPTS_MAX, EVERY_MIN_NS = 1_000, 5 * MINUTE_NS
 CLIENT, SERVER = "default/client", "default/server"
 SOURCE = "https://github.com/istio/ztunnel/issues/1481"

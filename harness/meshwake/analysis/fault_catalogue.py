@@ -8,8 +8,9 @@ ztunnel. `weekend` is the one in which the surroundings of ztunnel matter: a gat
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from meshwake.core.json_types import MutableJsonObject
 from meshwake.core.scenario import Scenario, scenario_of
 
 CLIENT, SERVER, GATEWAY = "default/client", "default/server", "ingress/gateway"
@@ -20,7 +21,7 @@ class FaultWorld(NamedTuple):
 
     name: str
     words: str
-    tables: dict[str, Any]
+    tables: MutableJsonObject
 
 
 _NIGHTLY = {"at": "15h", "lasts": "8h", "every": "24h"}
@@ -80,7 +81,7 @@ FAULTS: dict[str, FaultWorld] = {world.name: world for world in _ALL}
 
 def scenario_for(world: FaultWorld) -> Scenario:
     """The scenario of one fault; the fix comes later."""
-    document: dict[str, Any] = {
+    document: MutableJsonObject = {
         "title": world.words,
         "duration": "14d",
         "node": [{"name": "laptop", "identities": [CLIENT, SERVER]}],

@@ -46,6 +46,9 @@ from meshwake.system.process_stat import parse_stat
 from meshwake.ztunnel.config_dump import parse_config_dump
 from meshwake.ztunnel.names import PROXY_CONTAINER
 
+# Times in /proc/PID/stat are in clock ticks (proc_pid_stat(5)). To programs these are hundredths of
+# a second on every architecture that ztunnel is built for, whatever the kernel's own HZ (USER_HZ,
+# include/asm-generic/param.h).
 TICK_NS = 10_000_000
 DRIFT_METRIC = "meshwake_guard_drift_seconds"
 # The last second of the year 9999: no clock and no certificate of X.509 shows a later one.

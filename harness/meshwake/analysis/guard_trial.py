@@ -15,15 +15,16 @@ from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
-from typing import Any
 
 from meshwake.analysis.matrix import plan_for
 from meshwake.checks.facts.spans import Spans
 from meshwake.checks.facts.traffic import PairFailure, failures
 from meshwake.checks.recovers_within import NAME as RECOVERS_WITHIN
 from meshwake.core.durations import NS_PER_S, format_duration
+from meshwake.core.json_types import MutableJsonObject
 from meshwake.core.outcome import Verdict
-from meshwake.core.plan import RECOVERS_WITHIN_NS, Plan, PlannedFault
+from meshwake.core.plan import RECOVERS_WITHIN_NS, Plan
+from meshwake.core.planned_faults import PlannedZtunnelRestart
 from meshwake.core.scenario import Scenario, scenario_of
 from meshwake.core.versions import Release
 from meshwake.fixes import FIXES
@@ -34,6 +35,8 @@ from meshwake.runner.execution import execute
 MINUTE_S, HOUR_S, DAY_S = 60, 3_600, 86_400
 # How long an outage may be in coming, once a certificate's half life is lost: two lives.
 COMES_WITHIN_NS = 3 * DAY_S * NS_PER_S
+# Each restart moves the first outage to a later time, so the search ends by itself; this is for a
+# mistake in it.
 _RESTARTS_MAX = 1_000
 
 
@@ -61,7 +64,7 @@ class GuardTrialResult:
         """Whether the guard did all that it promises."""
         return self.verdict == Verdict.HOLDS.value and not self.unneeded_world_s
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> MutableJsonObject:
         """For programs."""
         return vars(self) | {"passed": self.passed}
 
@@ -87,8 +90,8 @@ def random_months(seed: int, days: int) -> Scenario:
     return scenario_of(document, f"trial/{seed}", f"trial-{seed}")
 
 
-def _sleeps(random: Random, days: int) -> list[dict[str, Any]]:
-    faults: list[dict[str, Any]] = []
+def _sleeps(random: Random, days: int) -> list[MutableJsonObject]:
+    faults: list[MutableJsonObject] = []
     at_s = random.randint(HOUR_S, 12 * HOUR_S)
     while True:
         lasts_s = random.choices(
@@ -101,15 +104,15 @@ def _sleeps(random: Random, days: int) -> list[dict[str, Any]]:
         )[0]
         if at_s + lasts_s >= (days - 1) * DAY_S:
             return faults
-        fault: dict[str, Any] = {"kind": "suspend", "at": f"{at_s}s", "lasts": f"{lasts_s}s"}
+        fault: MutableJsonObject = {"kind": "suspend", "at": f"{at_s}s", "lasts": f"{lasts_s}s"}
         if random.random() < 0.4:
             fault |= {"kind": "pause", "corrected_after": f"{random.randint(1, 30)}s"}
         faults.append(fault)
         at_s += lasts_s + random.randint(MINUTE_S, 18 * HOUR_S)
 
 
-def _ca_outages(random: Random, days: int) -> list[dict[str, Any]]:
-    faults: list[dict[str, Any]] = []
+def _ca_outages(random: Random, days: int) -> list[MutableJsonObject]:
+    faults: list[MutableJsonObject] = []
     at_s = random.randint(HOUR_S, 3 * DAY_S)
     while True:
         lasts_s = random.choice([random.randint(MINUTE_S, HOUR_S), random.randint(1, 9) * HOUR_S])
@@ -227,9 +230,7 @@ def _with_restarts(bare: Plan, restarts_ns: list[int], ends_ns: int) -> Plan:
     """`bare`, cut or made longer to end at `ends_ns`, with every ztunnel restarted at these
     times."""
     node = bare.nodes[0].name
-    restarts = [
-        PlannedFault(index=0, kind="restart", node=node, at_world_ns=at) for at in restarts_ns
-    ]
+    restarts = [PlannedZtunnelRestart(index=0, node=node, at_world_ns=at) for at in restarts_ns]
     faults = sorted([*bare.faults, *restarts], key=lambda fault: fault.at_world_ns)
     kept = [fault for fault in faults if fault.at_world_ns < ends_ns]
     numbered = tuple(fault.model_copy(update={"index": index}) for index, fault in enumerate(kept))

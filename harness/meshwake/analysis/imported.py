@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from meshwake.analysis.populations import MachineFault, RecordedMachine
+from meshwake.analysis.populations import RecordedMachine, machine_fault
 from meshwake.core import versions
 from meshwake.core.errors import BadInput
 from meshwake.core.plan import Plan
@@ -32,17 +32,7 @@ def recorded_machines(paths: Iterable[Path]) -> tuple[RecordedMachine, ...]:
 
 
 def _machine(path: Path, plan: Plan) -> RecordedMachine:
-    faults = tuple(
-        MachineFault(
-            fault.kind,
-            fault.at_world_ns,
-            fault.lasts_ns,
-            fault.corrected_after_ns,
-            fault.by_wall_ns,
-            fault.corrected,
-        )
-        for fault in plan.faults_on(plan.nodes[0].name)
-    )
+    faults = tuple(machine_fault(fault) for fault in plan.faults_on(plan.nodes[0].name))
     if not faults:
         raise BadInput(
             f"--imported {path}: nothing happens to node {plan.nodes[0].name}; expected a "

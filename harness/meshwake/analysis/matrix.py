@@ -13,11 +13,11 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from meshwake.analysis.confirmed import Confirmation, confirmations
 from meshwake.checks.facts.traffic import failures
 from meshwake.core.durations import NS_PER_S
+from meshwake.core.json_types import MutableJsonObject
 from meshwake.core.plan import Plan, PlannedFix
 from meshwake.core.resolve import PlanRequest, resolve
 from meshwake.core.run import Run
@@ -63,7 +63,7 @@ class MatrixRow:
     flooded: bool
     confirmed_on: str | None = None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> MutableJsonObject:
         """For programs."""
         return vars(self)
 

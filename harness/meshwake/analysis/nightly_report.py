@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from meshwake.analysis.nightly import LEFT_OUT, CaseResult, NightlyRun
 from meshwake.core.errors import ExitCode
+from meshwake.core.json_types import MutableJsonObject
 from meshwake.core.outcome import OutcomeKind
 
+# An issue must be readable as a whole: what is over is counted.
 LINES_MAX = 12
 VERSIONS_MAX = 4
 OUTCOMES = ("as expected", "surprise", "unknown", "refused", "error", LEFT_OUT)
@@ -88,7 +89,7 @@ class NightlyReport:
     def _of(self, lab: str) -> list[CaseResult]:
         return [row for row in self.night.rows if row.lab == lab]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> MutableJsonObject:
         """The contents of summary.json."""
         night, surprises = self.night, self.surprises
         labs = list(night.versions)

@@ -14,8 +14,16 @@ from random import Random
 from typing import NamedTuple
 
 from meshwake.core.durations import NS_PER_S
+from meshwake.core.errors import BadInput
 from meshwake.core.faults import FaultKind
-from meshwake.core.plan import PlannedFault
+from meshwake.core.planned_faults import (
+    PlannedDrift,
+    PlannedFault,
+    PlannedPause,
+    PlannedPodRestart,
+    PlannedStep,
+    read_planned_fault,
+)
 
 MINUTE_NS, HOUR_NS, DAY_NS = 60 * NS_PER_S, 3_600 * NS_PER_S, 86_400 * NS_PER_S
 NODE = "machine"
@@ -31,6 +39,29 @@ class MachineFault(NamedTuple):
     corrected_after_ns: int = 0
     by_wall_ns: int = 0
     corrected: bool = True
+
+
+def machine_fault(fault: PlannedFault) -> MachineFault:
+    """The same fault, without its node. Raises BadInput for kinds that need more numbers than a
+    machine of a population has."""
+    match fault:
+        case PlannedDrift() | PlannedPodRestart():
+            raise BadInput(
+                f"[fault {fault.index}] {fault.kind}: a machine of a population cannot have it; "
+                "leave it out"
+            )
+        case PlannedPause():
+            return MachineFault(
+                "pause",
+                fault.at_world_ns,
+                fault.lasts_ns,
+                fault.corrected_after_ns,
+                corrected=fault.corrected,
+            )
+        case PlannedStep():
+            return MachineFault("step", fault.at_world_ns, by_wall_ns=fault.by_wall_ns)
+        case _:
+            return MachineFault(fault.kind, fault.at_world_ns, fault.duration_ns)
 
 
 Generator = Callable[[Random, int], Iterator[MachineFault]]
@@ -186,15 +217,8 @@ def placed(faults: list[MachineFault], end_world_ns: int) -> tuple[PlannedFault,
         if at_ns >= end_world_ns:
             break
         found.append(
-            PlannedFault(
-                index=len(found),
-                kind=fault.kind,
-                node=NODE,
-                at_world_ns=at_ns,
-                lasts_ns=fault.lasts_ns,
-                corrected_after_ns=fault.corrected_after_ns,
-                by_wall_ns=fault.by_wall_ns,
-                corrected=fault.corrected,
+            read_planned_fault(
+                fault._asdict() | {"index": len(found), "node": NODE, "at_world_ns": at_ns}
             )
         )
         free_ns = found[-1].ends_world_ns + APART_NS

@@ -23,15 +23,17 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from enum import IntEnum
 from pathlib import Path
-from typing import Any
 
 from meshwake.analysis.attempt import Attempt
 from meshwake.analysis.bisect_log import sha256_of
 from meshwake.core.errors import BadInput
+from meshwake.core.json_types import MutableJsonObject
 from meshwake.core.outcome import Verdict
 from meshwake.ztunnel import binaries
 
+# git-bisect(1): an exit code above 127 ends the whole bisect, where 125 skips one commit.
 ABORT_GIT_BISECT = 128
+# A part of every key of the cache: raised when a verdict that is kept would mean something else.
 CACHE_FORMAT = 2
 OUTPUT_SHOWN = 400
 
@@ -73,7 +75,7 @@ class ProbeResult:
     run: str | None = None
     from_cache: bool = False
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> MutableJsonObject:
         """As `meshwake probe --json` prints it."""
         names = {
             GitVerdict.GOOD: "good",

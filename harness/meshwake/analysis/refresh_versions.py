@@ -33,6 +33,7 @@ from meshwake.core.versions import UNCLASSIFIED, Release, minor_of, parse_releas
 
 Fetch = Callable[[str], bytes]
 FETCH_WITHIN_S = 20.0
+# Each page names the next one; a chain of links that leads back to itself must end.
 PAGES_MAX = 100
 CACHED_FOR_S = 3600.0
 OLDEST = Version("1.18")

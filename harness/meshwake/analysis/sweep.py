@@ -44,6 +44,8 @@ from meshwake.core.versions import find
 from meshwake.fixes import FIXES, adapted
 from meshwake.runner.execution import execute
 
+# Raised when results get other columns or the same seed other machines: results of two formats must
+# not be summed up as one distribution.
 SPEC_FORMAT = 3
 SPEC_FILE, SUMMARY_FILE, PARTS = "sweep.json", "summary.json", "parts"
 CLIENT, SERVER = "default/client", "default/server"

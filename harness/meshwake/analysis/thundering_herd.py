@@ -21,7 +21,8 @@ from meshwake.core.durations import NS_PER_S
 from meshwake.core.errors import BadInput
 from meshwake.core.events import CsrAnswered, ZtunnelStopped
 from meshwake.core.history import History
-from meshwake.core.plan import Plan, PlannedFault, PlannedFix, PlannedNode
+from meshwake.core.plan import Plan, PlannedFix, PlannedNode
+from meshwake.core.planned_faults import PlannedFault, read_planned_fault
 from meshwake.core.refusal import invalid, invalid_choice
 from meshwake.core.versions import newest
 from meshwake.fixes import FIXES, adapted, wake_guard
@@ -35,6 +36,8 @@ NODES_MAX = 20_000
 ISTIOD_STREAMS_A_SECOND = 25
 HOUR_NS = 3_600 * NS_PER_S
 LIFETIME_S = 86_400
+# Starts are spread over half a life, so that renewals are spread too. All are then asleep for
+# longer than a life, and wake with a certificate that has expired.
 STARTED_WITHIN_NS = 12 * HOUR_NS
 ASLEEP_AT_NS, ASLEEP_FOR_NS = 13 * HOUR_NS, 26 * HOUR_NS
 WAKES_NS = ASLEEP_AT_NS + ASLEEP_FOR_NS
@@ -131,7 +134,7 @@ def _faults(names: list[str], chance: Random) -> tuple[PlannedFault, ...]:
     placed = [("restart", at_ns, name, 0) for at_ns, name in starts]
     placed += [("suspend", ASLEEP_AT_NS, name, ASLEEP_FOR_NS) for name in names]
     return tuple(
-        PlannedFault.model_validate(
+        read_planned_fault(
             {"index": index, "kind": kind, "node": name, "at_world_ns": at_ns, "lasts_ns": lasts_ns}
         )
         for index, (kind, at_ns, name, lasts_ns) in enumerate(placed)

@@ -21,6 +21,8 @@ from meshwake.core.errors import HarnessFault, LabUnavailable
 from meshwake.core.extras import require
 
 ANSWERS_WITHIN_S = 10
+# A part whose worker has died is given to another one; a part that no worker survives must end the
+# sweep.
 DEATHS_OF_WORKERS_MAX = 10
 
 

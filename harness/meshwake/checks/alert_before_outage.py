@@ -23,6 +23,7 @@ from meshwake.core.plan import Plan
 
 NAME = "alert_before_outage"
 TITLE = "An alert fires before the outage"
+# The bound of check recovers_within (core/plan.py): an outage that is over by then needs no action.
 LONG_NS = 300 * NS_PER_S
 
 

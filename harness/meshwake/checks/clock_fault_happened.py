@@ -18,17 +18,22 @@ then.
 
 from __future__ import annotations
 
-from fractions import Fraction
-
 from meshwake.checks.facts.clocks import ClockFault, clock_faults, timeline
 from meshwake.checks.finding import broken, holds, place
 from meshwake.checks.format import count, lasting, moment_exactly
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_S
+from meshwake.core.events import Event
 from meshwake.core.faults import CLOCK_FAULTS
 from meshwake.core.history import History
 from meshwake.core.outcome import Evidence, Finding
-from meshwake.core.plan import ASLEEP_FAULTS, Plan, PlannedFault
+from meshwake.core.plan import Plan
+from meshwake.core.planned_faults import (
+    PlannedDrift,
+    PlannedFault,
+    PlannedFreeze,
+    PlannedSleep,
+)
 
 NAME = "clock_fault_happened"
 TITLE = "Every clock fault happened as planned"
@@ -86,7 +91,7 @@ def _wrong(
     if fault.ends_world_ns < history.end_world_ns or happened.span.ended is not None:
         return "began and never ended, or the clocks were not read"
     if fault.kind == "drift":
-        return _wrong_so_far(plan, history, happened)
+        return _wrong_so_far(plan, history, fault, happened.span.began)
     return None
 
 
@@ -101,7 +106,7 @@ def _wrong_clocks(
     wrong_drift = _wrong_drift(moved, expected_ns)
     if wrong_drift:
         return wrong_drift
-    if fault.kind in ASLEEP_FAULTS:
+    if isinstance(fault, PlannedSleep):
         return _wrong_boottime(fault, moved)
     if fault.kind == "freeze":
         return _wrong_length(fault, lasted_ns)
@@ -115,7 +120,7 @@ def _wrong_drift(moved: ClockReading, expected_ns: int) -> str | None:
     return f"parted wall from monotonic by {lasting(parted_ns)} instead of {lasting(expected_ns)}"
 
 
-def _wrong_boottime(fault: PlannedFault, moved: ClockReading) -> str | None:
+def _wrong_boottime(fault: PlannedSleep, moved: ClockReading) -> str | None:
     """Boottime counts a suspend, and not a pause."""
     ahead_ns = moved.boottime_ns - moved.monotonic_ns
     expected_ns = fault.lasts_ns if fault.kind == "suspend" else 0
@@ -126,7 +131,7 @@ def _wrong_boottime(fault: PlannedFault, moved: ClockReading) -> str | None:
     )
 
 
-def _wrong_length(freeze: PlannedFault, lasted_ns: int) -> str | None:
+def _wrong_length(freeze: PlannedFreeze, lasted_ns: int) -> str | None:
     # What was recorded may be longer than the freeze by the time that it took to observe it.
     observed_ns = max(lasted_ns - _SEEN_WITHIN_NS, min(lasted_ns, freeze.lasts_ns))
     if _near(observed_ns, freeze.lasts_ns):
@@ -134,18 +139,17 @@ def _wrong_length(freeze: PlannedFault, lasted_ns: int) -> str | None:
     return f"lasted {lasting(lasted_ns)} instead of {lasting(freeze.lasts_ns)}"
 
 
-def _wrong_so_far(plan: Plan, history: History, drift: ClockFault) -> str | None:
+def _wrong_so_far(plan: Plan, history: History, drift: PlannedDrift, began: Event) -> str | None:
     """Of a drift that outlasts the run, by the last reading of its node; not when that was taken
     within another fault."""
-    began = drift.span.began
-    last = timeline(history, str(drift.planned.node)).last_reading
+    last = timeline(history, str(drift.node)).last_reading
     if began.clocks is None or last is None:
         return "began, and the clocks were not read"
     last_world_ns, clocks = last
-    for other in _within(plan, drift.planned):
+    for other in _within(plan, drift):
         if other.at_world_ns <= last_world_ns < other.ends_world_ns:
             return None
-    expected_ns = _drift_ns(plan, drift.planned, last_world_ns)
+    expected_ns = _drift_ns(plan, drift, last_world_ns)
     return _wrong_drift(clocks.since(began.clocks), expected_ns)
 
 
@@ -154,12 +158,12 @@ def _near(measured_ns: int, expected_ns: int) -> bool:
     return abs(measured_ns - expected_ns) <= max(NS_PER_S, abs(expected_ns) // 100)
 
 
-def _drift_ns(plan: Plan, drift: PlannedFault, until_world_ns: int) -> int:
+def _drift_ns(plan: Plan, drift: PlannedDrift, until_world_ns: int) -> int:
     """What `drift` and the faults within it do by `until_world_ns`: only time awake runs at the
     other rate."""
     within = [other for other in _within(plan, drift) if other.ends_world_ns <= until_world_ns]
-    asleep_ns = sum(other.lasts_ns for other in within if other.kind in ASLEEP_FAULTS)
-    excess = Fraction(drift.rate_numerator, drift.rate_denominator) - 1
+    asleep_ns = sum(other.lasts_ns for other in within if isinstance(other, PlannedSleep))
+    excess = drift.rate - 1
     awake_ns = until_world_ns - drift.at_world_ns - asleep_ns
     return int(awake_ns * excess) + sum(other.expected_drift_ns for other in within)
 

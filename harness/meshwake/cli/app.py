@@ -24,7 +24,9 @@ from meshwake.core.errors import ExitCode, HarnessError
 from meshwake.runner.flags import variables_behind
 from meshwake.system.hints import did_you_mean
 
+# UsageError.exit_code of click. Here 2 is a check that is UNKNOWN, so this one is translated.
 CLICK_USAGE_ERROR = 2
+# What a shell shows for a program that SIGINT (2) has ended: 128 + 2.
 INTERRUPTED = 130
 FIRST_STEPS = """\
 Makes time jump under a service mesh and reports, with evidence, what breaks.

@@ -217,7 +217,7 @@ def _run(
     with_children: bool,
 ) -> int:
     """Starts the program, moves its clocks, and waits for its end, which is returned as a shell
-    tells it."""
+    reports it."""
     from meshwake.clocks.injectors.base import Start, in_words
 
     if after_ns is None:

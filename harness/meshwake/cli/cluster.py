@@ -25,7 +25,7 @@ from meshwake.runner.flags import ClusterFlags, given_in, with_flags
 from meshwake.runner.options import cluster_fields
 
 if TYPE_CHECKING:
-    from meshwake.cluster.cluster import Cluster, PlannedStep
+    from meshwake.cluster.cluster import Cluster, PrintedStep
     from meshwake.cluster.docker import DockerEngine, Engine
     from meshwake.cluster.stack.choice import Choice
     from meshwake.cluster.stack.pins import Pins
@@ -431,7 +431,7 @@ def _cluster_json(cluster: Cluster) -> MutableJsonObject:
     }
 
 
-def _print_plans(plans: Mapping[str, list[PlannedStep]], as_json: bool) -> None:
+def _print_plans(plans: Mapping[str, list[PrintedStep]], as_json: bool) -> None:
     if as_json:
         print_json([step for steps in plans.values() for step in steps])
     else:
@@ -440,7 +440,7 @@ def _print_plans(plans: Mapping[str, list[PlannedStep]], as_json: bool) -> None:
         )
 
 
-def plan_lines(title: str, steps: list[PlannedStep]) -> Iterator[str]:
+def plan_lines(title: str, steps: list[PrintedStep]) -> Iterator[str]:
     """A plan for a person."""
     yield title
     for number, step in enumerate(steps, start=1):

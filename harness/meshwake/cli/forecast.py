@@ -42,6 +42,8 @@ RESTART = "kubectl -n {} rollout restart daemonset/ztunnel"
 LONGEST_SLEEP_NS = 100 * 365 * 24 * 3_600 * NS_PER_S
 # The times that can be written as dates: years 1 to 9999.
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001  every time here is UTC
+# datetime.MINYEAR and MAXYEAR: 0001-01-01 and the end of 9999. Moments outside are shown as the
+# nearest one that can be.
 _EARLIEST_NS, _LATEST_NS = -62_135_596_800 * NS_PER_S, 253_402_300_800 * NS_PER_S - 1
 
 

@@ -26,6 +26,7 @@ from meshwake.cli.output import CommandExit, print_json, print_text, say
 from meshwake.core.durations import NS_PER_S, format_duration
 from meshwake.core.errors import BadInput, ExitCode, LabUnavailable
 from meshwake.core.extras import require
+from meshwake.core.json_types import MutableJsonObject
 
 if TYPE_CHECKING:
     from meshwake.cluster.cluster import Cluster
@@ -190,7 +191,7 @@ def status(
         raise CommandExit(ExitCode.SURPRISE)
 
 
-def _status_json(each: NodeStatus) -> dict[str, Any]:
+def _status_json(each: NodeStatus) -> MutableJsonObject:
     """Times are RFC 3339 of the node's own wall clock, lengths are seconds."""
     metrics = each.metrics
     return {

@@ -1,8 +1,8 @@
 """meshwake import-sleep: what a machine remembers of its sleep, as a scenario.
 
 The scenario goes to stdout, or with --output to a file; what was understood and what was not is
-told on stderr. Errors are raised as HarnessError; harness/meshwake/cli/app.py says them and ends
-with their exit code.
+reported on stderr. Errors are raised as HarnessError; harness/meshwake/cli/app.py prints them and
+ends with their exit code.
 """
 
 from __future__ import annotations

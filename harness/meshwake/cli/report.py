@@ -52,7 +52,7 @@ def report(
 ) -> None:
     """Show kept runs: timelines in the terminal, or with --output pages that open offline."""
     checked = checked_runs(runs)
-    console = Console()
+    console = Console(markup=False)
     if output is not None:
         console.print(f"open {write_report(output, checked)}", highlight=False, soft_wrap=True)
         return
@@ -117,5 +117,5 @@ def report_endings(
     except HarnessError as error:
         return error
     if not quiet:
-        Console().print(f"report: {opened}", highlight=False, soft_wrap=True)
+        Console(markup=False).print(f"report: {opened}", highlight=False, soft_wrap=True)
     return None

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -20,17 +20,18 @@ from meshwake.core.errors import ExitCode, HarnessError
 from meshwake.core.extras import require
 from meshwake.core.scenario import read_scenario
 from meshwake.core.versions import find
-from meshwake.report.ci_formats import github_annotations
 from meshwake.report.progress import ProgressLine
 from meshwake.report.result import result
 from meshwake.report.terminal import run_detail, show, summary_table
 from meshwake.runner.choose import Case, Chooser
 from meshwake.runner.corpus import scenario_file
-from meshwake.runner.doctor import Health, examine
 from meshwake.runner.flags import CaseFlags, RunFlags, with_flags
 from meshwake.runner.options import Options, options_from
 from meshwake.runner.run import Progress, check_run
 from meshwake.runner.suite import Ending, Suite, most_serious, run_suite, summary_of
+
+if TYPE_CHECKING:
+    from meshwake.runner.doctor import Health
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -151,6 +152,8 @@ def plan(
 
 def doctor(as_json: JsonOption = False) -> None:
     """Show which lab can run here, why another cannot, and what to install."""
+    from meshwake.runner.doctor import examine
+
     health = examine()
     if as_json:
         print_json(health.to_json())
@@ -169,6 +172,8 @@ def _show_suite(endings: Sequence[Ending], as_json: bool) -> None:
     if len(endings) > 1:
         show(Console(), summary_table(summaries))
     if os.environ.get("GITHUB_ACTIONS") == "true":
+        from meshwake.report.ci_formats import github_annotations
+
         print_text("\n".join(github_annotations(summaries)))
 
 
@@ -181,7 +186,7 @@ def _show_ending(ending: Ending, verbose: bool) -> None:
     run = ending.run
     if run is None:
         return
-    console = Console()
+    console = Console(markup=False)
     show(console, run_detail(run, verbose))
     console.print(f"lab {ending.case.chosen_because}", highlight=False, soft_wrap=True)
     if run.path is not None:
@@ -200,7 +205,7 @@ def _show_outlook(case: Case) -> None:
 
 
 def _show_health(health: Health) -> None:
-    console = Console()
+    console = Console(markup=False)
     table = Table("lab", "here", "why not, and what to do")
     for lab in health.labs:
         table.add_row(lab.lab, "yes" if lab.can_run else "no", "\n".join(lab.reasons))

@@ -31,7 +31,8 @@ from fractions import Fraction
 
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.faults import CLOCK_FAULTS
-from meshwake.core.plan import Plan, PlannedFault
+from meshwake.core.plan import Plan
+from meshwake.core.planned_faults import PlannedFault
 
 _ONE = Fraction(1)
 
@@ -278,8 +279,7 @@ def build_clock(start: ClockReading, faults: tuple[PlannedFault, ...]) -> NodeCl
     for world_ns, begins, fault in sorted(changes, key=lambda change: change[:2]):
         clock.advance_to(world_ns)
         if fault.kind == "drift":
-            rate = Fraction(fault.rate_numerator, fault.rate_denominator)
-            clock.set_wall_rate(rate if begins else _ONE)
+            clock.set_wall_rate(fault.rate if begins else _ONE)
         elif fault.kind == "suspend":
             clock.suspend(fault.lasts_ns)
         elif fault.kind == "pause":

@@ -319,7 +319,7 @@ def remove_looks(engine: Engine) -> int:
 # Plans
 
 
-class PlannedStep(TypedDict):
+class PrintedStep(TypedDict):
     """A step of `up` or `down` as `--plan` prints it."""
 
     step: str
@@ -329,17 +329,17 @@ class PlannedStep(TypedDict):
     awaits: list[str]
 
 
-def plan_up(choice: Choice, pins: Pins) -> list[PlannedStep]:
+def plan_up(choice: Choice, pins: Pins) -> list[PrintedStep]:
     """What `up` would do, one object for each step; queries and changes nothing."""
     return [_planned(step) for step in steps_of(choice, pins)]
 
 
-def plan_down(name: str) -> list[PlannedStep]:
+def plan_down(name: str) -> list[PrintedStep]:
     """What `down` would do."""
     return [_planned(step) for step in _down_steps(name)]
 
 
-def _planned(step: BringUpStep[Any]) -> PlannedStep:
+def _planned(step: BringUpStep[Any]) -> PrintedStep:
     return {
         "step": step.name,
         "title": step.title,

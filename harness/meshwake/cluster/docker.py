@@ -172,13 +172,13 @@ def room_inside(engine: Engine, image: str) -> int | None:
 def open_engine() -> DockerEngine:
     """The engine that DOCKER_HOST or the current Docker context names, once it has answered."""
     try:
-        version = _knock()
+        version = _answering_version()
         return DockerEngine(docker.from_env(timeout=ANSWER_WITHIN_S, version=version))
     except (DockerException, requests.RequestException, OSError, KeyError) as error:
         raise _unusable(error, None) from error
 
 
-def _knock() -> str:
+def _answering_version() -> str:
     """The version of the API that it speaks. Requested step by step, since the SDK leaves a socket
     open that fails."""
     client = docker.from_env(timeout=ANSWER_WITHIN_S, version=_ANY_API_VERSION)

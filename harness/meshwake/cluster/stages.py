@@ -123,7 +123,7 @@ def _take_stage(name: str, bringup: BringUpContext, watch: Watch) -> None:
 
 
 def stage_drift(kube: Kubernetes, stage: Stage) -> list[WorkloadDrift]:
-    """What of a stage is no longer as it was put in."""
+    """What of a stage is not as it was applied."""
     return drift(kube, _objects(kube, stage))
 
 

@@ -37,7 +37,7 @@ from meshwake.cluster.stages import stage_step
 from meshwake.cluster.state import Record
 from meshwake.cluster.steps import BringUpStep, Watch
 
-# What a plan shows in the place of addresses that only the engine's network can tell.
+# What a plan shows in the place of addresses that depend on the engine's network.
 PLANNED_FACTS = Facts(pool="172.18.255.200-172.18.255.249")
 
 

@@ -30,9 +30,9 @@ class ClockReading(NamedTuple):
 
 
 def drift_ns(start: ClockReading, now: ClockReading) -> int:
-    """J: by how much the wall clock ran ahead of the monotonic one since `start`.
+    """The clock drift: by how much the wall clock ran ahead of the monotonic one since `start`.
 
-    ztunnel takes `start` once, when its process starts; every renewal is late by J
+    ztunnel takes `start` once, when its process starts; every renewal is late by the drift
     (istio/ztunnel#1481).
     """
     moved = now.since(start)

@@ -63,4 +63,4 @@ def missing_extra(error: ImportError) -> LabUnavailable | None:
 
 def _sentence(extra: str, module: str) -> str:
     purpose = EXTRAS[extra][0]
-    return f"{purpose} needs {module}, which is not installed: {how_to_install(extra)}"
+    return f"{module} is not installed, and needed for {purpose}: {how_to_install(extra)}"

@@ -11,15 +11,21 @@ import hashlib
 from fractions import Fraction
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializationInfo, field_serializer
 
 from meshwake.core.authority_state import AuthorityState
 from meshwake.core.durations import NS_PER_S
-from meshwake.core.faults import FaultKind
+from meshwake.core.json_types import MutableJsonObject
+from meshwake.core.planned_faults import (
+    PlannedCaLifetime,
+    PlannedCaSlow,
+    PlannedFault,
+    PlannedPause,
+    PlannedPodRestart,
+)
 from meshwake.core.scenario import CheckName
 
 PLAN_FORMAT: Literal[1] = 1
-ASLEEP_FAULTS = ("suspend", "pause")
 # Waking time after a fault within which new connections must work again (check recovers_within). A
 # plan needs it too: an attempt is made when it is over, so that the verdict does not depend on
 # traffic.every.
@@ -28,54 +34,6 @@ RECOVERS_WITHIN_NS = 300 * NS_PER_S
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class PlannedFault(_Frozen):
-    """One fault at one world time on one node (None: the authority). `index` names it in the
-    history. Of the other fields a kind uses those of its class in faults.py; `corrected` is False
-    for a pause after which the wall clock stays behind."""
-
-    index: int
-    kind: FaultKind
-    node: str | None
-    at_world_ns: int
-    lasts_ns: int = 0
-    corrected_after_ns: int = 0
-    answers_after_ns: int = 0
-    by_wall_ns: int = 0
-    rate_numerator: int = 1
-    rate_denominator: int = 1
-    lifetime_s: int = 0
-    identity: str | None = None
-    corrected: bool = True
-
-    @property
-    def asleep_until_world_ns(self) -> int:
-        """World time at which the node runs again (suspend, pause), or the fault's own time."""
-        return self.at_world_ns + (self.lasts_ns if self.kind in ASLEEP_FAULTS else 0)
-
-    @property
-    def ends_world_ns(self) -> int:
-        """World time at which the last effect of the fault on clocks or services has happened."""
-        return self.at_world_ns + self.lasts_ns + self.corrected_after_ns
-
-    @property
-    def corrected_by_ns(self) -> int:
-        """By how much the wall clock is corrected after a pause; 0 where it stays behind."""
-        return self.lasts_ns if self.kind == "pause" and self.corrected else 0
-
-    @property
-    def expected_drift_ns(self) -> int:
-        """By how much this fault changes the drift between wall and monotonic clock of its node."""
-        if self.kind == "suspend":
-            return self.lasts_ns
-        if self.kind == "pause":
-            return self.corrected_by_ns
-        if self.kind == "step":
-            return self.by_wall_ns
-        if self.kind == "drift":
-            return self.lasts_ns * self.rate_numerator // self.rate_denominator - self.lasts_ns
-        return 0
 
 
 class PlannedNode(_Frozen):
@@ -175,10 +133,24 @@ class Plan(_Frozen):
     recorded: bool = False
     dates_from_wall_s: int | None = None
 
+    @field_serializer("faults")
+    def _flat_faults(
+        self, faults: tuple[PlannedFault, ...], info: SerializationInfo
+    ) -> list[MutableJsonObject]:
+        """All fields of every fault, but those that the context names (see sha256)."""
+        left_out: frozenset[str] = info.context or frozenset()
+        return [
+            {name: value for name, value in fault.flat().items() if name not in left_out}
+            for fault in faults
+        ]
+
     @property
     def sha256(self) -> str:
         """Names the plan: two plans with this in common give the same history on `model`."""
-        text = self.model_dump_json(exclude=_unused_fields(self))
+        # pydantic's `exclude` does not reach into what a serializer of ours returns.
+        text = self.model_dump_json(
+            exclude=_unused_fields(self), context=_unused_in_faults(self.faults)
+        )
         return hashlib.sha256(text.encode()).hexdigest()
 
     @property
@@ -197,13 +169,15 @@ class Plan(_Frozen):
     def authority_at(self, world_ns: int) -> AuthorityState:
         """How the authority dates and signs at `world_ns`; of several faults of a kind the one that
         began last."""
-        active = {fault.kind: fault for fault in self._active_on_authority(world_ns)}
-        clock, lifetime = active.get("ca_clock"), active.get("ca_lifetime")
-        return AuthorityState(
-            ahead_wall_ns=clock.by_wall_ns if clock else 0,
-            lifetime_s=lifetime.lifetime_s if lifetime else None,
-            root=1 if "ca_root" in active else 0,
-        )
+        state = AuthorityState()
+        for fault in self._active_on_authority(world_ns):
+            if fault.kind == "ca_clock":
+                state = state._replace(ahead_wall_ns=fault.by_wall_ns)
+            elif fault.kind == "ca_lifetime":
+                state = state._replace(lifetime_s=fault.lifetime_s)
+            elif fault.kind == "ca_root":
+                state = state._replace(root=1)
+        return state
 
     def answers_after_ns(self, world_ns: int) -> int:
         """How long after a request that comes at `world_ns` the authority answers it; of several
@@ -260,21 +234,18 @@ def _unused_fields(plan: Plan) -> dict[str, Any]:
         unused["ztunnel_mode"] = unused["discovery"] = True
     if plan.fix is not None and plan.fix.ztunnel_namespace is None:
         unused["fix"] = {"ztunnel_namespace"}
-    in_faults = _unused_in_faults(plan.faults)
-    if in_faults:
-        unused["faults"] = {"__all__": in_faults}
     return unused
 
 
-def _unused_in_faults(faults: tuple[PlannedFault, ...]) -> set[str]:
+def _unused_in_faults(faults: tuple[PlannedFault, ...]) -> frozenset[str]:
     """The fields that no fault of the plan uses."""
     unused = {"lifetime_s", "identity", "answers_after_ns", "corrected"}
     for fault in faults:
         # These two came together, and are hashed together.
-        if fault.lifetime_s or fault.identity:
+        if isinstance(fault, PlannedCaLifetime | PlannedPodRestart):
             unused -= {"lifetime_s", "identity"}
-        if fault.answers_after_ns:
+        elif isinstance(fault, PlannedCaSlow):
             unused.discard("answers_after_ns")
-        if not fault.corrected:
+        elif isinstance(fault, PlannedPause) and not fault.corrected:
             unused.discard("corrected")
-    return unused
+    return frozenset(unused)

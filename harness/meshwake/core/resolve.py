@@ -9,17 +9,32 @@ from typing import Literal
 
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.errors import BadInput
-from meshwake.core.faults import EVERY_NODE, Fault, NodeFault, PodRestart, fault_times_ns
+from meshwake.core.faults import (
+    EVERY_NODE,
+    CaClock,
+    CaLifetime,
+    CaRootChange,
+    CaSlow,
+    Drift,
+    Fault,
+    NodeFault,
+    Pause,
+    PodRestart,
+    Restart,
+    Step,
+    fault_times_ns,
+)
+from meshwake.core.json_types import MutableJsonObject
 from meshwake.core.plan import (
     Goal,
     Plan,
     PlannedCluster,
     PlannedExpectation,
-    PlannedFault,
     PlannedFix,
     PlannedGateway,
     PlannedNode,
 )
+from meshwake.core.planned_faults import PlannedFault, read_planned_fault
 from meshwake.core.scenario import Expect, Scenario
 from meshwake.core.scenario_checks import APART
 
@@ -209,19 +224,29 @@ def _named_nodes(name: str | None, nodes: tuple[PlannedNode, ...]) -> list[str |
 
 
 def _planned(index: int, at_world_ns: int, node: str | None, fault: Fault) -> PlannedFault:
-    rate = Fraction(getattr(fault, "rate", 1))
-    return PlannedFault(
-        index=index,
-        kind=fault.kind,
-        node=node,
-        at_world_ns=at_world_ns,
-        lasts_ns=getattr(fault, "lasts", 0),
-        corrected_after_ns=getattr(fault, "corrected_after", 0) or 0,
-        corrected=getattr(fault, "corrected_after", 0) is not None,
-        answers_after_ns=getattr(fault, "answers_after", 0),
-        by_wall_ns=getattr(fault, "by", 0),
-        rate_numerator=rate.numerator,
-        rate_denominator=rate.denominator,
-        lifetime_s=getattr(fault, "lifetime", 0) // NS_PER_S,
-        identity=getattr(fault, "identity", None),
-    )
+    begins = {"index": index, "kind": fault.kind, "node": node, "at_world_ns": at_world_ns}
+    return read_planned_fault(begins | _own_fields(fault))
+
+
+def _own_fields(fault: Fault) -> MutableJsonObject:
+    """What only faults of this kind have, as plans call it."""
+    own: MutableJsonObject = {}
+    # Every kind but these lasts for some time.
+    if not isinstance(fault, Step | Restart | PodRestart | CaRootChange):
+        own["lasts_ns"] = fault.lasts
+    match fault:
+        case Pause():
+            own["corrected_after_ns"] = fault.corrected_after or 0
+            own["corrected"] = fault.corrected_after is not None
+        case Step() | CaClock():
+            own["by_wall_ns"] = fault.by
+        case Drift():
+            rate = Fraction(fault.rate)
+            own["rate_numerator"], own["rate_denominator"] = rate.numerator, rate.denominator
+        case CaSlow():
+            own["answers_after_ns"] = fault.answers_after
+        case CaLifetime():
+            own["lifetime_s"] = fault.lifetime // NS_PER_S
+        case PodRestart():
+            own["identity"] = fault.identity
+    return own

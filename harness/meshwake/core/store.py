@@ -33,6 +33,7 @@ HISTORY_FILE = "history.jsonl"
 RESULT_FILE = "result.json"
 REPEAT_FILE = "repeat.txt"
 LATEST = "latest"
+# As in analysis/bisect_log.py: an end instead of an endless loop.
 _SAME_PLAN_MAX = 10_000
 _VANISHED_MAX = 20
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from meshwake.core.errors import BadInput
 
+# A name that was mistyped may be a disk or /dev/zero, which has no end.
 BYTES_MOST = 64 << 20
 MARK = "\ufeff"
 _MARKS = (

@@ -17,7 +17,10 @@ import yaml
 from meshwake.core.errors import BadInput
 from meshwake.core.text_files import MARK
 
+# Aliases of aliases: a few hundred bytes of YAML may mean billions of values ("billion laughs").
 NODES_MOST = 500_000
+# PyYAML calls itself at each level, and Python allows some 1,000 calls: deeper text would end in a
+# RecursionError.
 DEPTH_MOST = 100
 
 

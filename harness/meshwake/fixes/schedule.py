@@ -29,6 +29,7 @@ _YEARS_LOOKED_AT = 5
 # As many as show every gap of a week, and of days of a month.
 _TIMES_COMPARED = 40
 _DAY_S = 86_400
+# 146 years: later than any scenario ends.
 NEVER_NS = 1 << 62
 _MACROS = {
     "@yearly": "0 0 1 1 *",

@@ -24,7 +24,8 @@ from typing import Any, NamedTuple
 
 from meshwake.core.durations import NS_PER_S, parse_go_duration_ns
 from meshwake.core.errors import BadInput
-from meshwake.core.plan import Plan, PlannedFault
+from meshwake.core.plan import Plan
+from meshwake.core.planned_faults import PlannedFault
 from meshwake.core.yaml_text import read_documents, read_objects
 from meshwake.fixes.deploy import manifest_of
 from meshwake.fixes.shell import names

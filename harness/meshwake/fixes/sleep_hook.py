@@ -18,7 +18,8 @@ from functools import lru_cache
 from meshwake.clocks.virtual import Clocks
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.errors import BadInput
-from meshwake.core.plan import Plan, PlannedFault
+from meshwake.core.plan import Plan
+from meshwake.core.planned_faults import PlannedFault
 from meshwake.core.text_files import MARK
 from meshwake.fixes.actions import Action, CommandContext, Reading, read_actions
 from meshwake.fixes.cron import carried_out, namespace_of

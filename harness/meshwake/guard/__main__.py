@@ -14,7 +14,7 @@
 
 It needs nothing but Python itself, unless it is given a kubeconfig (PyYAML). It looks every
 `period` of the monotonic clock until it is ended (SIGTERM). A look that fails because the API
-server gives no answer is said on stderr, and the next one is tried: after a wake that is usual.
+server gives no answer is reported on stderr, and the next one is tried: after a wake that is usual.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _SETTINGS = ("period", "lead", "settle", "cooldown", "turn", "turns")
 
 
 def read_arguments(words: Sequence[str]) -> tuple[Namespace, Settings]:
-    """What was said on the command line. Raises BadInput."""
+    """The options of the command line. Raises BadInput."""
     parser = ArgumentParser(
         prog="python -m meshwake.guard", exit_on_error=False, allow_abbrev=False
     )
@@ -70,17 +70,17 @@ def read_arguments(words: Sequence[str]) -> tuple[Namespace, Settings]:
             "--node: is missing, and so is $NODE_NAME; expected the name of this node in "
             "the cluster"
         )
-    said = [
+    given = [
         f"--{name}={value}" for name in _SETTINGS if (value := getattr(arguments, name)) is not None
     ]
-    return arguments, parse_settings(said)
+    return arguments, parse_settings(given)
 
 
 class StopFlag:
     """Whether the guard is to end. Waits by a bound that is relative: `threading.Event` hands the
     kernel a moment of the monotonic clock, which is wrong where a test of ours shows this process
-    another clock than the kernel's. And in epoll where there is one: whoever moves that clock can
-    make such a wait look at it again."""
+    another clock than the kernel's. And in epoll where there is one: what moves that clock can make
+    such a wait read it again."""
 
     def __init__(self) -> None:
         self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)

@@ -34,6 +34,8 @@ from meshwake.guard.watch import CertificateValidity, ObservedProcess
 from meshwake.ztunnel.renewal import forecast_renewal, renews_without_end
 
 HeldBackBy = Literal["settling", "cooldown", "authority-away", "another-node"]
+# The clocks are read one after the other, and the guard may lose its CPU in between: a second apart
+# is not yet a jump.
 JUMP_NS = 2 * NS_PER_S
 # A slow drift is not a jump: time services that slew stay below a tenth of a second a second.
 JUMP_SHARE = 10

@@ -34,7 +34,10 @@ LEASE = NAME
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _CORE, _LEASES, _EVICTIONS = "api/v1", "coordination.k8s.io/v1", "policy/v1"
 _LOST = (OSError, http.client.HTTPException, ValueError)
+# The Lease was deleted, or another guard has written it since it was read: either way the turn went
+# to another.
 _CONFLICTS = (404, 409)
+# Opcodes of WebSocket frames: RFC 6455, 5.2.
 _TEXT, _BINARY, _CLOSE, _PING, _PONG = 1, 2, 8, 9, 10
 
 
@@ -137,7 +140,8 @@ def _tls_of(
 
 @contextmanager
 def _file(kubeconfig: Path, of: Mapping[str, Any], name: str) -> Iterator[str | None]:
-    """The file that an entry names or holds; beside the kubeconfig, when its path is relative."""
+    """The file that an entry names or holds; a relative path is that
+    from the folder of the kubeconfig."""
     if f"{name}-data" in of:
         with tempfile.NamedTemporaryFile(prefix="wake-guard-") as held:
             held.write(base64.b64decode(of[f"{name}-data"]))
@@ -149,8 +153,8 @@ def _file(kubeconfig: Path, of: Mapping[str, Any], name: str) -> Iterator[str | 
 
 class ThroughHttp:
     """See cluster.Api. `namespace` is where the guards' Lease lies; `kubeconfig` None: as a pod
-    finds its own cluster. `now_wall_ns` dates Events and Leases. Raises LabUnavailable when nobody
-    answers."""
+    finds its own cluster. `now_wall_ns` dates Events and Leases. Raises LabUnavailable without an
+    answer."""
 
     def __init__(self, kubeconfig: Path | None, namespace: str, now_wall_ns: Any) -> None:
         self._namespace, self._now_wall_ns = namespace, now_wall_ns
@@ -181,12 +185,12 @@ class ThroughHttp:
             content = None if body is None else json.dumps(body)
             connection.request(method, self._server.path(path), content, headers)
             answer = connection.getresponse()
-            said = answer.read()
+            received = answer.read()
             if answer.status >= 400:
                 raise ApiRequestRefused(
-                    answer.status, f"{what}: {answer.status} {_message(said) or answer.reason}"
+                    answer.status, f"{what}: {answer.status} {_message(received) or answer.reason}"
                 )
-            return json.loads(said)
+            return json.loads(received)
         except _LOST as error:
             raise ApiRequestFailed(f"{what}: {type(error).__name__}: {error}") from error
         finally:
@@ -315,7 +319,7 @@ class ThroughHttp:
 class _Forwarded(io.RawIOBase):
     """A port of a pod by way of the API server: a WebSocket (RFC 6455) of kubelet's channels, each
     message one byte of channel and then data; the first message of a channel is only the port's
-    number, an odd channel tells of errors."""
+    number, an odd channel carries errors."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection, self._received = connection, cast("BinaryIO", connection.makefile("rb"))
@@ -341,10 +345,10 @@ class _Forwarded(io.RawIOBase):
         words = self._received.readline(65536).decode("latin-1").split(maxsplit=2)
         about = http.client.parse_headers(self._received)
         if len(words) < 2 or words[1] != "101":
-            said = self._received.read(min(int(about.get("Content-Length") or 0), 65536))
+            refusal = self._received.read(min(int(about.get("Content-Length") or 0), 65536))
             status = int(words[1]) if len(words) > 1 and words[1].isdecimal() else 0
             raise ApiRequestRefused(
-                status, f"port-forward: {' '.join(words[1:]).strip()} {_message(said)}".rstrip()
+                status, f"port-forward: {' '.join(words[1:]).strip()} {_message(refusal)}".rstrip()
             )
 
     def send(self, data: bytes) -> None:
@@ -365,7 +369,7 @@ class _Forwarded(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """See RawIOBase; 0 at the end. Raises OSError with what kubelet said went wrong."""
+        """See RawIOBase; 0 at the end. Raises OSError with what kubelet reports as wrong."""
         while not self._left and not self._ended:
             self._take_frame()
         piece = self._left[: len(buffer)]
@@ -403,9 +407,9 @@ class _Forwarded(io.RawIOBase):
         return content
 
     def _send(self, kind: int, content: bytes) -> None:
-        """A client's frames are masked (RFC 6455, 5.3). A mask must be hard to guess where somebody
-        else's script chooses what a browser sends; what is sent here is the guard's own, and within
-        TLS."""
+        """A client's frames are masked (RFC 6455, 5.3). A mask must be hard to guess where a
+        foreign script chooses what a browser sends; what is sent here is the guard's own, and
+        within TLS."""
         mask = bytes(4)
         length = len(content)
         size = (
@@ -422,10 +426,10 @@ def lease_name(number: int) -> str:
     return LEASE if number == 0 else f"{LEASE}-{number}"
 
 
-def _message(said: bytes) -> str:
+def _message(content: bytes) -> str:
     """Of a Status, why the API server refused."""
     with suppress(ValueError, AttributeError):
-        return str(json.loads(said).get("message") or "")
+        return str(json.loads(content).get("message") or "")
     return ""
 
 

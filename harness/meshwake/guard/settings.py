@@ -1,5 +1,5 @@
 """How often the guard looks, how early it acts, how patient it is; read from its command line,
-wherever that stands."""
+that of its own process or of a manifest."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class Settings:
     turns: int = 1  # so many nodes of a cluster may restart at a time
 
     def turn_of(self, node: str) -> int:
-        """Which of the turns `node` waits for, from 0: by its name, so that nobody needs to be
-        asked."""
+        """Which of the turns `node` waits for, from 0: by its name, so no node needs to ask
+        another."""
         return zlib.crc32(node.encode()) % self.turns
 
     def first_look_after_ns(self, node: str) -> int:

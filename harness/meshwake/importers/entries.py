@@ -15,6 +15,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, BinaryIO, NamedTuple, TextIO
 
+from meshwake.core.json_types import MutableJsonObject
 from meshwake.importers.items import LINE_CHARACTERS_MAX, Tally, checked_ns, lines_of
 
 _NS_PER_US = 1_000
@@ -110,7 +111,7 @@ def _bare(line: str) -> str:
     return line.strip(_SEPARATORS).removeprefix("data:").strip(_SEPARATORS)
 
 
-def _object(text: str) -> dict[str, Any] | None:
+def _object(text: str) -> MutableJsonObject | None:
     """A whole object that is all of `text`."""
     try:
         found = json.loads(text)
@@ -119,9 +120,9 @@ def _object(text: str) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def _objects(text: str, tally: Tally) -> tuple[list[tuple[dict[str, Any], str]], str]:
+def _objects(text: str, tally: Tally) -> tuple[list[tuple[MutableJsonObject, str]], str]:
     """The whole objects at the beginning of `text`, and what is left after them."""
-    found: list[tuple[dict[str, Any], str]] = []
+    found: list[tuple[MutableJsonObject, str]] = []
     position = 0
     while True:
         while position < len(text) and text[position] in _SEPARATORS:
@@ -147,7 +148,7 @@ def _objects(text: str, tally: Tally) -> tuple[list[tuple[dict[str, Any], str]],
 def export_entries(raw: BinaryIO, tally: Tally) -> Iterator[JournalEntry]:
     """Entries of `journalctl -o export`: lines NAME=value, and an empty line after each entry. A
     name alone announces a binary value: its length as eight bytes, then the value."""
-    fields: dict[str, Any] = {}
+    fields: MutableJsonObject = {}
     while line := raw.readline(LINE_CHARACTERS_MAX):
         if line.rstrip(b"\r\n"):
             _take_field(raw, line, fields)
@@ -157,7 +158,7 @@ def export_entries(raw: BinaryIO, tally: Tally) -> Iterator[JournalEntry]:
     yield from _whole(fields, tally)
 
 
-def _take_field(raw: BinaryIO, line: bytes, fields: dict[str, Any]) -> None:
+def _take_field(raw: BinaryIO, line: bytes, fields: MutableJsonObject) -> None:
     """Adds the field that begins with `line`; a binary one is skipped."""
     name, equals, value = line.rstrip(b"\r\n").partition(b"=")
     is_name = bool(_NAME.match(name))
@@ -178,9 +179,9 @@ def _skip_binary(raw: BinaryIO) -> bool:
     return raw.readline(2) in (b"\n", b"\r\n", b"")
 
 
-def _whole(fields: dict[str, Any], tally: Tally) -> Iterator[JournalEntry]:
+def _whole(fields: MutableJsonObject, tally: Tally) -> Iterator[JournalEntry]:
     if "__REALTIME_TIMESTAMP" not in fields and "not understood" in fields:
-        tally.broken(fields["not understood"], "is not a field of an entry")
+        tally.broken(str(fields["not understood"]), "is not a field of an entry")
     elif fields:
         yield from _entry(fields, str(fields), tally)
 
@@ -188,7 +189,7 @@ def _whole(fields: dict[str, Any], tally: Tally) -> Iterator[JournalEntry]:
 def verbose_entries(stream: TextIO, tally: Tally) -> Iterator[JournalEntry]:
     """Entries of `journalctl -o verbose`: the cursor in an entry's heading has its clocks, in
     hexadecimal."""
-    fields: dict[str, Any] = {}
+    fields: MutableJsonObject = {}
     for line in lines_of(stream):
         if heading := CURSOR_HEADING.search(line):
             yield from _whole(fields, tally)
@@ -205,7 +206,7 @@ def verbose_entries(stream: TextIO, tally: Tally) -> Iterator[JournalEntry]:
     yield from _whole(fields, tally)
 
 
-def _entry(fields: dict[str, Any], shown: str, tally: Tally) -> Iterator[JournalEntry]:
+def _entry(fields: MutableJsonObject, shown: str, tally: Tally) -> Iterator[JournalEntry]:
     """The entry that `fields` describe, counted; nothing when they describe none."""
     fields = {**_clocks_of_cursor(fields), **fields}
     try:
@@ -235,7 +236,7 @@ def _entry(fields: dict[str, Any], shown: str, tally: Tally) -> Iterator[Journal
     )
 
 
-def _clocks_of_cursor(fields: dict[str, Any]) -> dict[str, Any]:
+def _clocks_of_cursor(fields: MutableJsonObject) -> MutableJsonObject:
     """What a cursor says of its entry: m= and t= are the two clocks in microseconds, hexadecimal,
     b= is the boot."""
     cursor = _WHOLE_CURSOR.match(_text(fields.get("__CURSOR")))
@@ -249,12 +250,24 @@ def _clocks_of_cursor(fields: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _microseconds(fields: dict[str, Any], name: str) -> int:
-    value = fields[name]
+def _microseconds(fields: MutableJsonObject, name: str) -> int:
+    try:
+        return _whole_number(fields[name])
+    except ValueError as error:
+        raise ValueError(f"has a {name} that is not a number") from error
+
+
+def _whole_number(value: object) -> int:
+    """journalctl writes numbers as text; other programs that save entries, as numbers. Raises
+    ValueError."""
+    # A program that saved entries may have made numbers of the texts.
+    if not isinstance(value, str | int | float):
+        # A file that is not what it should be, not a wrong type in our own code.
+        raise ValueError(f"{str(value)[:40]!r} is not a number")  # noqa: TRY004
     try:
         return int(value)
-    except (ValueError, TypeError, OverflowError) as error:
-        raise ValueError(f"has a {name} that is not a number") from error
+    except OverflowError as error:  # infinity
+        raise ValueError(f"{value!r} is not a whole number") from error
 
 
 def _text(value: Any) -> str:
@@ -274,7 +287,7 @@ def _are_bytes(values: list[Any]) -> bool:
     return all(isinstance(each, int) and 0 <= each < 256 for each in values)
 
 
-def _is_about_sleep(fields: dict[str, Any], message: str) -> bool:
+def _is_about_sleep(fields: MutableJsonObject, message: str) -> bool:
     if _text(fields.get("MESSAGE_ID")) in _SLEEP_IDS:
         return True
     # The kernel's own lines come by transport "kernel". Of an entry that was saved without
@@ -282,12 +295,12 @@ def _is_about_sleep(fields: dict[str, Any], message: str) -> bool:
     return message.startswith(_SLEEP_WORDS) and fields.get("_TRANSPORT") in _KERNEL
 
 
-def _order(fields: dict[str, Any]) -> tuple[str, int] | None:
+def _order(fields: MutableJsonObject) -> tuple[str, int] | None:
     """Its number among all entries that its journald ever wrote, and the name of that sequence."""
     try:
         if "__SEQNUM" in fields:
-            return _text(fields.get("__SEQNUM_ID")), int(fields["__SEQNUM"])
+            return _text(fields.get("__SEQNUM_ID")), _whole_number(fields["__SEQNUM"])
         found = _CURSOR.match(_text(fields.get("__CURSOR")))
         return (found[1], int(found[2], 16)) if found else None
-    except (ValueError, TypeError, OverflowError):
+    except ValueError:
         return None

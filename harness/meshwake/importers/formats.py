@@ -181,7 +181,7 @@ def _systemd_log(path: Path, sample: str, tally: Tally) -> systemd.SystemdJourna
 def _host_log(
     path: Path, sample: str, tally: Tally, writing: JournalOptions
 ) -> PlacedJournal | None:
-    """What the log of another system tells. Raises BadInput for what is not a known kind of
+    """The journal in the log of another system. Raises BadInput for what is not a known kind of
     journal."""
     with opened(path) as stream:
         if _XML.search(sample):

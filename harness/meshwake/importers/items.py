@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple, TextIO
 from meshwake.core.durations import NS_PER_S
 
 SleepKind = Literal["suspend", "pause", "off"]
+# Lines that are not understood are most often of one kind, many times.
 EXAMPLES_SHOWN = 3
 EXAMPLE_CHARACTERS = 120
 # What may precede a line that was pasted: indentation, quote marks, its number by grep.

@@ -99,7 +99,7 @@ _ROWS_LOOKED_AT = 1_000
 
 @dataclass(frozen=True)
 class JournalOptions:
-    """What the user said about how journals were written. `zone`: where local times were;
+    """How journals were written, by the options of the command. `zone`: where local times were;
     `machine`: which of several."""
 
     zone: tzinfo = UTC

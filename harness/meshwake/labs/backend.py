@@ -22,7 +22,8 @@ from typing import Literal, Protocol
 from meshwake.clocks.virtual import Clocks
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.json_types import MutableJsonObject
-from meshwake.core.plan import Plan, PlannedFault
+from meshwake.core.plan import Plan
+from meshwake.core.planned_faults import PlannedFault
 from meshwake.guard.watch import ObservedProcess
 
 ProcessKind = Literal["ztunnel", "proxy"]

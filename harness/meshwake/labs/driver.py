@@ -21,7 +21,8 @@ from meshwake.core.clock_reading import ClockReading
 from meshwake.core.events import Event
 from meshwake.core.history import HISTORY_FORMAT
 from meshwake.core.json_types import JsonObject
-from meshwake.core.plan import Plan, PlannedFault
+from meshwake.core.plan import Plan
+from meshwake.core.planned_faults import PlannedFault
 from meshwake.guard.watch import ObservedProcess
 from meshwake.labs.backend import Backend, CsrReport, MeshProcess, ProcessKind, ReportedCertificate
 from meshwake.labs.limits import CsrFlood, FloodGuard
@@ -151,10 +152,10 @@ class Driver:
         """See Executor."""
         self._backend.prepare(fault)
         self._record_fault("fault_began", fault)
-        if fault.identity is None:
-            self.restart(node, "restart")
-        else:
+        if fault.kind == "pod_restart":
             self._replace_pod(fault.identity, node)
+        else:
+            self.restart(node, "restart")
         self._record_fault("fault_ended", fault, wall_before_ns=None)
 
     def restart(self, node: str, cause: str) -> None:

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 from meshwake.clocks.virtual import Clocks
 from meshwake.core.durations import NS_PER_S
-from meshwake.core.plan import RECOVERS_WITHIN_NS, Plan, PlannedFault
+from meshwake.core.plan import RECOVERS_WITHIN_NS, Plan
+from meshwake.core.planned_faults import PlannedFault
 
 
 @dataclass(frozen=True, order=True)

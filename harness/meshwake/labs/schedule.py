@@ -9,7 +9,8 @@ from enum import IntEnum
 from typing import Protocol
 
 from meshwake.clocks.virtual import Clocks
-from meshwake.core.plan import Plan, PlannedFault
+from meshwake.core.plan import Plan
+from meshwake.core.planned_faults import PlannedFault
 from meshwake.fixes import PlannedRestart, deploy
 from meshwake.guard.watch import Target, View, Watcher
 

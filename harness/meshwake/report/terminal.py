@@ -46,7 +46,8 @@ def plain(renderable: RenderableType, width: int = WIDTH_MAX) -> str:
     """`renderable` as text without colour, for logs and for pytest's own terminal; no line ends in
     blanks."""
     stream = io.StringIO()
-    Console(file=stream, width=width, color_system=None, highlight=False).print(renderable)
+    console = Console(file=stream, width=width, color_system=None, highlight=False, markup=False)
+    console.print(renderable)
     return "".join(line.rstrip() + "\n" for line in stream.getvalue().splitlines())
 
 
@@ -54,7 +55,9 @@ def show(console: Console, renderable: RenderableType) -> None:
     """Prints `renderable`, no wider than a person reads with ease; without colour or padding where
     the output is not a terminal."""
     if console.is_terminal:
-        console.print(renderable, width=min(console.width, WIDTH_MAX), highlight=False)
+        # No markup: a reason may name an extra, as in meshwake[process].
+        width = min(console.width, WIDTH_MAX)
+        console.print(renderable, width=width, highlight=False, markup=False)
     else:
         console.file.write(plain(renderable))
 

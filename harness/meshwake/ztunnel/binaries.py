@@ -27,6 +27,7 @@ from meshwake.core import versions
 from meshwake.core.errors import BadInput, LabUnavailable
 from meshwake.core.json_types import MutableJsonObject
 
+# `ztunnel version` prints and ends. What a user named may be another program, which does not.
 IDENTIFY_WITHIN_S = 10
 # uname -m differs between systems: Linux has x86_64 and aarch64, Windows AMD64, macOS arm64.
 _ARCHITECTURES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}

@@ -14,7 +14,8 @@ from meshwake.checks import judge
 from meshwake.checks.facts.certificates import renewals
 from meshwake.checks.facts.traffic import outages
 from meshwake.core.durations import NS_PER_S
-from meshwake.core.plan import Plan, PlannedFault, PlannedNode
+from meshwake.core.plan import Plan, PlannedNode
+from meshwake.core.planned_faults import PlannedSuspend
 from meshwake.core.run import Run
 from meshwake.report.html.folder import write_report
 from meshwake.report.result import Summary
@@ -365,9 +366,8 @@ def a_year_of_fifty() -> Run:
         pairs=tuple((f"{name}/workload", "node-49/workload") for name in names[:4]),
         attempt_every_ns=DAY_NS,
         faults=tuple(
-            PlannedFault(
+            PlannedSuspend(
                 index=index,
-                kind="suspend",
                 node=name,
                 at_world_ns=at_ns,
                 lasts_ns=8 * 3_600 * NS_PER_S,

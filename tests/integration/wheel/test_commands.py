@@ -28,6 +28,7 @@ COMMANDS: tuple[tuple[str, int, str], ...] = (
     ("plan mine.toml --lab model", 0, '"duration_ns"'),
     ("matrix --fix wake-guard --fault pause", 0, "wake-guard"),
     ("matrix --fix weekly-restart --scenario nightly_sleep", 0, "nightly_sleep"),
+    ("doctor", 0, "meshwake[process]"),
     ("doctor", 0, "--lab auto would choose: model"),
     ("doctor --json", 0, "pip install 'meshwake[machine]'"),
     ("doctor --json", 0, "pip install 'meshwake[process]'"),

@@ -42,7 +42,7 @@ def test_populations_sleep_as_their_names_say() -> None:
 
     def asleep_h(population: str) -> float:
         faults = [fault for machine in range(100) for fault in faults_of(population, machine, 0, 7)]
-        return sum(fault.lasts_ns for fault in faults) / 3.6e12 / 100
+        return sum(fault.duration_ns for fault in faults) / 3.6e12 / 100
 
     assert 90 < asleep_h("office-laptop") < 135
     assert 25 < asleep_h("homelab") < 45
@@ -64,7 +64,7 @@ def test_the_first_of_the_imported_is_each_machine_as_it_was() -> None:
     first, second = (faults_of("imported", machine, 0, 7, REMEMBERED) for machine in (0, 1))
     assert [(fault.kind, fault.at_world_ns) for fault in first] == [("suspend", HOUR_NS)]
     assert [fault.at_world_ns for fault in second] == [day * DAY_NS + HOUR_NS for day in range(7)]
-    assert {fault.corrected_after_ns for fault in second} == {5}
+    assert {fault.ends_world_ns - fault.asleep_until_world_ns for fault in second} == {5}
 
 
 @given(machine=st.integers(2, 10_000), seed=st.integers(0, 100))

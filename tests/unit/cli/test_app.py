@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 from meshwake.checks import judge
-from meshwake.cli import run as cli
 from meshwake.cli.app import run_command
 from meshwake.core.errors import ExitCode
 from meshwake.core.store import LATEST, kept_runs, runs_dir
+from meshwake.runner import doctor
 
 from tests.support.scenarios import SURPRISING, UNKNOWN, small, write
 
@@ -233,7 +233,7 @@ def test_a_fault_outside_any_run(
     def fail() -> None:
         raise ZeroDivisionError("by zero")
 
-    monkeypatch.setattr(cli, "examine", fail)
+    monkeypatch.setattr(doctor, "examine", fail)
     assert run_command(["doctor"]) == ExitCode.HARNESS_FAULT
     assert "Traceback" not in capsys.readouterr().err
 

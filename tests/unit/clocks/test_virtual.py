@@ -11,7 +11,7 @@ from meshwake.clocks.virtual import NodeClock, build_clock
 from meshwake.core.clock_reading import ClockReading, drift_ns
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.faults import FaultKind
-from meshwake.core.plan import PlannedFault
+from meshwake.core.planned_faults import PlannedFault, read_planned_fault
 
 START = ClockReading(wall_ns=1_700_000_000 * NS_PER_S, monotonic_ns=5_000, boottime_ns=9_000)
 
@@ -217,7 +217,9 @@ def test_just_before_a_moment_differs_only_where_the_wall_clock_jumps(
 
 
 def planned(index: int, kind: FaultKind, at_ns: int, **numbers: Any) -> PlannedFault:
-    return PlannedFault(index=index, kind=kind, node="laptop", at_world_ns=at_ns, **numbers)
+    return read_planned_fault(
+        {"index": index, "kind": kind, "node": "laptop", "at_world_ns": at_ns, **numbers}
+    )
 
 
 def test_a_clock_is_built_from_planned_faults_in_order_of_time() -> None:

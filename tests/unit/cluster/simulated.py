@@ -21,7 +21,8 @@ from meshwake.clocks.movers.base import Meanwhile, Moment, Moved, sleep_meanwhil
 from meshwake.cluster.stack.gateways import DESTINATION_HEADER, gateway_url
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_S
-from meshwake.core.plan import Plan, PlannedFault, PlannedGateway
+from meshwake.core.plan import Plan, PlannedGateway
+from meshwake.core.planned_faults import PlannedFault
 from meshwake.kubernetes.api import Executed, Pod, Unreachable
 from meshwake.labs.model.authority import Answer, SignedCertificate
 from meshwake.labs.model.proxy import Proxy

@@ -27,7 +27,9 @@ def test_what_is_missing_is_one_sentence(extra: str, monkeypatch: pytest.MonkeyP
     with pytest.raises(LabUnavailable) as refused:
         require(extra)
     assert refused.value.exit_code is ExitCode.LAB_UNAVAILABLE
-    assert str(refused.value).startswith(f"{purpose} needs {modules[0]}, which is not installed: ")
+    assert str(refused.value).startswith(
+        f"{modules[0]} is not installed, and needed for {purpose}: "
+    )
     assert f"pip install 'meshwake[{extra}]'" in str(refused.value)
 
 

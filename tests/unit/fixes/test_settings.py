@@ -6,6 +6,7 @@ from __future__ import annotations
 import pytest
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.errors import BadInput
+from meshwake.core.planned_faults import PlannedFault, PlannedPause
 from meshwake.fixes import adapted
 
 from tests.unit.fixes.test_registry import with_fix
@@ -39,16 +40,22 @@ def test_a_list_of_variables_is_understood_as_well() -> None:
     )
 
 
+def correction_ns(fault: PlannedFault) -> int:
+    """How long after a pause its wall clock is corrected."""
+    assert isinstance(fault, PlannedPause)
+    return fault.corrected_after_ns
+
+
 def test_makestep_puts_the_clock_right_soon_and_moves_it_as_far() -> None:
     before = with_fix("chrony-makestep", body=PAUSE)
     after = adapted(before)
-    assert after.faults[0].corrected_after_ns == 64 * NS_PER_S
+    assert correction_ns(after.faults[0]) == 64 * NS_PER_S
     assert after.faults[0].expected_drift_ns == before.faults[0].expected_drift_ns
 
 
 def corrected_s(conf: str) -> float:
     (fault,) = adapted(with_fix("chrony-makestep", conf, body=PAUSE)).faults
-    return fault.corrected_after_ns / NS_PER_S
+    return correction_ns(fault) / NS_PER_S
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.events import Event
 from meshwake.core.history import History
-from meshwake.core.plan import Plan, PlannedFault
+from meshwake.core.plan import Plan
+from meshwake.core.planned_faults import PlannedFault
 from meshwake.guard.watch import ObservedProcess
 from meshwake.labs.backend import (
     CsrReport,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from meshwake.clocks.virtual import clocks_of
 from meshwake.core.durations import NS_PER_S
-from meshwake.core.plan import PlannedFault
+from meshwake.core.planned_faults import PlannedFault
 from meshwake.fixes import Deployment, PlannedRestart
 from meshwake.guard.watch import View
 from meshwake.labs.schedule import Phase, Schedule, planned_actions

@@ -14,6 +14,7 @@ from meshwake.core.run import Run
 from meshwake.report.result import Summary, summarise
 from meshwake.report.terminal import plain, run_detail, show, summary_table
 from rich.console import Console
+from rich.table import Table
 
 from tests.support.histories import SERVER, Formula, World, fault, ns, plan
 
@@ -168,3 +169,14 @@ def test_a_terminal_gets_colour_and_no_more_than_100_columns() -> None:
         summary_table([LONG]),
     )
     assert "\x1b[32mas expected" in stream.getvalue()
+
+
+def test_what_is_in_brackets_is_shown() -> None:
+    """Rich would take it for markup: a reason names an extra, as in meshwake[process]."""
+    table = Table("lab", "why")
+    table.add_row("process", "pip install 'meshwake[process]'")
+    assert "pip install 'meshwake[process]'" in plain(table)
+    console = Console(file=io.StringIO(), force_terminal=True, width=80)
+    show(console, table)
+    assert isinstance(console.file, io.StringIO)
+    assert "meshwake[process]" in console.file.getvalue()

@@ -16,7 +16,8 @@ from meshwake.core.durations import NS_PER_S
 from meshwake.core.events import FaultBegan, FaultEnded, NodeWoke
 from meshwake.core.faults import CLOCK_FAULTS
 from meshwake.core.history import History
-from meshwake.core.plan import ASLEEP_FAULTS, Plan, PlannedFault
+from meshwake.core.plan import Plan
+from meshwake.core.planned_faults import ASLEEP_FAULTS, PlannedFault
 
 # Faults during which the processes of a node do not run. A suspend and a pause are over when the
 # node wakes; a frozen node wakes at the end of the fault.
@@ -145,7 +146,8 @@ class ClockFault:
     @property
     def asked_ns(self) -> int:
         """By how much a step was to set the wall clock; how long any other fault was to last."""
-        return self.planned.by_wall_ns if self.planned.kind == "step" else self.planned.lasts_ns
+        planned = self.planned
+        return planned.by_wall_ns if planned.kind == "step" else planned.duration_ns
 
 
 def clock_faults(plan: Plan, history: History) -> tuple[ClockFault, ...]:

@@ -18,6 +18,8 @@ from contextlib import suppress
 
 from meshwake.core.errors import SubjectFailed
 
+# QEMU's netdev "stream" sends each Ethernet frame with its length before it: 32 bits, in network
+# byte order (net/stream.c).
 _LENGTH_BYTES = 4
 # QEMU's own bound for a frame (NET_BUFSIZE); what claims to be longer is not a frame.
 FRAME_BYTES_MAX = 4096 + 65536

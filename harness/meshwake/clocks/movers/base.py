@@ -19,12 +19,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.errors import SubjectFailed
 from meshwake.core.faults import CLOCK_FAULTS
-from meshwake.core.plan import Plan, PlannedFault
+from meshwake.core.plan import Plan
+from meshwake.core.planned_faults import PlannedFault, PlannedFaultT, event_of
 
 
 class NoProgramToRead(SubjectFailed):
@@ -123,8 +124,7 @@ class Mover(Protocol):
 
 def alike(one: PlannedFault, other: PlannedFault) -> bool:
     """They differ in nothing but the node, so they are one event."""
-    same = {"index": 0, "node": None}
-    return one.model_copy(update=same) == other.model_copy(update=same)
+    return event_of(one) == event_of(other)
 
 
 class SharedMovements:
@@ -136,12 +136,16 @@ class SharedMovements:
         self._made: dict[int, Moved] = {}
 
     def move(
-        self, fault: PlannedFault, make: Callable[[list[PlannedFault]], Iterable[Moved]]
+        self, fault: PlannedFaultT, make: Callable[[list[PlannedFaultT]], Iterable[Moved]]
     ) -> Moved:
         """What was measured for `fault`. `make` carries out all faults that are alike, itself
         included, and gives one result for each."""
         if fault.index not in self._made:
-            group = [other for other in self._plan.faults if alike(other, fault)]
+            # Faults that are one event are of one class, which mypy cannot see.
+            group = cast(
+                "list[PlannedFaultT]",
+                [other for other in self._plan.faults if event_of(other) == event_of(fault)],
+            )
             for moved in make(group):
                 self._made[moved.fault.index] = moved
         return self._made.pop(fault.index)

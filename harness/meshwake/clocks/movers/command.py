@@ -36,11 +36,13 @@ from meshwake.clocks.movers.own_clock import Own, OwnMachine
 from meshwake.core.clock_reading import ClockReading, drift_ns
 from meshwake.core.durations import NS_PER_S, seconds
 from meshwake.core.errors import HarnessFault, LabUnavailable, SubjectFailed
-from meshwake.core.plan import Plan, PlannedFault
+from meshwake.core.plan import Plan
+from meshwake.core.planned_faults import PlannedFault, PlannedSleep
 
 # Beyond the sleep itself: a VM that is saved to disk and read again.
 SPARE_S = 300.0
 AWAKE_WITHIN_S = 240.0
+# Where nothing corrects the clock of that machine it stays behind, and is recorded so.
 CORRECTED_WITHIN_S = 60.0
 _LOOK_EVERY_S = 1.0
 _LAST_WORDS = 400
@@ -128,7 +130,7 @@ class CommandMover:
 
     def move(self, fault: PlannedFault, meanwhile: Meanwhile = sleep_meanwhile) -> Moved:
         """See Mover. One command for all nodes, run with the first of them."""
-        if fault.kind not in {"suspend", "pause"}:
+        if not isinstance(fault, PlannedSleep):
             raise HarnessFault(
                 f"fault {fault.index}: {fault.kind} should have been refused before the run"
             )
@@ -137,7 +139,7 @@ class CommandMover:
     def release(self) -> None:
         """See Mover: there is nothing to restore."""
 
-    def _suspend(self, group: list[PlannedFault], meanwhile: Meanwhile) -> list[Moved]:
+    def _suspend(self, group: list[PlannedSleep], meanwhile: Meanwhile) -> list[Moved]:
         fault = group[0]
         own_before = self._own.clocks()
         before = {each.index: self._measure(str(each.node)) for each in group}
@@ -208,7 +210,7 @@ class CommandMover:
                     ) from error
             self._pause(_LOOK_EVERY_S)
 
-    def _corrected(self, fault: PlannedFault, before: ClockMeasurement) -> ClockMeasurement:
+    def _corrected(self, fault: PlannedSleep, before: ClockMeasurement) -> ClockMeasurement:
         """Once the wall clock has been corrected, or the time for that is over: then it is measured
         as it is."""
         give_up_ns = self._own.clocks().monotonic_ns + int(CORRECTED_WITHIN_S * NS_PER_S)
@@ -241,7 +243,7 @@ def _skipped_ns(
 
 
 def _check_anything_happened(
-    fault: PlannedFault, before: ClockMeasurement, after: ClockMeasurement, command: str
+    fault: PlannedSleep, before: ClockMeasurement, after: ClockMeasurement, command: str
 ) -> None:
     parted_ns = drift_ns(before.clocks, after.clocks)
     if abs(parted_ns) < NS_PER_S:

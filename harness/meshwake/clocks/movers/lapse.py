@@ -38,7 +38,8 @@ from meshwake.clocks.movers.process import (
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.errors import HarnessFault, LabUnavailable, SubjectFailed
 from meshwake.core.json_types import JsonObject
-from meshwake.core.plan import Plan, PlannedFault
+from meshwake.core.plan import Plan
+from meshwake.core.planned_faults import PlannedFault
 from meshwake.system.deadline import Deadline
 from meshwake.ztunnel.ports import ISTIOD_PORT
 

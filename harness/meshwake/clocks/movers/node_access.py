@@ -34,7 +34,11 @@ ANSWERS_WITHIN_S = 20.0
 # again.
 LOOK_WITHIN_NS = NS_PER_S // 4
 _LOOKS_MAX = 5
+# /proc/uptime has two decimals (proc_uptime(5)), so boottime is known to a hundredth of a second.
 _TICK_NS = 10_000_000
+# /proc/timer_list begins with "now at N nsecs", which is CLOCK_MONOTONIC
+# (kernel/time/timer_list.c). No other file shows it, and a node's image has a shell but need not
+# have Python.
 _MONOTONIC = """
 now() { while read -r a b ns rest; do if [ "$a $b" = "now at" ]; then echo "$ns"; return; fi; done </proc/timer_list; }
 """

@@ -6,8 +6,9 @@ is ahead of all others', the authority's too, would make certificates look expir
 the programs of the node are stopped for the whole length of the fault, in real time, and when they
 run on, their clocks are set back by it.
 
-    suspend    stopped for J; at the wake monotonic is J behind, wall and boottime have gone on
-    pause      stopped for J; at the wake all three are J behind; after a while the wall clock is
+    suspend    stopped for its length L; at the wake monotonic is L behind, wall and boottime have
+               gone on
+    pause      stopped for L; at the wake all three are L behind; after a while the wall clock is
                corrected
     step       wall clock set, no program stops
     freeze     stopped, all clocks have gone on: the trap
@@ -31,7 +32,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 from meshwake.clocks.movers.base import (
     Meanwhile,
@@ -54,7 +55,8 @@ from meshwake.core.clock_reading import ClockReading, drift_ns
 from meshwake.core.durations import NS_PER_S, seconds
 from meshwake.core.errors import BadInput, HarnessError, HarnessFault, LabUnavailable, SubjectFailed
 from meshwake.core.json_types import JsonObject, text_at
-from meshwake.core.plan import Plan, PlannedFault
+from meshwake.core.plan import Plan
+from meshwake.core.planned_faults import PlannedFault, PlannedFreeze, PlannedSleep, PlannedStep
 from meshwake.system.deadline import Deadline
 
 ZTUNNEL = Rule("/usr/local/bin/ztunnel")
@@ -153,6 +155,10 @@ class _Renewals:
                     return
 
 
+# During these the programs of a node are stopped, in real time.
+_Stopped: TypeAlias = PlannedSleep | PlannedFreeze
+
+
 class ProcessMover:
     """A Mover (clocks/movers/base.py) for the nodes of `plan`. The first rule of a node names the
     program that is measured and must be there. `launchers`: see node_helper/protocol.py; None: the
@@ -208,7 +214,7 @@ class ProcessMover:
         """See Mover; also freeze. `skipped_world_ns` is 0: what is slept is slept in real time."""
         if fault.kind == "step":
             return self._step(fault)
-        if fault.kind not in {"suspend", "pause", "freeze"}:
+        if not isinstance(fault, _Stopped):
             raise HarnessFault(
                 f"fault {fault.index}: {fault.kind} is not moved by clocks of processes"
             )
@@ -264,7 +270,7 @@ class ProcessMover:
                 "restarts one there; it would begin on the node's own clocks"
             )
 
-    def _step(self, fault: PlannedFault) -> Moved:
+    def _step(self, fault: PlannedStep) -> Moved:
         node = _node(fault)
         before = self._look(node)
         offsets = self._offsets[node]
@@ -279,8 +285,9 @@ class ProcessMover:
         )
         return _checked(moved, fault.by_wall_ns)
 
-    def _sleep(self, group: Sequence[PlannedFault], meanwhile: Meanwhile) -> list[Moved]:
-        lasts_ns, kind = group[0].lasts_ns, group[0].kind
+    def _sleep(self, group: Sequence[_Stopped], meanwhile: Meanwhile) -> list[Moved]:
+        event = group[0]
+        lasts_ns, kind = event.lasts_ns, event.kind
         nodes = [_node(fault) for fault in group]
         before = self._on_each(nodes, self._look)
         at_wake = {node: _at_wake(kind, self._offsets[node], lasts_ns) for node in nodes}
@@ -291,14 +298,14 @@ class ProcessMover:
         for node in nodes:
             self._offsets[node] = at_wake[node] or self._offsets[node]
         woke = self._on_each(nodes, self._look)
-        if kind != "pause":
+        if event.kind != "pause":
             drift = lasts_ns if kind == "suspend" else 0
             return [
                 _checked(Moved(fault, look.moment, after.moment, 0), drift)
                 for fault, look, after in zip(group, before, woke, strict=True)
             ]
-        first, corrected_by_ns = woke[0].moment, group[0].corrected_by_ns
-        meanwhile(first, 0, first.real_monotonic_ns + group[0].corrected_after_ns)
+        first, corrected_by_ns = woke[0].moment, event.corrected_by_ns
+        meanwhile(first, 0, first.real_monotonic_ns + event.corrected_after_ns)
         self._on_each(nodes, lambda node: self._correct(node, corrected_by_ns))
         after_all = self._on_each(nodes, self._look)
         return [

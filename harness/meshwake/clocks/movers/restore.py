@@ -56,6 +56,7 @@ RIGHT_WITHIN_NS = 250 * NS_PER_MS
 RECOGNISED_WITHIN_NS = 2 * NS_PER_S
 # /proc/uptime counts hundredths of a second; a machine that sleeps does so for longer than this.
 _SLEPT_AT_LEAST_NS = NS_PER_S
+# As in engine.py.
 _SETS_MAX = 3
 _PAUSE_S = 2.0
 # The harness's own children hold its pipe for a moment longer than it; its lock ends with it.

@@ -22,6 +22,8 @@ from meshwake.core.errors import LabUnavailable
 # --- States of a TCP socket: include/net/tcp_states.h ---------------------------------------------
 
 _ESTABLISHED = 1
+# TIME_WAIT is left to itself: it lasts 60 s of the kernel's time (TCP_TIMEWAIT_LEN,
+# include/net/tcp.h), so to wait for it would cost a minute after each connection.
 _TIME_WAIT = 6
 _CLOSE = 7
 LISTEN = 10

@@ -89,6 +89,8 @@ _MESSAGE = struct.Struct("<QIxxxxQQQQIxxxx")
 _IOVEC = struct.Struct("<QQ")  # address and length
 # struct cmsghdr with one file descriptor: length, level, type, descriptor.
 _CONTROL = struct.Struct("<Qiii")
+# Each begins well behind the end of the one before, at a multiple of eight, as the kernel's
+# structures are aligned.
 _MESSAGE_AT, _IOVEC_AT, _CONTROL_AT, _BYTE_AT = 64, 128, 192, 256
 _DESCRIPTOR_BYTES = 4
 

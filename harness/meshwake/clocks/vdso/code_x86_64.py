@@ -58,6 +58,7 @@ KINDS: dict[Mode, bytes] = {"fixed": b"mwfixed1", "offset": b"mwoffst1"}
 SYSCALL = b"\x0f\x05"
 # `jmp rel32`: opcode and the distance from the end of the instruction, signed.
 JUMP = b"\xe9"
+# The opcode and 32 bits.
 JUMP_BYTES = 5
 # Fills the gaps between functions: int3, so that a wild jump into one stops at once.
 _BREAKPOINT = b"\xcc"

@@ -67,9 +67,12 @@ from meshwake.core.errors import HarnessError, LabUnavailable
 from meshwake.system.deadline import Deadline
 from meshwake.system.libc import fanotify_init, fanotify_mark
 
+# From the exec of a runtime to that of its container's program, hooks included.
 FOLLOWED_WITHIN_S = 120.0
 _EXEC_WITHIN_S = 5.0
 _STARTS_WITHIN_S = 2.0
+# PTRACE_SEIZE needs the lock that an exec holds (see above): where that is the exec which waits for
+# our answer, no time is long enough.
 _SEIZED_WITHIN_S = 0.5
 _STOPPED_WITHIN_S = 2.0
 _PROBE_WITHIN_S = 3.0

@@ -27,9 +27,12 @@ from meshwake.system.process_stat import is_ending
 
 _TRACEME = 0
 _CONT = 7
+# A trap behind one instruction. Where that is `syscall`, the whole call has been made by then.
 _SINGLESTEP = 9
+# Lets a stopped thread run on, no longer traced; it must be stopped.
 _DETACH = 17
 _SETOPTIONS = 0x4200
+# After an event of fork, vfork or clone: the id of the new thread.
 _GETEVENTMSG = 0x4201
 # For all architectures, unlike PTRACE_GETREGS, which ARM64 does not have; struct iovec says how
 # much.
@@ -37,6 +40,7 @@ _GETREGSET = 0x4204
 _SETREGSET = 0x4205
 # Unlike PTRACE_ATTACH, which stops a thread by a SIGSTOP that others can see.
 _SEIZE = 0x4206
+# Stops a thread without a signal; only one that was seized (ptrace(2)).
 _INTERRUPT = 0x4207
 # Leaves a thread stopped by job control as it is, and reports to us when that changes.
 _LISTEN = 0x4208

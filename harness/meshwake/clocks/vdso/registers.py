@@ -27,6 +27,7 @@ _X86_NAMES = (
 _X86_SYSTEM_CALL_ARGUMENTS = ("rdi", "rsi", "rdx", "r10", "r8", "r9")
 # The first three integer arguments of a function; no function that is called here has more.
 _X86_FUNCTION_ARGUMENTS = ("rdi", "rsi", "rdx")
+# What `call` pushes: rip, 64 bits.
 _RETURN_ADDRESS_BYTES = 8
 
 

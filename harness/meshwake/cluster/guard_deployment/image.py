@@ -8,10 +8,10 @@ is installed unless the user names an image that their nodes have.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from meshwake.cluster.stack.own_images import GUARD
 from meshwake.core.errors import LabUnavailable
+from meshwake.core.json_types import JsonObject, text_at, texts_at
 from meshwake.core.resources import ROOT, SOURCES
 
 # How an image that was built here gets into the nodes, by a sign of the distribution: a part of
@@ -41,7 +41,7 @@ def build_command() -> str:
     return f"docker build -f {ROOT / GUARD.dockerfile} -t {GUARD.named} {SOURCES}"
 
 
-def no_image(nodes: Iterable[Mapping[str, Any]]) -> LabUnavailable:
+def no_image(nodes: Iterable[JsonObject]) -> LabUnavailable:
     """The refusal to install an image that does not exist, with what to do on these nodes."""
     return LabUnavailable(
         "\n".join(
@@ -57,7 +57,7 @@ def no_image(nodes: Iterable[Mapping[str, Any]]) -> LabUnavailable:
     )
 
 
-def way_into_nodes(nodes: Iterable[Mapping[str, Any]], image: str) -> str:
+def way_into_nodes(nodes: Iterable[JsonObject], image: str) -> str:
     """How `image` gets into these nodes without a registry."""
     signs = " ".join(sign for node in nodes for sign in _signs(node))
     for sign, way in _WAYS.items():
@@ -66,8 +66,11 @@ def way_into_nodes(nodes: Iterable[Mapping[str, Any]], image: str) -> str:
     return _ANY
 
 
-def _signs(node: Mapping[str, Any]) -> list[str]:
-    metadata, status = node["metadata"], node.get("status") or {}
-    version = str((status.get("nodeInfo") or {}).get("kubeletVersion", ""))
-    provider = str((node.get("spec") or {}).get("providerID", ""))
-    return [version, provider, *(metadata.get("labels") or {}), str(metadata["name"])]
+def _signs(node: JsonObject) -> list[str]:
+    """Where it shows how a node was made, such as "v1.34.1+k3s1", "kind://docker/..." or a label."""
+    return [
+        text_at(node, "status", "nodeInfo", "kubeletVersion"),
+        text_at(node, "spec", "providerID"),
+        *texts_at(node, "metadata", "labels"),
+        text_at(node, "metadata", "name"),
+    ]

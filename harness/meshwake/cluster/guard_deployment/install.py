@@ -11,17 +11,22 @@ another; labs/kind refuses such a run, and `install` refuses while one is there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
 from meshwake.cluster.guard_deployment.image import way_into_nodes
 from meshwake.cluster.guard_deployment.manifest import guard_objects
 from meshwake.cluster.guard_deployment.status import look_of
 from meshwake.cluster.real_time import HostTime, wait_for
 from meshwake.core.errors import BadInput, HarnessError, LabUnavailable
-from meshwake.core.json_types import objects_at, text_at, texts_at
+from meshwake.core.json_types import (
+    JsonObject,
+    object_at,
+    objects_at,
+    text_at,
+    texts_at,
+)
 from meshwake.guard import names
 from meshwake.guard.cluster import Places
 from meshwake.kubernetes.api import (
@@ -155,13 +160,12 @@ def install(
     return Installed(image, places, nodes, removed, namespaces_with_gateways(kubernetes, places))
 
 
-def _check_free(kubernetes: Kubernetes, objects: Iterable[Mapping[str, Any]]) -> bool:
+def _check_free(kubernetes: Kubernetes, objects: Iterable[JsonObject]) -> bool:
     """Whether the namespace is there and not ours. Raises LabUnavailable for anything else that is
     not ours, or is a run's."""
     foreign_namespace = False
     for thing in objects:
-        metadata = thing["metadata"]
-        found = kubernetes.read(kind_of(thing), metadata.get("namespace"), metadata["name"])
+        found = kubernetes.read(*_address_of(thing))
         if found is None:
             continue
         if _of_a_run(found):
@@ -177,8 +181,8 @@ def _check_free(kubernetes: Kubernetes, objects: Iterable[Mapping[str, Any]]) ->
     return foreign_namespace
 
 
-def _is_anothers(thing: Mapping[str, Any], found: Mapping[str, Any]) -> str:
-    release = (found["metadata"].get("annotations") or {}).get(_HELM_RELEASE)
+def _is_anothers(thing: JsonObject, found: JsonObject) -> str:
+    release = texts_at(found, "metadata", "annotations").get(_HELM_RELEASE)
     if release is not None:
         return (
             f"{identity_of(thing)} was installed by helm, as release {release!r}; change it with "
@@ -194,8 +198,15 @@ def _is_anothers(thing: Mapping[str, Any], found: Mapping[str, Any]) -> str:
     )
 
 
-def _of_a_run(thing: Mapping[str, Any]) -> bool:
-    return RUN_LABELS.items() <= (thing["metadata"].get("labels") or {}).items()
+def _of_a_run(thing: JsonObject) -> bool:
+    return RUN_LABELS.items() <= texts_at(thing, "metadata", "labels").items()
+
+
+def _address_of(thing: JsonObject) -> tuple[str, str | None, str]:
+    """(kind, namespace, name), by which the API server finds it; no namespace for what is the whole
+    cluster's."""
+    metadata = object_at(thing, "metadata")
+    return kind_of(thing), text_at(metadata, "namespace") or None, text_at(metadata, "name")
 
 
 def _await_guards(
@@ -243,21 +254,24 @@ def _check_hope(kubernetes: Kubernetes, image: str) -> None:
     by waiting."""
     for pod in kubernetes.all("Pod", names.NAMESPACE, names.LABELS):
         waiting = _waiting_for(pod, image)
-        if waiting.get("reason") not in _HOPELESS:
+        reason = text_at(waiting, "reason")
+        if reason not in _HOPELESS:
             continue
         node = text_at(pod, "spec", "nodeName") or "?"
         way = way_into_nodes(kubernetes.all("Node"), image)
         raise _CannotStart(
-            f"node {node} cannot start {image}: {waiting['reason']}: "
-            f"{str(waiting.get('message', ''))[:_WORDS_SHOWN]}\n  put the image into the nodes: {way}"
+            f"node {node} cannot start {image}: {reason}: "
+            f"{text_at(waiting, 'message')[:_WORDS_SHOWN]}\n"
+            f"  put the image into the nodes: {way}"
         )
 
 
-def _waiting_for(pod: Mapping[str, Any], image: str) -> Mapping[str, Any]:
+def _waiting_for(pod: JsonObject, image: str) -> JsonObject:
     """Why the container with `image` does not run; {} when it does, or nothing is known of it."""
-    containers = (pod.get("status") or {}).get("containerStatuses") or ()
-    states = [each.get("state") or {} for each in containers if each.get("image") == image]
-    return dict(states[0].get("waiting") or {}) if states else {}
+    for container in objects_at(pod, "status", "containerStatuses"):
+        if text_at(container, "image") == image:
+            return object_at(container, "state", "waiting")
+    return {}
 
 
 def _complaints(kubernetes: Kubernetes) -> Iterator[str]:
@@ -312,13 +326,10 @@ def uninstall(kubernetes: Kubernetes, real: HostTime) -> Removed:
 
 
 def _remove(
-    kubernetes: Kubernetes, kinds: Iterable[str], but: Iterable[Mapping[str, Any]] = ()
+    kubernetes: Kubernetes, kinds: Iterable[str], but: Iterable[JsonObject] = ()
 ) -> tuple[str, ...]:
     """Deletes what was installed of these kinds, except `but`; returns the names of what went."""
-    wanted = {
-        (kind_of(thing), thing["metadata"].get("namespace"), thing["metadata"]["name"])
-        for thing in but
-    }
+    wanted = {_address_of(thing) for thing in but}
     gone = [each for each in _installed_objects(kubernetes, kinds) if each not in wanted]
     for kind, namespace, name in gone:
         kubernetes.delete_ours(kind, namespace, name)
@@ -348,7 +359,7 @@ def _strangers(kubernetes: Kubernetes) -> str:
     return ", ".join(found)
 
 
-def _belongs_to_guard(thing: Mapping[str, Any]) -> bool:
-    metadata = thing["metadata"]
-    labels = (metadata.get("labels") or {}).items()
-    return metadata["name"] in _IN_EVERY_NAMESPACE or names.OBJECT_LABELS.items() <= labels
+def _belongs_to_guard(thing: JsonObject) -> bool:
+    if text_at(thing, "metadata", "name") in _IN_EVERY_NAMESPACE:
+        return True
+    return names.OBJECT_LABELS.items() <= texts_at(thing, "metadata", "labels").items()

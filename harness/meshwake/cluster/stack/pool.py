@@ -1,8 +1,8 @@
 """Addresses for load balancers, worked out from the network that the container engine made for
 kind.
 
-MetalLB answers for addresses by ARP, so they must lie in the nodes' own network and belong to
-nobody: the engine gives its containers addresses from the low end, so ours are taken from the high
+MetalLB answers for addresses by ARP, so they must lie in the nodes' own network and be
+unused: the engine gives its containers addresses from the low end, so ours are taken from the high
 end. Engines list a network's ranges in any order and IPv6 may come first; the pool is IPv4.
 """
 

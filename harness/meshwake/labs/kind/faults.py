@@ -24,7 +24,7 @@ from meshwake.cluster.reset import scale_istiod_back, scale_istiod_down
 from meshwake.core.durations import format_duration, seconds
 from meshwake.core.errors import HarnessFault
 from meshwake.core.json_types import MutableJsonObject
-from meshwake.core.plan import PlannedFault
+from meshwake.core.planned_faults import PlannedFault
 from meshwake.kubernetes.api import Kubernetes, Unreachable
 from meshwake.labs.kind.session import CLOCKS_SHARED, ClusterSession
 from meshwake.ztunnel.names import ISTIO_NAMESPACE, ISTIOD_LABELS
@@ -89,7 +89,7 @@ class Faults:
     def _mark_begun(self, *faults: PlannedFault) -> None:
         for fault in faults:
             where = f" of {fault.node}" if fault.node is not None else ""
-            lasts = f" for {format_duration(fault.lasts_ns)}" if fault.lasts_ns else ""
+            lasts = f" for {format_duration(fault.duration_ns)}" if fault.duration_ns else ""
             self._under_way[fault.index] = f"{fault.kind}{where}{lasts}"
         self._session.setting.report_under_way(", ".join(self._under_way.values()))
 
@@ -120,7 +120,7 @@ class Faults:
 
         session.asleep, session.moving = frozenset(str(each.node) for each in group), True
         moving = session.setting.executor.submit(self._mover.move, fault, meanwhile)
-        within_s = seconds(fault.lasts_ns + fault.corrected_after_ns) + CORRECTION_TIMEOUT_S
+        within_s = seconds(fault.ends_world_ns - fault.at_world_ns) + CORRECTION_TIMEOUT_S
         session.wait_until(f"the end of fault {fault.index} ({fault.kind})", within_s, done)
         session.asleep, session.moving = frozenset(), False
         return moving.result()
@@ -201,7 +201,7 @@ class Faults:
         self._await_istiod(0)
         self._record("fault_began", fault)
         self._session.istiod_away = True
-        lasts_until_ns = self._session.world.now_ns + fault.lasts_ns
+        lasts_until_ns = self._session.world.now_ns + fault.duration_ns
         self._at(lasts_until_ns, lambda: self._start_istiod(fault))
 
     def _start_istiod(self, fault: PlannedFault) -> None:
@@ -221,5 +221,5 @@ class Faults:
         self._session.wait_until(f"{replicas} ready istiod", SCALE_TIMEOUT_S, scaled)
 
 
-def _all_but_node(fault: PlannedFault) -> tuple[int, str, int, int, int]:
-    return fault.at_world_ns, fault.kind, fault.lasts_ns, fault.corrected_after_ns, fault.by_wall_ns
+def _all_but_node(fault: PlannedFault) -> tuple[int, str, str]:
+    return fault.at_world_ns, fault.kind, fault.model_dump_json(exclude={"index", "node"})

@@ -8,7 +8,7 @@ in leaps; when all nodes sleep, world time leaps to the wake at once.
 from __future__ import annotations
 
 from meshwake.clocks.movers.lapse import LapseMover
-from meshwake.core.plan import PlannedFault
+from meshwake.core.planned_faults import PlannedFault
 from meshwake.kubernetes.api import Kubernetes
 from meshwake.labs.kind.faults import Faults
 from meshwake.labs.kind.pace import LapsePace
@@ -35,16 +35,14 @@ class LapsedFaults(Faults):
         self._lapse.fall_asleep(nodes)
         self._session.asleep |= set(nodes)
         stopped_world_ns = self._session.world.now_ns
-        self._at(
-            group[0].at_world_ns + group[0].lasts_ns, lambda: self._wake(group, stopped_world_ns)
-        )
+        self._at(group[0].asleep_until_world_ns, lambda: self._wake(group, stopped_world_ns))
 
     def _wake(self, group: list[PlannedFault], stopped_world_ns: int) -> None:
         """The programs were stopped a moment later than planned, and a monotonic clock must not go
         back by more than they were stopped for: so the wake is moved by the same moment."""
         session, first = self._session, group[0]
-        self._pace.leap(stopped_world_ns + first.lasts_ns - session.world.now_ns)
-        self._lapse.wake(_nodes(group), first.kind, first.lasts_ns)
+        self._pace.leap(stopped_world_ns + first.duration_ns - session.world.now_ns)
+        self._lapse.wake(_nodes(group), first.kind, first.duration_ns)
         session.woke(_nodes(group))
         if first.kind != "pause":
             self._record_ended(group, None)

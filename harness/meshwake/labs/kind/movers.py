@@ -38,7 +38,8 @@ from meshwake.core.clock_reading import ClockReading
 from meshwake.core.errors import HarnessFault, LabUnavailable, SubjectFailed
 from meshwake.core.faults import CLOCK_FAULTS
 from meshwake.core.json_types import JsonObject, MutableJsonObject
-from meshwake.core.plan import Plan, PlannedCluster, PlannedFault
+from meshwake.core.plan import Plan, PlannedCluster
+from meshwake.core.planned_faults import PlannedFault
 from meshwake.kubernetes.api import Kubernetes, Unreachable
 from meshwake.labs.kind.environment import RunningCluster
 from meshwake.ztunnel.names import ISTIO_NAMESPACE, ISTIOD_LABELS, ZTUNNEL_LABELS

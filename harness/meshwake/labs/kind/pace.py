@@ -27,6 +27,8 @@ CERTIFICATE_TIMEOUT_S, CERTIFICATE_WITHOUT_ISTIOD_TIMEOUT_S, PROCESS_TIMEOUT_S =
     3.0,
     180.0,
 )
+# ztunnel's backoff begins with a second and ends at 150 s (labs/model/ztunnel.py): of all retries
+# that a leap goes over, one is made.
 RETRY_STEP_NS = 10 * NS_PER_S
 # Less than the least leap, so that the last moments before a renewal always pass in real time.
 BEFORE_RENEWAL_NS, LEAST_LEAP_NS = 700 * NS_PER_MS, NS_PER_S

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from itertools import groupby
 
 from meshwake.core.durations import NS_PER_S, format_duration
-from meshwake.core.faults import CLOCK_FAULTS
-from meshwake.core.plan import Plan, PlannedFault
+from meshwake.core.faults import CLOCK_FAULTS, FaultKind
+from meshwake.core.plan import Plan
+from meshwake.core.planned_faults import PlannedCaClock, PlannedFault, PlannedStep
 from meshwake.fixes.cron import namespace_of
 from meshwake.fixes.wake_guard import NAME as GUARD
 from meshwake.fixes.weekly_restart import NAME as WEEKLY_RESTART
@@ -91,7 +92,7 @@ def _about_numbers(plan: Plan) -> Iterator[str]:
 
 
 def _about_faults(plan: Plan) -> Iterator[str]:
-    for (kind, _), group in groupby(plan.faults, key=lambda fault: (fault.kind, fault.by_wall_ns)):
+    for (kind, _), group in groupby(plan.faults, key=_kind_and_step):
         fault = next(group)
         if kind == "freeze" and plan.cluster is not None and plan.cluster.clock == "process":
             continue
@@ -103,7 +104,7 @@ def _about_faults(plan: Plan) -> Iterator[str]:
             and plan.cluster.kubeconfig is not None
         ):
             yield f"[fault {fault.index}] {kind}: {_NOT_ELSEWHERE[kind]}; leave --kubeconfig out"
-        elif kind == "step" and _floods(plan, fault):
+        elif fault.kind == "step" and _floods(plan, fault):
             yield (
                 f"[fault {fault.index}] step by {format_duration(fault.by_wall_ns)}: more "
                 "than half a certificate's "
@@ -113,7 +114,14 @@ def _about_faults(plan: Plan) -> Iterator[str]:
             )
 
 
-def _floods(plan: Plan, fault: PlannedFault) -> bool:
+def _kind_and_step(fault: PlannedFault) -> tuple[FaultKind, int]:
+    """Equal for faults that one sentence can be about."""
+    if isinstance(fault, PlannedStep | PlannedCaClock):
+        return fault.kind, fault.by_wall_ns
+    return fault.kind, 0
+
+
+def _floods(plan: Plan, fault: PlannedStep) -> bool:
     return -fault.by_wall_ns >= plan.half_life_s * NS_PER_S
 
 

@@ -45,10 +45,14 @@ from meshwake.labs.kind.traffic import (
 )
 from meshwake.labs.probes import ProbeSchedule
 
+# ztunnel shows only the certificate that it has now: one that was replaced between two polls is
+# never seen (refusals.LIFETIME_MIN_S).
 POLL_EVERY_NS = 2 * NS_PER_S
 # In time lapse the pace polls when there is something to see (a renewal that is due); the regular
 # poll is only there for what nothing announces.
 LAPSE_POLL_EVERY_NS = 10 * NS_PER_S
+# So that a clock that something else has set shows in the history; each reading is a command in a
+# node.
 CLOCKS_EVERY_NS = 15 * NS_PER_S
 LOST_TIMEOUT_NS = 120 * NS_PER_S
 ISTIOD_EVERY_NS = 5 * NS_PER_S

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 
 from meshwake.kubernetes.api import Conversation, Kubernetes, Unreachable
 
+# An expired certificate is refused at once. A node that sleeps does not answer at all, and must not
+# hold up what is to be tried next.
 CONNECT_WITHIN_S = 5.0
 # An exec goes through the API server and the kubelet, on a machine that may just have woken.
 EXEC_WITHIN_S = CONNECT_WITHIN_S + 5.0

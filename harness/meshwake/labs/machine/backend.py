@@ -30,7 +30,8 @@ from meshwake.clocks.virtual import clocks_of
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_MS, NS_PER_S
 from meshwake.core.errors import SubjectFailed
-from meshwake.core.plan import ASLEEP_FAULTS, Plan, PlannedFault
+from meshwake.core.plan import Plan
+from meshwake.core.planned_faults import PlannedFault, PlannedSleep
 from meshwake.labs.machine.guest_overrides import DedicatedInGuest
 from meshwake.labs.process.mesh import ProcessMesh, report_of
 from meshwake.labs.process.modes import Mode
@@ -172,11 +173,11 @@ class GuestBackend(ProcessMesh):
             self.set_authority_mode()
         elif fault.kind == "drift":
             self._drifting.add(fault.index)
-        elif fault.kind in ASLEEP_FAULTS:
+        elif isinstance(fault, PlannedSleep):
             self._sleep(fault)
             self._read_clock()
 
-    def _sleep(self, fault: PlannedFault) -> None:
+    def _sleep(self, fault: PlannedSleep) -> None:
         if fault.kind == "suspend":
             self._guest.suspend(fault.lasts_ns)
         else:

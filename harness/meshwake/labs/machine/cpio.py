@@ -17,6 +17,8 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import IO
 
+# The unit in which cpio and tar pad. The kernel itself skips any zeros between two archives
+# (init/initramfs.c, state Reset).
 BLOCK_BYTES = 512
 _MAGIC = b"070701"  # "newc", without a checksum of each file
 _ALIGNMENT_BYTES = 4

@@ -28,7 +28,8 @@ from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.errors import HarnessFault
 from meshwake.core.json_types import JsonObject, MutableJsonObject, list_at, text_at, texts_at
-from meshwake.core.plan import ASLEEP_FAULTS, Plan, PlannedFault
+from meshwake.core.plan import Plan
+from meshwake.core.planned_faults import ASLEEP_FAULTS, PlannedFault
 from meshwake.guard.watch import CertificateValidity, ObservedProcess
 from meshwake.labs.backend import MeshProcess, ProcessKind, Recording, ReportedCertificate
 from meshwake.labs.machine.backend import FLOOD_WINDOW_NS, FOLLOW_DRIFT_EVERY_NS, wait_until_end

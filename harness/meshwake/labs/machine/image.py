@@ -42,7 +42,11 @@ from meshwake.ztunnel.binaries import cache_dir
 GUEST_DIRECTORY = "/meshwake"
 SUBJECT = "/meshwake/ztunnel"
 REQUEST = "/meshwake/request.json"
+# Parts are named by a digest of what is in them, so each change of the code leaves an old one
+# behind.
 KEPT_PARTS = 8
+# A part that is not the newest any more may be read by the guest of another process that is
+# booting.
 _IN_USE_FOR_S = 1800
 _PROGRAM_WITHIN_S = 60
 # Of the standard library what a guest has no use for, by size.

@@ -37,7 +37,8 @@ from meshwake.core.errors import (
 from meshwake.core.faults import CLOCK_FAULTS
 from meshwake.core.history import Recorder
 from meshwake.core.json_types import JsonObject, MutableJsonObject, text_at
-from meshwake.core.plan import Plan, PlannedFault
+from meshwake.core.plan import Plan
+from meshwake.core.planned_faults import PlannedFault
 from meshwake.core.refusal import invalid_choice
 from meshwake.labs import NO_BINARY, Toolbox
 from meshwake.labs.driver import Driver

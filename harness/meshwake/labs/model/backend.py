@@ -22,7 +22,8 @@ from meshwake.clocks.virtual import clocks_of
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.json_types import MutableJsonObject
-from meshwake.core.plan import Plan, PlannedFault
+from meshwake.core.plan import Plan
+from meshwake.core.planned_faults import PlannedFault
 from meshwake.fixes import patch_of
 from meshwake.guard.watch import CertificateValidity, ObservedProcess
 from meshwake.labs.backend import (

@@ -15,7 +15,8 @@ from meshwake.clocks.virtual import clocks_of
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.errors import HarnessFault
-from meshwake.core.plan import ASLEEP_FAULTS, Plan, PlannedFault
+from meshwake.core.plan import Plan
+from meshwake.core.planned_faults import ASLEEP_FAULTS, PlannedFault
 from meshwake.labs.limits import CSR_FLOOD_WINDOW_NS
 from meshwake.labs.process.mesh import ProcessMesh, report_of
 from meshwake.labs.process.modes import Mode, mode_of
@@ -25,10 +26,13 @@ from meshwake.labs.process.processor import Processor
 # Ahead of any real monotonic clock, so that deadlines which programs hand to the kernel as absolute
 # times never come: behind it they would end at once, and the program would spin.
 MONOTONIC_START_NS = 10**18
+# A program that sets a timer for a moment that has come, again and again, would keep world time
+# from going on.
 WAKES_AT_ONE_TIME_MAX = 10_000
 # A ztunnel that watches its root file polls it every half second of real time, and reads a change
 # when the file has not been modified for two seconds by its clock.
 ROOT_FILE_STABLE_NS = 2 * NS_PER_S
+# Three of those polls: one may be just before the change.
 ROOT_FILE_POLLED_WITHIN_S = 1.5
 
 

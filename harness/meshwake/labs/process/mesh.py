@@ -22,7 +22,8 @@ from meshwake.clocks.vdso.page import ClockPage
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.errors import HarnessFault
 from meshwake.core.json_types import MutableJsonObject
-from meshwake.core.plan import Plan, PlannedFault
+from meshwake.core.plan import Plan
+from meshwake.core.planned_faults import PlannedFault
 from meshwake.guard.watch import CertificateValidity, ObservedProcess
 from meshwake.labs.backend import (
     CsrReport,

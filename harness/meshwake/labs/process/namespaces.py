@@ -41,6 +41,7 @@ from meshwake.system.libc import (
 # .11. 200 of them for each value of the third byte leave out .0 and .255, which some programs take
 # for the network and for everybody.
 AUTHORITY_ADDRESS = "10.77.0.1"
+# Room for 250 blocks of 200: more than a run may have identities (lab.py).
 _PREFIX_BITS = 16
 _FIRST_HOST, _HOSTS_PER_BLOCK = 11, 200
 _BRIDGE = "mesh0"

@@ -14,7 +14,8 @@ from meshwake.clocks.movers.node_helper.protocol import PROTOCOL_VERSION
 from meshwake.clocks.movers.process import ISTIOD, ZTUNNEL, ProcessMover, rules_for
 from meshwake.core.clock_reading import ClockReading, drift_ns
 from meshwake.core.errors import LabUnavailable, SubjectFailed
-from meshwake.core.plan import Plan, PlannedFault, PlannedNode
+from meshwake.core.plan import Plan, PlannedNode
+from meshwake.core.planned_faults import PlannedFault, read_planned_fault
 from meshwake.system.deadline import wait_until
 
 MS = 10**6
@@ -107,7 +108,7 @@ class Helpers:
 
 
 def fault(index: int, kind: str, node: str = "a", **numbers: int) -> PlannedFault:
-    return PlannedFault.model_validate(
+    return read_planned_fault(
         {"index": index, "kind": kind, "node": node, "at_world_ns": 0, **numbers}
     )
 

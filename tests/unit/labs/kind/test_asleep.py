@@ -12,7 +12,7 @@ import pytest
 from meshwake.clocks.movers.base import Moment, Moved
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.history import History, Recorder
-from meshwake.core.plan import PlannedFault
+from meshwake.core.planned_faults import PlannedFault
 from meshwake.labs.kind.faults import Faults
 from meshwake.labs.kind.session import ClusterSession
 
@@ -41,7 +41,7 @@ class Sleeping(Future[Any]):
     def __init__(self, cluster: SimulatedCluster, fault: PlannedFault, meanwhile: Any) -> None:
         super().__init__()
         self._cluster, self._fault, self._meanwhile = cluster, fault, meanwhile
-        self._wakes_ns = cluster.now_ns + fault.lasts_ns + LATE_NS
+        self._wakes_ns = cluster.now_ns + fault.duration_ns + LATE_NS
         self._before = self._moment()
         self._woke: Moment | None = None
 
@@ -54,7 +54,7 @@ class Sleeping(Future[Any]):
         clock, now_ns, lasts_ns = (
             self._cluster.clocks[self._fault.node],
             self._cluster.now_ns,
-            self._fault.lasts_ns,
+            self._fault.duration_ns,
         )
         if self._woke is None and now_ns >= self._wakes_ns:
             clock.wall_ns -= lasts_ns
@@ -62,7 +62,8 @@ class Sleeping(Future[Any]):
             clock.boottime_ns -= lasts_ns
             self._woke = self._moment()
             self._meanwhile(self._woke, 0, 0)
-        if not super().done() and now_ns >= self._wakes_ns + self._fault.corrected_after_ns:
+        corrected_after_ns = self._fault.ends_world_ns - self._fault.asleep_until_world_ns
+        if not super().done() and now_ns >= self._wakes_ns + corrected_after_ns:
             wall_before_ns = self._moment().clocks.wall_ns
             clock.wall_ns += lasts_ns
             after = self._moment()

@@ -15,7 +15,8 @@ from meshwake.core.errors import LabUnavailable, SubjectFailed
 from meshwake.core.history import History, Recorder
 from meshwake.core.json_types import text_at
 from meshwake.core.outcome import Verdict
-from meshwake.core.plan import Plan, PlannedCluster, PlannedFault, PlannedFix
+from meshwake.core.plan import Plan, PlannedCluster, PlannedFix
+from meshwake.core.planned_faults import PlannedFault
 from meshwake.guard.cluster import Places
 from meshwake.kubernetes.api import Kubernetes, Pod
 from meshwake.kubernetes.labels import OUR_LABELS, RUN_LABELS

@@ -13,6 +13,7 @@ from meshwake.labs.kind.faults import Faults
 from meshwake.labs.kind.refusals import refusals
 from meshwake.labs.kind.session import ClusterSession
 
+from tests.support.faults import planned_fault
 from tests.unit.labs.kind.runs import TWO_NODES, plan, plan_of
 
 
@@ -84,8 +85,7 @@ def test_what_was_made_for_it_is_not_refused(name: str) -> None:
 def test_a_kind_of_fault_is_either_carried_out_or_refused(kind: str) -> None:
     """Never both, never neither, for every kind that a scenario can have (docs/adr/0009)."""
     of = on(fault("freeze"))
-    faults = [each.model_copy(update={"kind": kind}) for each in of.faults]
-    of = of.model_copy(update={"faults": faults})
+    of = of.model_copy(update={"faults": (planned_fault(kind, index=0, node="east"),)})
     unused = cast("Any", None)
     try:
         Faults(cast("ClusterSession", SimpleNamespace(plan=of)), unused, unused)

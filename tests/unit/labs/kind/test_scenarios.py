@@ -8,7 +8,8 @@ from meshwake.checks import judge
 from meshwake.clocks.movers.base import Meanwhile, Moved, alike, sleep_meanwhile
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.outcome import OutcomeKind, compare
-from meshwake.core.plan import PlannedCluster, PlannedFault
+from meshwake.core.plan import PlannedCluster
+from meshwake.core.planned_faults import PlannedFault
 from meshwake.core.resolve import resolve
 from meshwake.core.scenario import read_scenario
 from meshwake.runner.choose import Case, Chooser
@@ -38,8 +39,8 @@ class AwakeNodesWait(SimulatedMover):
         if fault == group[0]:
             befores = {each.index: self._moment(str(each.node)) for each in group}
             for each in group if fault.kind == "suspend" else ():
-                self.cluster.clocks[str(each.node)].monotonic_ns -= fault.lasts_ns
-            self.cluster.sleep(fault.lasts_ns / NS_PER_S)
+                self.cluster.clocks[str(each.node)].monotonic_ns -= fault.duration_ns
+            self.cluster.sleep(fault.duration_ns / NS_PER_S)
             self.moved = {
                 each.index: Moved(
                     each, befores[each.index], self._moment(str(each.node)), skipped_world_ns=0

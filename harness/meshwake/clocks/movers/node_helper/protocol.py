@@ -45,6 +45,8 @@ from meshwake.core.clock_reading import ClockReading
 from meshwake.core.errors import BadInput, HarnessError, HarnessFault
 from meshwake.core.json_types import JsonObject
 
+# Raised when requests or answers change: the helper's image is built apart from the harness, and
+# may be older.
 PROTOCOL_VERSION = 3
 # Where the binaries of container runtimes usually are on a node.
 USUAL_LAUNCHERS = (
@@ -57,6 +59,7 @@ USUAL_LAUNCHERS = (
     "/usr/bin/crun",
     "/var/lib/rancher/k3s/data/current/bin/runc",
 )
+# Typing mistakes end here: a node must not be stopped, or kept from its clocks, for a year.
 LEASE_MAX_S = 7 * 24 * 3600.0
 SLEEP_MAX_S = 24 * 3600.0
 REQUEST_BYTES_MAX = 65536
