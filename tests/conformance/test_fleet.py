@@ -44,8 +44,8 @@ NEAR_NS = 5 * S // 2
 @dataclass(frozen=True)
 class Passed:
     """How far the clocks of both went between two readings, the time that they share between the
-    readings (`least_ns`) and around them (`most_ns`), and how long the sleeper was away in it. A
-    reading takes seconds on a busy machine."""
+    readings (`least_ns`) and around them (`most_ns`), and how long the sleeper was suspended or
+    stopped. A reading takes seconds on a busy machine."""
 
     least_ns: int
     most_ns: int
