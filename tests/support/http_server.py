@@ -43,10 +43,17 @@ def serving(answer: Callable[[Request], None], tls: ssl.SSLContext | None = None
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     if tls is not None:
         server.socket = tls.wrap_socket(server.socket, server_side=True)
+    with running(server):
+        yield f"http{'s' if tls else ''}://127.0.0.1:{server.server_port}"
+
+
+@contextmanager
+def running(server: ThreadingHTTPServer) -> Iterator[ThreadingHTTPServer]:
+    """Serves on a thread of its own while the block runs, and closes the server."""
     thread = threading.Thread(target=server.serve_forever, args=(_POLL_S,), daemon=True)
     thread.start()
     try:
-        yield f"http{'s' if tls else ''}://127.0.0.1:{server.server_port}"
+        yield server
     finally:
         server.shutdown()
         server.server_close()

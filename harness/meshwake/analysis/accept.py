@@ -124,6 +124,8 @@ def _accept(
         )
     evidence = _evidence(judged, row, today)
     fresh = _new_row(expect, row, plan.version, evidence, because or row.finding.because)
+    # Rows were cut out by regular expressions first, which took a line that begins with a bracket
+    # inside of a value for a header.
     document = tomlkit.parse(text)
     rows = document["expect"]
     if not isinstance(rows, AoT):

@@ -54,6 +54,8 @@ class CertificateAuthority:
         self.backdate_s = backdate_s
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, TRUST_DOMAIN)])
+        # In the order of the bits (RFC 5280, 4.2.1.3); set are keyCertSign and cRLSign: it signs
+        # certificates and is used for nothing else.
         usage = x509.KeyUsage(False, False, False, False, False, True, True, False, False)
         self.root = (
             self._builder(self._key.public_key(), 1, *_ALWAYS_WALL_S)
@@ -95,11 +97,14 @@ class CertificateAuthority:
         not_after_wall_s: int,
     ) -> x509.Certificate:
         issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
+        # Both, because a ztunnel is client and server of HBONE with one certificate.
         purposes = x509.ExtendedKeyUsage(
             [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]
         )
         return (
             self._builder(public_key, serial, not_before_wall_s, not_after_wall_s)
+            # The name is in the extension only (a SPIFFE identity, or an address). With an empty
+            # subject it must be critical (RFC 5280, 4.1.2.6).
             .subject_name(x509.Name([]))
             .add_extension(names, critical=True)
             .add_extension(issuer, critical=False)

@@ -239,6 +239,8 @@ def _unused_fields(plan: Plan) -> dict[str, Any]:
 
 def _unused_in_faults(faults: tuple[PlannedFault, ...]) -> frozenset[str]:
     """The fields that no fault of the plan uses."""
+    # Not more than these: the other fields were there from the first plan on, and are in every
+    # hash.
     unused = {"lifetime_s", "identity", "answers_after_ns", "corrected"}
     for fault in faults:
         # These two came together, and are hashed together.

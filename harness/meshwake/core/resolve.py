@@ -230,6 +230,8 @@ def _planned(index: int, at_world_ns: int, node: str | None, fault: Fault) -> Pl
 
 def _own_fields(fault: Fault) -> MutableJsonObject:
     """What only faults of this kind have, as plans call it."""
+    # By class and not by getattr with a default: so mypy knows each field, and a kind that lacks
+    # one is an error.
     own: MutableJsonObject = {}
     # Every kind but these lasts for some time.
     if not isinstance(fault, Step | Restart | PodRestart | CaRootChange):

@@ -84,12 +84,15 @@ _MINOR_KEYS = ("kubernetes", "end_of_life", "gateway_api", "node_image")
 _MINOR_ALONE = re.compile(r"v?\d+\.\d+")
 
 
-def parse_version(text: str, option: str = "--istio") -> Version:
-    """The release `text` names, as something that can be compared. Raises BadInput."""
+def parse_version(
+    text: str, option: str = "--istio", expected: str = "a version such as 1.28.0 or 1.31.0-rc.0"
+) -> Version:
+    """The release `text` names, as something that can be compared. Raises BadInput that says what
+    was `expected`."""
     try:
         return Version(text)
     except InvalidVersion as error:
-        raise invalid(option, text, "a version such as 1.28.0 or 1.31.0-rc.0") from error
+        raise invalid(option, text, expected) from error
 
 
 def minor_of(version: str) -> str:
@@ -184,11 +187,9 @@ def find(version: str, option: str = "--istio") -> Release:
     """The row of `version`: of a minor alone (1.30) the newest stable release of it, as for
     `meshwake up`; or one without a class for a version that is newer than all rows. Raises BadInput
     with the nearest versions that have one."""
-    try:
-        wanted = Version(version)
-    except InvalidVersion as error:  # master, latest
-        expected = f"a version such as 1.28.0 or 1.28; the newest here is {newest().version}"
-        raise invalid(option, version, expected) from error
+    # For those who give master or latest.
+    expected = f"a version such as 1.28.0 or 1.28; the newest here is {newest().version}"
+    wanted = parse_version(version, option, expected)
     if _MINOR_ALONE.fullmatch(version.strip()) and (row := _newest_of(minor_of(version))):
         return row
     for release in releases():

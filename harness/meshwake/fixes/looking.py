@@ -352,6 +352,8 @@ def _must_expire(name: str, memory: Memory) -> None:
     _must_take_the_soonest(text)
 
 
+# certificates[0], a root, certChain[-1], `sort -nr | head -1` and the head of what is not sorted
+# were all taken for the soonest expiry: a check that never fires was found to be right.
 _LATEST = re.compile(r"\bmax\b|max_by|\blast\b|\breverse\b|sort\b[^|]*\s(-\w*r|--reverse)|\btail\b")
 # name[3], or [3] of a whole list.
 _ITEM = re.compile(r"(\w*)\??\s*\[\s*(-?\d+)\s*\]")

@@ -32,7 +32,8 @@ from meshwake.importers.items import (
 from meshwake.importers.placement import EntryPlacer, PlacedJournal
 
 SYSTEM = "macOS power log"
-# The time is in the user's digits, and with AM or PM where the clock has twelve hours.
+# The time is in the user's digits (\d takes Arabic ones too), and with AM or PM where the clock has
+# twelve hours: "10:05:27 PM". Such a log was once answered with the advice to run pmset.
 _TIME = re.compile(
     r"(?P<day>\d{4}-\d\d-\d\d) (?P<hour>\d\d?):(?P<minute>\d\d):(?P<second>\d\d)"
     r"(?:\s(?P<half>[AP])M)? (?P<offset>[+-]\d{4})"

@@ -203,6 +203,9 @@ class _Pair(NamedTuple):
     @property
     def holds_others(self) -> bool:
         """Whether a sleep that is reported may be a part of it."""
+        # A laptop in modern standby from 21:00 hibernated at 0:00 and woke at 6:00: the
+        # hibernation, of which both ends are reported, took the place of the standby, and 9 h were
+        # read as 6 h.
         return self.family == S0_IDLE
 
 

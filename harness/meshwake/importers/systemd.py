@@ -374,6 +374,8 @@ class _ClockFollower:
         jumped_ns = wall_ns - monotonic_ns - self.apart_ns
         if abs(jumped_ns) >= NOTICED_NS:
             self.apart_ns += jumped_ns
+            # A lid was once closed a minute after the boot: the journal had the message of the
+            # suspend, the clocks jumped by nine hours, and the import found no sleep.
             if monotonic_ns >= BOOTING_NS or self._was_announced(monotonic_ns):
                 self._jumped(jumped_ns, wall_ns, monotonic_ns, flags)
         self.wall_ns, self.monotonic_ns = wall_ns, monotonic_ns
@@ -499,6 +501,8 @@ def _as_written(boot: Boot) -> list[int]:
 def _once(boot: Boot, places: Sequence[int]) -> list[int]:
     """`places` without entries that an earlier one equals, in the order of their numbers where
     there are some."""
+    # Pieces of a journal that were saved one by one overlap; entries that are there twice were
+    # counted as damaged once.
     found: dict[tuple[int, int, int], int] = {}
     for place in places:
         clocks = boot.monotonic_us[place], boot.wall_us[place]

@@ -223,6 +223,7 @@ class Driver:
         error = self._backend.attempt(source, destination)
         self.settle()
         if error is not None:
+            # A client only sees that its connection was closed; the reason is in its ztunnel's log.
             error = self._backend.logged_error(source) or error
         self._record(
             "connection_attempted",
@@ -278,6 +279,8 @@ class Driver:
 
     def _record_reports(self) -> list[str]:
         """Records what the authority reported; returns whose certificates it concerns."""
+        # Requests of one moment come in the order in which threads of the programs ran. Sorted, the
+        # same plan gives the same history.
         reports = sorted(self._reports, key=lambda report: report.identity)
         self._reports.clear()
         for report in reports:

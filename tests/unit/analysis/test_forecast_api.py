@@ -12,7 +12,7 @@ from meshwake.analysis import forecast_cluster
 from meshwake.cli.app import run_command
 from meshwake.core.errors import ExitCode
 
-from tests.unit.kubernetes.api_server import VERSION, api
+from tests.support.api_server import VERSION, api
 
 POD: dict[str, Any] = {
     "metadata": {

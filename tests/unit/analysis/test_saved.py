@@ -21,9 +21,9 @@ from meshwake.core.errors import BadInput, ExitCode, LabUnavailable
 from meshwake.kubernetes.api import Pod, Refused
 from meshwake.kubernetes.ztunnels import find_ztunnels
 
+from tests.support.api_server import VERSION, api
 from tests.support.paths import DATA
 from tests.unit.analysis.test_forecast import NOW, PODS, Cluster, forecast, save
-from tests.unit.kubernetes.api_server import VERSION, api
 from tests.unit.mutations import TOKENS, chance, many, mutated, reshaped
 
 Says = pytest.CaptureFixture[str]

@@ -31,7 +31,7 @@ from meshwake.labs.model.ztunnel import BEHAVIOURS, ModelZtunnel
 from meshwake.ztunnel.names import GATEWAY_LABEL
 from meshwake.ztunnel.spiffe import spiffe_id
 
-from tests.unit.kubernetes.fake import FakeKubernetes
+from tests.support.fake_kubernetes import FakeKubernetes
 
 STARTS_WALL_NS = 1_800_000_123 * NS_PER_S + 456_789
 BOOTED_NS = 5_000 * NS_PER_S

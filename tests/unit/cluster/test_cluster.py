@@ -12,7 +12,7 @@ from meshwake.cluster.cluster import existing_cluster
 from meshwake.core.errors import BadInput
 from meshwake.kubernetes.api import Unreachable
 
-from tests.unit.kubernetes.fake import FakeKubernetes
+from tests.support.fake_kubernetes import FakeKubernetes
 
 
 class Looked(FakeKubernetes):

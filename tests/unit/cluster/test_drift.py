@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from meshwake.cluster.drift import WorkloadDrift, drift, read_release, restore_workload
 
+from tests.support.fake_kubernetes import FakeKubernetes
 from tests.unit.cluster.world import SimulatedKube, World, machine, release_secret, workload
-from tests.unit.kubernetes.fake import FakeKubernetes
 
 MADE = workload("istio-system", "ztunnel", "DaemonSet")
 KEY = ("DaemonSet", "istio-system", "ztunnel")

@@ -11,8 +11,8 @@ import pytest
 from meshwake.cluster.fresh import ContainerUptime, read_machine, stale
 from meshwake.core.errors import LabUnavailable
 
+from tests.support.fake_kubernetes import FakeKubernetes
 from tests.unit.cluster.world import SimulatedEngine, World
-from tests.unit.kubernetes.fake import FakeKubernetes
 
 NOW_S, STARTED_S = 1_800_000_000.0, 1_799_999_900.0
 # As a node of kind shows it: stat of process 1, uptime of the kernel, and date +%s.

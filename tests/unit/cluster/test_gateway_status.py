@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from meshwake.cluster.gateway_status import recompute_stale
 
+from tests.support.fake_kubernetes import FakeKubernetes, Key
 from tests.unit.cluster.world import NOT_PROGRAMMED
-from tests.unit.kubernetes.fake import FakeKubernetes, Key
 
 LABELS = {"gateway.networking.k8s.io/gateway-name": "gateway"}
 METADATA = {"namespace": "demo", "name": "gateway-istio", "labels": LABELS}

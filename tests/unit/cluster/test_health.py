@@ -13,9 +13,9 @@ from meshwake.cluster.stack.choice import choose_stack
 from meshwake.kubernetes.api import Executed, Pod, Unreachable
 from meshwake.ztunnel.names import ISTIO_NAMESPACE
 
+from tests.support.fake_kubernetes import FakeKubernetes
 from tests.unit.cluster.stack.choices import pins
 from tests.unit.cluster.world import SimulatedEngine, World
-from tests.unit.kubernetes.fake import FakeKubernetes
 
 CHOICE = choose_stack(pins(), name="t", with_parts=["cert-manager"])
 NODES = ("worker", "control-plane")

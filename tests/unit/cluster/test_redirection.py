@@ -15,8 +15,8 @@ from meshwake.core.errors import LabUnavailable
 from meshwake.core.json_types import text_at
 from meshwake.ztunnel.ports import HBONE_PORT
 
+from tests.support.fake_kubernetes import FakeKubernetes
 from tests.unit.cluster.world import SimulatedEngine, World
-from tests.unit.kubernetes.fake import FakeKubernetes
 
 UIDS = [f"{at:08x}-1111-4222-8333-444455556666" for at in range(4)]
 

@@ -32,8 +32,8 @@ from meshwake.core.errors import LabUnavailable
 from meshwake.kubernetes.api import Unreachable
 from meshwake.kubernetes.rollouts import WORKLOADS
 
+from tests.support.fake_kubernetes import FakeKubernetes
 from tests.unit.cluster.simulated import strategic_merge
-from tests.unit.kubernetes.fake import FakeKubernetes
 
 MIB, GIB = 1024**2, 1024**3
 FACTS = EngineFacts("29.0.1", "1.48", "A test", "x86_64", 2, "/nowhere", 8, 16 * GIB)

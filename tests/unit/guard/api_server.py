@@ -11,9 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any, BinaryIO
 from urllib.parse import parse_qs, urlsplit
+
+from tests.support.http_server import running
+from tests.support.kubeconfigs import write_kubeconfig
 
 
 class Cluster:
@@ -153,24 +155,5 @@ def serving(cluster: Cluster, directory: Path) -> Iterator[Path]:
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002
             """It is not read."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    config = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "current-context": "x",
-        "clusters": [
-            {"name": "x", "cluster": {"server": f"http://127.0.0.1:{server.server_port}"}}
-        ],
-        "users": [{"name": "x", "user": {"token": "of-a-test"}}],
-        "contexts": [{"name": "x", "context": {"cluster": "x", "user": "x"}}],
-    }
-    path = directory / "kubeconfig"
-    path.write_text(json.dumps(config), encoding="utf-8")
-    try:
-        yield path
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with running(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as server:
+        yield write_kubeconfig(directory / "kubeconfig", f"http://127.0.0.1:{server.server_port}")

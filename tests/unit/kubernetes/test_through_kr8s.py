@@ -17,7 +17,7 @@ import pytest
 from meshwake.kubernetes.api import LocalFailure, Pod, Refused, Unreachable
 from meshwake.kubernetes.through_kr8s import ThroughKr8s
 
-from tests.unit.kubernetes.api_server import VERSION, Answers, Inside, Program, api
+from tests.support.api_server import VERSION, Answers, Inside, Program, api
 
 LOOKS = 48
 

@@ -120,6 +120,7 @@ class CertificateInUse:
     @property
     def due_wall_ns(self) -> int:
         """When ztunnel means to renew it: the middle of its validity."""
+        # Half a second is a whole number of ns, so the middle is exact also where the sum is odd.
         return (self.not_before_wall_s + self.not_after_wall_s) * (NS_PER_S // 2)
 
     @property

@@ -14,6 +14,8 @@ from meshwake.fixes.shell import names
 from meshwake.fixes.shell.linear import NOW, Linear
 from meshwake.fixes.shell.memory import Memory, Ran, Unknown
 
+# A patch whose annotation is $(date +%Y-%m) changes the template once a month, however often the
+# job comes. Each of its runs was counted as a restart.
 _EACH_TIME_S = 0.0
 _MINUTE_S, _HOUR_S, _DAY_S = 60.0, 3_600.0, 86_400.0
 # Fields of date formats. A time of day without its day comes again the next day.

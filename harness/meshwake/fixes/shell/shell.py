@@ -289,6 +289,8 @@ class Shell:
     ) -> Iterator[None]:
         """What a program starts, with these variables too: no program has our functions. `names`:
         the exported variables that it passes on, where those are not all."""
+        # `sh -c` sees no variable that is not exported, and timeout and xargs start no function:
+        # scripts that restart nothing for that reason were followed as if they did.
         kept = self.functions, self.variables, self.exported
         given = dict(variables or {})
         self.functions, self.variables = {}, self.variables | given

@@ -136,6 +136,8 @@ class ProcessMesh(ABC):
 
     def _make_pages(self, stack: ExitStack) -> None:
         nodes = [node.name for node in self.plan.nodes]
+        # The authority lives on one of the nodes; None is a machine of its own, which has clocks
+        # too.
         for node in dict.fromkeys([*nodes, self.plan.authority_node]):
             self.pages[node] = self.new_page()
             stack.callback(self.pages[node].close)
@@ -155,6 +157,7 @@ class ProcessMesh(ABC):
             )
         self._begun = None
         self._stack.callback(authority.close)
+        # It has no timers (authority/server.py), so no wait of it ends by a clock that is moved.
         self._detector.processes["authority"] = WatchedProcess(
             authority.pid, "authority", waits_virtually=False
         )

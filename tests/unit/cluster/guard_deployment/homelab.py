@@ -10,7 +10,7 @@ from meshwake.core.durations import NS_PER_S
 from meshwake.guard import names
 from meshwake.kubernetes.api import Pod, Unreachable
 
-from tests.unit.kubernetes.fake import FakeKubernetes, Key
+from tests.support.fake_kubernetes import FakeKubernetes, Key
 
 NOW_S = 1_800_000_000
 UNMANAGED = {"app.kubernetes.io/managed-by": "Helm"}

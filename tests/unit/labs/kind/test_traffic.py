@@ -11,7 +11,7 @@ import pytest
 from meshwake.kubernetes.api import Pod, Unreachable
 from meshwake.labs.kind.traffic import _SHELL, Client, ConnectionAttempt, ConnectionProbe, Route
 
-from tests.unit.kubernetes.fake import FakeKubernetes
+from tests.support.fake_kubernetes import FakeKubernetes
 
 ROUTE = Route("default/client", "default/server", "http://server.default:8080/")
 

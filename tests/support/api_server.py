@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import socket
 import struct
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,8 +16,10 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import wsproto
-import yaml
 from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Ping, Request
+
+from tests.support.http_server import running
+from tests.support.kubeconfigs import write_kubeconfig
 
 VERSION: dict[str, tuple[int, dict[str, Any]]] = {
     "/version": (200, {"major": "1", "minor": "34", "gitVersion": "v1.34.4"})
@@ -75,15 +76,8 @@ def api(
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  the base class's name
             """Silent."""
 
-    server = _SilentServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield _kubeconfig(folder / "config", f"http://127.0.0.1:{server.server_address[1]}")
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with running(_SilentServer(("127.0.0.1", 0), Handler)) as server:
+        yield write_kubeconfig(folder / "config", f"http://127.0.0.1:{server.server_port}")
 
 
 def _forward(handler: BaseHTTPRequestHandler, inside: Inside) -> None:
@@ -156,16 +150,3 @@ def _answer(connection: socket.socket, peer: wsproto.WSConnection, answer: bytes
         for at in range(0, len(answer), 1000):
             connection.sendall(peer.send(BytesMessage(b"\0" + answer[at : at + 1000])))
     connection.sendall(peer.send(CloseConnection(code=1000)))
-
-
-def _kubeconfig(path: Path, server: str) -> Path:
-    config = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "clusters": [{"name": "c", "cluster": {"server": server}}],
-        "users": [{"name": "me", "user": {"token": "t"}}],
-        "contexts": [{"name": "ctx", "context": {"cluster": "c", "user": "me"}}],
-        "current-context": "ctx",
-    }
-    path.write_text(yaml.safe_dump(config))
-    return path
