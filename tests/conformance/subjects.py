@@ -38,8 +38,8 @@ class Missing(Exception):
 
 @dataclass(frozen=True)
 class ReportedClocks:
-    """The clocks as a program printed them, between two readings of the machine's own; None: it has no
-    name for that."""
+    """The clocks as a program printed them, between two readings of the machine's own; None: it has
+    no name for that."""
 
     wall_ns: int
     monotonic_ns: int | None
