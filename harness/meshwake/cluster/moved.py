@@ -28,15 +28,24 @@ from meshwake.cluster.node_channel import (
     PodChannel,
 )
 from meshwake.cluster.real_time import HostTime, wait_for
-from meshwake.cluster.stack.pieces import DEMO_NAMESPACE
+from meshwake.cluster.stack.pieces import DEMO_NAMESPACE, OBSERVABILITY_NAMESPACE
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import seconds
 from meshwake.core.errors import HarnessError, SubjectFailed
 from meshwake.core.json_types import JsonObject, MutableJsonObject, text_at
+from meshwake.guard import names as guard_names
 from meshwake.kubernetes.api import Kubernetes, Pod
 from meshwake.ztunnel.names import ISTIO_NAMESPACE
 
 NEXT_WITHIN_S = 120.0
+# Where programs run that a run moves and that stay afterwards: istiod, gateways and waypoints, and
+# the guards of profile full and of `guard install`.
+_WITH_MOVED_PROGRAMS = (
+    ISTIO_NAMESPACE,
+    DEMO_NAMESPACE,
+    OBSERVABILITY_NAMESPACE,
+    guard_names.NAMESPACE,
+)
 _POD_UID = re.compile(r"pod([0-9a-f]{8}(?:[-_][0-9a-f]{4}){3}[-_][0-9a-f]{12})")
 
 
@@ -106,7 +115,7 @@ def end_begun_moved(
     }
     pods = [
         pod
-        for namespace in (ISTIO_NAMESPACE, DEMO_NAMESPACE)
+        for namespace in _WITH_MOVED_PROGRAMS
         for pod in (kubernetes.pods(namespace, {}) if uids else ())
         if pod.uid in uids and pod.labels.get("app") != "ztunnel"
     ]

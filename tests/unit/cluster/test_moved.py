@@ -35,6 +35,9 @@ class Marked(SimulatedCluster):
         self.helpers: dict[str, dict[str, Any]] = {node: self._helper() for node in ("w1", "w2")}
         self.requests: list[tuple[str, dict[str, Any]]] = []
         self.ended: list[str] = []
+        self.with_moved_programs = {
+            "istio-system": [Pod("istio-system", "istiod-1", ISTIOD_UID, "w1", ready=True)]
+        }
         self.out_of_reach = ""
         self.updated_after_ns = 0
         mark = {MARK: json.dumps({"owner": "a run of s", "ours": ours})}
@@ -62,11 +65,7 @@ class Marked(SimulatedCluster):
                 for node in self.helpers
             ]
         if not labels:
-            return (
-                [Pod(namespace, "istiod-1", ISTIOD_UID, "w1", ready=True)]
-                if namespace == "istio-system"
-                else []
-            )
+            return self.with_moved_programs.get(str(namespace), [])
         return super().pods(namespace, labels)
 
     def read(self, kind: str, namespace: str | None, name: str) -> dict[str, Any] | None:
@@ -180,6 +179,18 @@ def test_what_was_ahead_has_been_ended_where_istiod_is_first() -> None:
         "w1",
     ]
     assert cluster.ended == ["istio-system/istiod-1"]
+
+
+@pytest.mark.parametrize("namespace", ["meshwake-observability", "meshwake-guard"])
+def test_a_guard_that_was_ahead_has_its_pod_recreated(namespace: str) -> None:
+    """That of profile full, and one that was installed. After six runs in half an hour kubelet kept
+    those that were only ended in CrashLoopBackOff for five minutes."""
+    cluster, uid = Marked(), "5f0e6a52-1111-2222-3333-444455556666"
+    cluster.with_moved_programs[namespace] = [Pod(namespace, "guard-1", uid, "w1", ready=True)]
+    guard = {"pid": 12, "executable": "/python3", "cgroup": f"0::/kubepods/pod{uid}/abc"}
+    cluster.helpers["w1"]["release"]["ended"] = [guard]
+    restore_clocks(cluster, cluster)
+    assert cluster.ended == [f"{namespace}/guard-1"]
 
 
 @pytest.mark.parametrize("out_of_reach", ["", "w1"])
