@@ -64,12 +64,12 @@ class HelperProcess:
     ) -> dict[str, Any]:
         """Takes these programs and nothing else; skips where execs cannot be watched."""
         rules = [{"executable": str(executable)} for executable in executables]
-        told = self.ask(
+        reported = self.ask(
             do="take", rules=rules, launchers=[str(path) for path in launchers], lease_s=lease_s
         )
-        if told["watch"] is None:
-            pytest.skip(f"needs execs to be watched: {told['unwatched_because']}")
-        return told
+        if reported["watch"] is None:
+            pytest.skip(f"needs execs to be watched: {reported['unwatched_because']}")
+        return reported
 
     def close(self) -> None:
         """SIGTERM: everything is released."""

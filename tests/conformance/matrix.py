@@ -27,9 +27,9 @@ from tests.conformance.subjects import (
     PROGRAMS,
     Ended,
     Missing,
+    ReportedClocks,
     Running,
     Subject,
-    Told,
     build,
     running,
 )
@@ -135,9 +135,9 @@ def _child(name: str, subject: Subject, how: str, *, with_children: bool) -> str
     ):
         _move(injector, ClockReading(13 * H, 0, 0))
         before = kernel_clocks()
-        told = program.child(how)
+        shown = program.child(how)
         after = kernel_clocks()
-    _check_wall(told, before, after, 13 * H)
+    _check_wall(shown, before, after, 13 * H)
     return DOES
 
 
@@ -209,10 +209,12 @@ def _moves_only(program: Running, injector: Injector, by: ClockReading) -> None:
         )
 
 
-def _check_wall(told: Told, before: ClockReading, after: ClockReading, moved_ns: int) -> None:
-    shown_ns = told.wall_ns - moved_ns
-    slack_ns = told.resolution_ns + _ROUNDED_NS
-    assert before.wall_ns - slack_ns <= shown_ns <= after.wall_ns + slack_ns, told
+def _check_wall(
+    shown: ReportedClocks, before: ClockReading, after: ClockReading, moved_ns: int
+) -> None:
+    shown_ns = shown.wall_ns - moved_ns
+    slack_ns = shown.resolution_ns + _ROUNDED_NS
+    assert before.wall_ns - slack_ns <= shown_ns <= after.wall_ns + slack_ns, shown
 
 
 INJECTORS = ("vdso", "attach", "faketime")

@@ -1,4 +1,4 @@
-"""Envoy and ztunnel as subjects: servers that tell their clocks by what they say and do anyhow.
+"""Envoy and ztunnel as subjects: servers that show their clocks by what they say and do anyhow.
 
     Envoy     wall        /server_info: when it started, and for how long it has run by the wall clock
               an hour     access logs that are written once an hour
@@ -46,7 +46,7 @@ from meshwake.ztunnel.binaries import architecture, cache_dir, find
 from meshwake.ztunnel.ports import ADMIN_PORT, HBONE_PORT, ISTIOD_PORT
 from pyroute2 import IPRoute
 
-from tests.conformance.subjects import ANSWERS_WITHIN_S, Missing, Subject, Told
+from tests.conformance.subjects import ANSWERS_WITHIN_S, Missing, ReportedClocks, Subject
 
 _LOOK_EVERY_S = 0.005
 _ADDRESS = "10.77.0.11"
@@ -137,14 +137,14 @@ class Envoy:
             self._started_wall_ns = _wall_ns(bootstrap["last_updated"])
             self.ready = self.clocks()
 
-    def clocks(self) -> Told:
+    def clocks(self) -> ReportedClocks:
         """See Running."""
         runs_s = int(self._info()["uptime_current_epoch"].rstrip("s"))
-        return Told(
+        return ReportedClocks(
             self._started_wall_ns + runs_s * NS_PER_S, None, None, self._subject.resolution_ns
         )
 
-    def child(self, how: str) -> Told:
+    def child(self, how: str) -> ReportedClocks:
         """See Running."""
         raise NotImplementedError
 
@@ -224,7 +224,7 @@ class Ztunnel:
             _await("its ports", self._listens, self)
             self.ready = self.clocks()
 
-    def clocks(self) -> Told:
+    def clocks(self) -> ReportedClocks:
         """See Running."""
         before = self._log.stat().st_size
         with self._inside():
@@ -235,9 +235,11 @@ class Ztunnel:
             assert connection.getresponse().status == http.HTTPStatus.OK
             connection.close()
         _await("its line", lambda: bool(self._lines(before)), self)
-        return Told(_wall_ns(json.loads(self._lines(before)[0])["time"]), None, None, 1000)
+        return ReportedClocks(
+            _wall_ns(json.loads(self._lines(before)[0])["time"]), None, None, 1000
+        )
 
-    def child(self, how: str) -> Told:
+    def child(self, how: str) -> ReportedClocks:
         """See Running."""
         raise NotImplementedError
 

@@ -1,4 +1,4 @@
-"""Real programs that tell their clocks (tests/conformance/programs), built from the tools that are
+"""Real programs that print their clocks (tests/conformance/programs), built from the tools that are
 here, and started.
 
 What is built is kept for a whole test run, once for all its workers. A program whose tools are
@@ -37,9 +37,9 @@ class Missing(Exception):
 
 
 @dataclass(frozen=True)
-class Told:
-    """The clocks as a program told them, between two readings of the machine's own; None: it has no
-    name for that."""
+class ReportedClocks:
+    """The clocks as a program printed them, between two readings of the machine's own; None: it has
+    no name for that."""
 
     wall_ns: int
     monotonic_ns: int | None
@@ -50,7 +50,7 @@ class Told:
 @dataclass(frozen=True)
 class Subject:
     """A program. `waits`: which kinds of waits it knows; `forks`, `executes`: which children it
-    makes when it is told to; `resolution_ns`: how fine its wall clock is told. `open` starts it
+    makes on request; `resolution_ns`: how fine its wall clock is. `open` starts it
     under an injector; None: it obeys lines."""
 
     name: str
@@ -67,12 +67,12 @@ class Running(Protocol):
     """A program under an injector, and the talk with it. Every answer is awaited within a bound."""
 
     taken: ManagedProcess
-    ready: Told  # its clocks at its start
+    ready: ReportedClocks  # its clocks at its start
 
-    def clocks(self) -> Told:
+    def clocks(self) -> ReportedClocks:
         """What it reads now."""
 
-    def child(self, how: str) -> Told:
+    def child(self, how: str) -> ReportedClocks:
         """What a child reads that it makes now, by "fork" or by "exec"."""
 
     def begin_wait(self, kind: str, lasts_ms: int) -> None:
@@ -108,17 +108,17 @@ class Lines:
         finally:
             os.close(theirs)
             os.close(answers)
-        self.ready = self._told(self._line("it is ready"))
+        self.ready = self._reported_clocks(self._line("it is ready"))
 
-    def clocks(self) -> Told:
+    def clocks(self) -> ReportedClocks:
         """See Running."""
         self._say("clocks")
-        return self._told(self._line("its clocks"))
+        return self._reported_clocks(self._line("its clocks"))
 
-    def child(self, how: str) -> Told:
+    def child(self, how: str) -> ReportedClocks:
         """See Running."""
         self._say(how)
-        return self._told(self._line(f"a child by {how}"))
+        return self._reported_clocks(self._line(f"a child by {how}"))
 
     def begin_wait(self, kind: str, lasts_ms: int) -> None:
         """See Running."""
@@ -157,10 +157,10 @@ class Lines:
         line, _, self._unread = self._unread.partition(b"\n")
         return line.decode()
 
-    def _told(self, line: str) -> Told:
+    def _reported_clocks(self, line: str) -> ReportedClocks:
         _, wall, *others = line.split()
         monotonic_ns, boottime_ns = (None if word == "-" else int(word) for word in others)
-        return Told(int(wall), monotonic_ns, boottime_ns, self._subject.resolution_ns)
+        return ReportedClocks(int(wall), monotonic_ns, boottime_ns, self._subject.resolution_ns)
 
 
 @contextmanager

@@ -85,8 +85,8 @@ def test_a_restarted_ztunnel_renews_on_time_and_one_that_ran_on_does_not(tmp_pat
         for name in ("a", "b"):
             world.say(f"start {name}")
             world.await_lines(f"asked mesh/{name} ", 1)
-        told = helper.take_or_skip(ztunnel)
-        assert [process["how"] for process in told["processes"]] == ["attached"] * 2
+        reported = helper.take_or_skip(ztunnel)
+        assert [process["how"] for process in reported["processes"]] == ["attached"] * 2
         world.say(f"wall {HOUR_NS}")
         helper.ask(do="set", wall_ns=HOUR_NS, monotonic_ns=0, boottime_ns=HOUR_NS)
         # The timers that both had armed before the jump still fire; those that they arm then are

@@ -126,8 +126,8 @@ def test_a_running_program_is_taken_moved_and_given_back(bench: Bench) -> None:
     bench.move_wall(HOUR_NS)
     after = bench.clocks(subject)
     assert drift_ns(before, after) == pytest.approx(HOUR_NS, abs=SECOND_NS // 5)
-    told = bench.helper.ask(do="release")
-    assert told["released"] == [subject.process.pid] and told["failed"] == {}
+    reported = bench.helper.ask(do="release")
+    assert reported["released"] == [subject.process.pid] and reported["failed"] == {}
     inside = page_inside(subject.process.pid)
     assert inside is not None and not inside.in_use
 
@@ -196,8 +196,8 @@ def test_what_a_launcher_starts_is_caught_whatever_the_way(bench: Bench) -> None
         Path("/nothing/that/is/there", bench.program.name), launchers=(runtime,)
     )
     rules = [{"executable": bench.program.name}]
-    told = bench.helper.ask(do="take", rules=rules, launchers=[str(runtime)], lease_s=300)
-    assert told["watch"]["launchers"] == [str(runtime)]
+    reported = bench.helper.ask(do="take", rules=rules, launchers=[str(runtime)], lease_s=300)
+    assert reported["watch"]["launchers"] == [str(runtime)]
     bench.move_wall(8 * HOUR_NS)
     nested = f'(({runtime} -c \'("$0" -S -c "$1"; true)\' "$0" "$3"; true)); true'
     subject = bench.start(str(runtime), "-c", nested)
@@ -403,8 +403,8 @@ def test_bad_requests_are_refused_by_name(
         answer = helper.answer(request_)
         assert not answer["ok"]
         assert answer["error"]["kind"] == kind and words in answer["error"]["message"]
-        told = helper.ask(do="list")
-        assert told["processes"] == [] and told["rules"] == [
+        reported = helper.ask(do="list")
+        assert reported["processes"] == [] and reported["rules"] == [
             Rule(str(rule["executable"]))._asdict()
         ]
     finally:

@@ -111,8 +111,8 @@ def test_a_program_that_works_is_named(ahead: Ahead) -> None:
     """Within the bound; when it has ended, the node is still."""
     ahead.run(SPINS)
     ahead.take()
-    told = ahead.helper.ask(do="still", within_s=0.3)
-    assert str(ahead.program) in told["busy"]
+    reported = ahead.helper.ask(do="still", within_s=0.3)
+    assert str(ahead.program) in reported["busy"]
     ahead.subjects[0].end()
     ahead.start()
     await_true(
@@ -149,11 +149,11 @@ def test_what_is_ahead_is_ended_and_what_is_started_anew_is_right(ahead: Ahead) 
     asks, asked = ahead.start(), ahead.start_asked()
     ahead.take()
     ahead.set(AHEAD)
-    told = ahead.helper.ask(do="release")
-    assert [each["pid"] for each in told["ended"]] == [asked.process.pid, asks.process.pid], (
+    reported = ahead.helper.ask(do="release")
+    assert [each["pid"] for each in reported["ended"]] == [asked.process.pid, asks.process.pid], (
         "who is asked comes first"
     )
-    assert told["failed"] == {}
+    assert reported["failed"] == {}
     assert asks.process.wait(10) == asked.process.wait(10) == -9
     assert is_near(ahead.start().base, ClockReading(0, 0, 0))
 
@@ -162,8 +162,8 @@ def test_what_is_not_ahead_lives_on(ahead: Ahead) -> None:
     """Nothing has been skipped yet."""
     asks = ahead.start()
     ahead.take()
-    told = ahead.helper.ask(do="release")
-    assert told["ended"] == [] and told["released"] == [asks.process.pid]
+    reported = ahead.helper.ask(do="release")
+    assert reported["ended"] == [] and reported["released"] == [asks.process.pid]
     assert asks.process.poll() is None
 
 
@@ -199,8 +199,8 @@ def test_a_stranger_s_program_that_is_ahead_is_ended_and_not_let_go_of(
     ahead.helper.kill()
     ahead.helper.state.unlink()
     ahead.helper.start_again()
-    told = ahead.helper.ask(do="release", rules=[{"executable": str(ahead.program)}])
-    assert [each["pid"] for each in told["ended"]] == [asks.process.pid]
+    reported = ahead.helper.ask(do="release", rules=[{"executable": str(ahead.program)}])
+    assert [each["pid"] for each in reported["ended"]] == [asks.process.pid]
 
 
 def test_a_wake_makes_up_for_what_was_skipped_meanwhile(ahead: Ahead) -> None:

@@ -148,9 +148,9 @@ def test_soon_after_the_owner_was_killed_nothing_is_moved(killed: Killed, moment
     await_true("the program runs", lambda: not killed.stands_still)
     # A kill before anything was moved is seen only by the silence that follows.
     await_true("the owner is given up", lambda: killed.helper.ask(do="list")["owner"] is None)
-    told = killed.helper.ask(do="list")
-    assert told["rules"] == [] and told["watch"] is None
-    assert told["offsets"] == {"wall_ns": 0, "monotonic_ns": 0, "boottime_ns": 0}
+    reported = killed.helper.ask(do="list")
+    assert reported["rules"] == [] and reported["watch"] is None
+    assert reported["offsets"] == {"wall_ns": 0, "monotonic_ns": 0, "boottime_ns": 0}
     assert killed.log.read_text() == "", "the monotonic clock of a program that runs went back"
     following = mover_of(killed.helper.socket, str(killed.program))
     following.prepare()
@@ -225,8 +225,8 @@ def test_what_a_helper_without_a_memory_left_is_let_go_by_its_rules(killed: Kill
     killed.helper.state.write_text('{"boot_id": "of a version before"}')
     killed.helper.start_again()
     assert killed.is_moved and killed.helper.ask(do="list")["owner"] is None
-    told = killed.helper.ask(do="release", rules=[{"executable": str(killed.program)}])
-    assert told["released"] == [killed.subject.pid] and not killed.is_moved
+    reported = killed.helper.ask(do="release", rules=[{"executable": str(killed.program)}])
+    assert reported["released"] == [killed.subject.pid] and not killed.is_moved
 
 
 def test_what_began_on_moved_clocks_is_named_when_they_are_put_back(killed: Killed) -> None:
@@ -238,7 +238,7 @@ def test_what_began_on_moved_clocks_is_named_when_they_are_put_back(killed: Kill
     ) as later:
         try:
             await_true("caught", lambda: killed.knows(later.pid))
-            told = killed.helper.ask(do="release")
-            assert [each["pid"] for each in told["begun_moved"]] == [later.pid]
+            reported = killed.helper.ask(do="release")
+            assert [each["pid"] for each in reported["begun_moved"]] == [later.pid]
         finally:
             later.kill()

@@ -77,13 +77,13 @@ class World:
         """A ztunnel, and a knock that makes it ask for its certificate."""
         place = self.places[name]
         home = ZtunnelSpec(place.name, name, place.namespace, place.address, (place.identity,))
-        told = dedicated_environment(
+        reported = dedicated_environment(
             home, self.directory, self.authority.root_file, self.lifetime_s
         )
         with (self.directory / f"{name}.log").open("ab") as log:
             self.running[name] = subprocess.Popen(
                 [str(self.ztunnel)],
-                env=told,
+                env=reported,
                 cwd=self.directory,
                 stdout=log,
                 stderr=log,

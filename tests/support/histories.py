@@ -192,19 +192,23 @@ class World:
         """What ztunnel says of its certificate `of`."""
         serial, not_after_s = (of["serial"], of["not_after_wall_s"]) if of else (None, None)
         node = self.plan.node_of(identity)
-        told: dict[str, Any] = {"state": state, "serial": serial, "not_after_wall_s": not_after_s}
-        self.add(ns(at), "certificate_state", node, identity=identity, **told)
+        reported: dict[str, Any] = {
+            "state": state,
+            "serial": serial,
+            "not_after_wall_s": not_after_s,
+        }
+        self.add(ns(at), "certificate_state", node, identity=identity, **reported)
 
     def show(self, identity: str, at: str, not_after_wall_s: int) -> None:
         """ztunnel shows a certificate, serial ffff, that the authority of this history never
         issued."""
-        told: dict[str, Any] = {
+        reported: dict[str, Any] = {
             "serial": "ffff",
             "not_after_wall_s": not_after_wall_s,
             "state": "Available",
         }
         self.add(
-            ns(at), "certificate_state", self.plan.node_of(identity), identity=identity, **told
+            ns(at), "certificate_state", self.plan.node_of(identity), identity=identity, **reported
         )
 
     def attempt(self, at: str | int, ok: bool = True, pair: tuple[str, str] | None = None) -> None:
@@ -213,13 +217,13 @@ class World:
         world_ns = ns(at) if isinstance(at, str) else at
         error = None if ok else EXPIRED
         node = self.plan.node_of(source)
-        told: dict[str, Any] = {
+        reported: dict[str, Any] = {
             "source": source,
             "destination": destination,
             "ok": ok,
             "error": error,
         }
-        self.add(world_ns, "connection_attempted", node, **told)
+        self.add(world_ns, "connection_attempted", node, **reported)
 
     def attempts(self, good: tuple[str, ...] = (), bad: tuple[str, ...] = ()) -> World:
         """Good and failed connections of the first pair."""
@@ -240,13 +244,13 @@ class World:
         if not self._ended and killed_at is None:
             self.end()
         recorder = Recorder()
-        told = {
+        reported = {
             "format": HISTORY_FORMAT,
             "lab": self.plan.lab,
             "version": self.plan.version,
             "subject": {},
         }
-        recorder.record(0, "run_started", None, None, **told)
+        recorder.record(0, "run_started", None, None, **reported)
         last_ns = self._last_ns() if killed_at is None else ns(killed_at)
         for world_ns, _, _, event in sorted(self._events, key=lambda entry: entry[:3]):
             if world_ns <= last_ns:
@@ -257,11 +261,11 @@ class World:
         return next(world_ns for world_ns, _, _, event in self._events if event.kind == "run_ended")
 
     def _record_fault(self, planned: PlannedFault) -> None:
-        told: dict[str, Any] = {"fault": planned.index, "fault_kind": planned.kind}
+        reported: dict[str, Any] = {"fault": planned.index, "fault_kind": planned.kind}
         began_ns, ended_ns = planned.at_world_ns, planned.ends_world_ns
         clock = self.clocks[planned.node] if planned.node else None
         before = clock.reading_before(began_ns) if clock else None
-        self.add(began_ns, "fault_began", planned.node, before, **told)
+        self.add(began_ns, "fault_began", planned.node, before, **reported)
         if planned.kind == "pause":
             woke_ns = planned.asleep_until_world_ns
             self.add(
@@ -269,11 +273,11 @@ class World:
                 "node_woke",
                 planned.node,
                 clock.reading_before(woke_ns) if clock else None,
-                **told,
+                **reported,
             )
         stepped = planned.kind in ("pause", "step") and clock is not None
         wall_before_ns = clock.reading_before(ended_ns).wall_ns if clock and stepped else None
-        self.add(ended_ns, "fault_ended", planned.node, wall_before_ns=wall_before_ns, **told)
+        self.add(ended_ns, "fault_ended", planned.node, wall_before_ns=wall_before_ns, **reported)
 
 
 class Formula:

@@ -49,10 +49,10 @@ def run_as_unprivileged_user(
     that is root, by a user without any right who sees of hidden places only `home`, the checkout
     and this interpreter."""
     home.mkdir(parents=True, exist_ok=True)
-    told = {**os.environ, **environment, "HOME": str(home), "TMPDIR": str(home / "tmp")}
+    reported = {**os.environ, **environment, "HOME": str(home), "TMPDIR": str(home / "tmp")}
     (home / "tmp").mkdir(exist_ok=True)
     if os.geteuid() != 0:
-        return _run(command, home, within_s, told)
+        return _run(command, home, within_s, reported)
     for place in (home, *home.rglob("*")):
         os.chown(place, NOBODY, NOBODY, follow_symlinks=False)
     without_rights = [
@@ -68,7 +68,7 @@ def run_as_unprivileged_user(
             f"{shlex.quote(str(home))}\n"
         )
         script += f"exec {shlex.join(without_rights)}"
-        return _run(["unshare", "--mount", "sh", "-c", script], Path("/"), within_s, told)
+        return _run(["unshare", "--mount", "sh", "-c", script], Path("/"), within_s, reported)
 
 
 def run_scenarios(

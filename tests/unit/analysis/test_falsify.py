@@ -217,7 +217,7 @@ def test_a_timeline_in_which_nothing_can_be_judged_is_neither_broken_nor_a_pass(
     ticks = iter(range(10_000))
     found = search.falsify(
         search.make_target("none", "recovers_within", newest()),
-        30,
+        6,
         clock=lambda: float(next(ticks)),
     )
     assert found.timeline is None
