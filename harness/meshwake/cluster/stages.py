@@ -18,6 +18,7 @@ from functools import partial
 
 import yaml
 
+from meshwake.cluster import acme_account
 from meshwake.cluster.bring_up_context import BringUpContext
 from meshwake.cluster.drift import WorkloadDrift, drift, read_release, restore_workload
 from meshwake.cluster.gateway_status import recompute_stale
@@ -94,7 +95,7 @@ def stage_digest(stage: Stage) -> str:
 
 def _stage_done(name: str, bringup: BringUpContext) -> str | None:
     stage = bringup.stage(name)
-    if _marks(bringup).get(name) != stage_digest(stage):
+    if _marks(bringup).get(name) != stage_digest(stage) or _is_account_forgotten(bringup, stage):
         return None
     return (
         "is in, and ready"
@@ -110,6 +111,10 @@ def _marks(bringup: BringUpContext) -> dict[str, str]:
 
 def _take_stage(name: str, bringup: BringUpContext, watch: Watch) -> None:
     stage = bringup.stage(name)
+    if _is_account_forgotten(bringup, stage):
+        watch.say("pebble was restarted and has no account any more; cert-manager gets a new one")
+        unregistered = acme_account.forget(bringup.kube(), _certificates(stage))
+        watch.wait_for("cert-manager to register with pebble", unregistered)
     for piece in stage.pieces:
         _put_in(bringup, watch, piece)
     watch.wait_for(
@@ -117,6 +122,21 @@ def _take_stage(name: str, bringup: BringUpContext, watch: Watch) -> None:
     )
     watch.wait_for(f"{stage.title} to be ready", partial(_awaited, bringup, watch, stage))
     _mark(bringup, watch, name, stage_digest(stage))
+
+
+def _certificates(stage: Stage) -> list[JsonObject]:
+    return [
+        thing
+        for piece in stage.pieces
+        if isinstance(piece, Objects)
+        for thing in piece.objects
+        if thing["kind"] == "Certificate"
+    ]
+
+
+def _is_account_forgotten(bringup: BringUpContext, stage: Stage) -> bool:
+    """Of the stage that has certificates."""
+    return bool(_certificates(stage)) and acme_account.is_forgotten(bringup.kube())
 
 
 # Whether it is ready

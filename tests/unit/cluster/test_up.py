@@ -335,6 +335,31 @@ def test_a_gateway_whose_status_istiod_left_stale_gets_it_computed_again() -> No
     assert "gateway: kept" in steps_taken(up(world))
 
 
+def test_an_account_that_pebble_has_forgotten_is_registered_again() -> None:
+    """Seen after the restart of its node: no renewal succeeded any more, and the Gateway's
+    certificate ran out a quarter of an hour later."""
+    world, choice = World(), choice_of(profile="full")
+    up(world, choice)
+    account = {"name": "meshwake-acme-account", "creationTimestamp": "2026-11-30T17:34:10Z"}
+    world.objects["Secret", "cert-manager", account["name"]] = {
+        "kind": "Secret",
+        "metadata": account,
+    }
+    assert "certificate: kept" in steps_taken(up(world, choice))
+    running = {"state": {"running": {"startedAt": "2026-11-30T17:55:41Z"}}}
+    world.objects["Pod", "meshwake-acme", "pebble"] = {
+        "kind": "Pod",
+        "metadata": {"name": "pebble", "namespace": "meshwake-acme", "labels": {"app": "pebble"}},
+        "status": {"containerStatuses": [running]},
+    }
+    lines = up(world, choice)
+    assert "certificate: done" in steps_taken(lines)
+    assert any("cert-manager gets a new one" in line.detail for line in lines)
+    assert world.accounts == 2
+    assert ("Certificate", "meshwake-demo", "demo-tls") in world.objects
+    assert "certificate: kept" in steps_taken(up(world, choice))
+
+
 def test_without_a_network_the_missing_images_are_listed_and_nothing_is_left() -> None:
     """No machine, and nothing remembered."""
     world = World(registry=False)

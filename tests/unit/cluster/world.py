@@ -85,6 +85,8 @@ class World:
     # Gateways whose status istiod computed while they had no pod, and computes again when their
     # Service gets another label.
     stale_gateways: set[str] = field(default_factory=set)
+    # How often cert-manager has registered an account: again when it is deleted.
+    accounts: int = 1
     pods: list[Mapping[str, Any]] = field(default_factory=list)
     unhealthy: list[str] = field(default_factory=list)
     # node -> uid of each pod there -> whether ztunnel listens in it
@@ -429,13 +431,24 @@ class SimulatedKube(FakeKubernetes):
         if kind == "Service" and "labels" in patch["metadata"]:
             self.world.stale_gateways.discard(name.removesuffix("-istio"))
 
+    def delete_ours(self, kind: str, namespace: str | None, name: str) -> bool:
+        is_deleted = super().delete_ours(kind, namespace, name)
+        if is_deleted and kind == "Secret":
+            self.world.accounts += 1
+        return is_deleted
+
     def _now(self, thing: dict[str, Any]) -> dict[str, Any]:
         """As it is now: well, unless it shall not be."""
         if thing["metadata"]["name"] in self.world.unmet:
             return {**thing, "metadata": {**thing["metadata"], "generation": 1}}
         if thing["kind"] == "Gateway" and thing["metadata"]["name"] in self.world.stale_gateways:
             return {**thing, "status": {"conditions": [NOT_PROGRAMMED]}}
-        return _well(thing)
+        if thing["kind"] == "Pod":
+            return thing
+        now = _well(thing)
+        if thing["kind"] == "ClusterIssuer":
+            now["status"]["acme"] = {"lastPrivateKeyHash": f"of account {self.world.accounts}"}
+        return now
 
 
 def release_secret(

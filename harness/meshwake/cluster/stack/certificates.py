@@ -11,9 +11,8 @@ it is in clusters/certificates/:
     issuer.yaml                          ClusterIssuer, and the certificate `demo-tls` that the Gateway's listener names
 
 Pebble keeps accounts and its issuing key in memory. When its pod is restarted, cert-manager's
-account is unknown to it and no certificate comes until the account is registered again (`cmctl
-renew`, or delete the Secret cert-manager/meshwake-acme-account and touch the ClusterIssuer): a
-property of the test authority, not of a suspend.
+account is unknown to it and no certificate comes until the account is registered again, which `up`
+sees to (cluster/acme_account.py): a property of the test authority, not of a suspend.
 """
 
 from __future__ import annotations
@@ -39,6 +38,8 @@ from meshwake.core.resources import CLUSTERS
 FOLDER = "certificates"
 GATEWAY_HOST = "demo.meshwake.test"
 ISSUER = "meshwake-acme"
+# In cert-manager's namespace, made by cert-manager (issuer.yaml, privateKeySecretRef).
+ACCOUNT_SECRET = f"{ISSUER}-account"
 TSIG_KEY_NAME = "cert-manager"
 PEBBLE_NAMES = (
     f"pebble.{ACME_NAMESPACE}.svc.cluster.local",

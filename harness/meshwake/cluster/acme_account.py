@@ -1,0 +1,68 @@
+"""The ACME account that the lab's own authority has forgotten.
+
+pebble keeps accounts in its memory. When its container is restarted (a node, a machine), the account
+that cert-manager has registered is unknown to it, every renewal fails ("Key ID (kid) in JWS header
+missing expected URL prefix"), and cert-manager tries again only an hour after each failure, with the
+same account. The Gateway's certificate lives for 15 minutes. Seen on a real cluster.
+
+So `up` compares when pebble was started and when the account was made. Without its Secret
+cert-manager registers a new account, and a Certificate that is applied again has no failure from
+which an hour is counted; the Secret of the certificate itself stays meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from meshwake.cluster.stack.certificates import ACCOUNT_SECRET, ISSUER
+from meshwake.cluster.stack.pieces import ACME_NAMESPACE, CERT_MANAGER_NAMESPACE
+from meshwake.core.json_types import JsonObject, objects_at, text_at
+from meshwake.kubernetes.api import Kubernetes
+from meshwake.kubernetes.labels import OUR_LABELS
+
+_PEBBLE = {"app": "pebble"}
+
+
+def is_forgotten(kube: Kubernetes) -> bool:
+    """Whether pebble was started after cert-manager registered its account there."""
+    secret = kube.read("Secret", CERT_MANAGER_NAMESPACE, ACCOUNT_SECRET)
+    if secret is None:
+        return False
+    made = text_at(secret, "metadata", "creationTimestamp")
+    starts = [start for pod in kube.all("Pod", ACME_NAMESPACE, _PEBBLE) for start in _starts(pod)]
+    # Times of the API are UTC, of whole seconds and of one form: their order is that of the texts.
+    return bool(made) and any(start > made for start in starts)
+
+
+def _starts(pod: JsonObject) -> list[str]:
+    containers = objects_at(pod, "status", "containerStatuses")
+    starts = [text_at(container, "state", "running", "startedAt") for container in containers]
+    return [start for start in starts if start]
+
+
+def forget(kube: Kubernetes, certificates: list[JsonObject]) -> Callable[[], str | None]:
+    """Deletes `certificates`, which are to be applied again when cert-manager has a new account,
+    and then the account. Returns what is missing to that: None when it is registered. Ended in
+    between, it is begun again by the next `up`, which misses the certificates."""
+    before = _registered_key(kube)
+    for certificate in certificates:
+        namespace, name = (text_at(certificate, "metadata", key) for key in ("namespace", "name"))
+        kube.delete_ours("Certificate.cert-manager.io", namespace, name)
+    # It is cert-manager's: with our labels it is deleted like an object of ours.
+    labels = {"metadata": {"labels": dict(OUR_LABELS)}}
+    kube.patch("Secret", CERT_MANAGER_NAMESPACE, ACCOUNT_SECRET, labels)
+    kube.delete_ours("Secret", CERT_MANAGER_NAMESPACE, ACCOUNT_SECRET)
+    return partial(_unregistered, kube, before)
+
+
+def _unregistered(kube: Kubernetes, before: str) -> str | None:
+    if _registered_key(kube) == before:
+        return f"ClusterIssuer {ISSUER} has its old account"
+    return None
+
+
+def _registered_key(kube: Kubernetes) -> str:
+    """A hash of the account's key; cert-manager writes it when the account is registered."""
+    issuer = kube.read("ClusterIssuer.cert-manager.io", None, ISSUER) or {}
+    return text_at(issuer, "status", "acme", "lastPrivateKeyHash")
