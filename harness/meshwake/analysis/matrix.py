@@ -137,6 +137,9 @@ def world_sha256(plan: Plan) -> str:
     """Names what happens in `plan` and what is deployed, whatever lab it runs on, however a release
     is classed, and whatever comments a manifest has."""
     dumped = plan.model_dump(mode="json", include=set(_WORLD), exclude_defaults=True)
+    if plan.faults:
+        # Not by their defaults: the kind of a fault is the default of its class.
+        dumped["faults"] = [fault.used() for fault in plan.faults]
     if plan.fix is not None and plan.fix.manifest is not None:
         lines = plan.fix.manifest.splitlines()
         dumped["fix"]["manifest"] = [line for line in lines if not line.lstrip().startswith("#")]

@@ -79,6 +79,14 @@ class AnyPlannedFault(BaseModel):
         begins = {name: own.pop(name) for name in ("index", "kind", "node", "at_world_ns")}
         return begins | _NOT_USED | own
 
+    def used(self) -> MutableJsonObject:
+        """The fields of `flat` that mean something, its kind among them."""
+        return {
+            name: value
+            for name, value in self.flat().items()
+            if value != _NOT_USED.get(name, _UNKNOWN)
+        }
+
 
 # Equal to no value that JSON can hold.
 _UNKNOWN = object()
