@@ -473,8 +473,8 @@ def test_a_monotonic_clock_never_goes_back_for_a_program_that_was_found_late(ben
 
 GUARDS_WAIT = (
     "import sys, time; sys.path[:0] = sys.argv[1:]\n"
-    "from meshwake.guard.__main__ import Ended\n"
-    "ended = Ended()\n"
+    "from meshwake.guard.__main__ import StopFlag\n"
+    "ended = StopFlag()\n"
     "while not ended.wait(0.5): print('looked', time.monotonic_ns(), flush=True)\n"
 )
 
