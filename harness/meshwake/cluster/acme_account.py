@@ -7,7 +7,8 @@ same account. The Gateway's certificate lives for 15 minutes. Seen on a real clu
 
 So `up` compares when pebble was started and when the account was made. Without its Secret
 cert-manager registers a new account, and a Certificate that is applied again has no failure from
-which an hour is counted; the Secret of the certificate itself stays meanwhile.
+which an hour is counted. It is issued again, since pebble has another root now: its Secret gets the
+name of another issuer, which cert-manager does not accept, and serves until the new one is there.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ from meshwake.core.json_types import JsonObject, objects_at, text_at
 from meshwake.kubernetes.api import Kubernetes
 from meshwake.kubernetes.labels import OUR_LABELS
 
+# On the Secret of a certificate. cert-manager compares it with the Certificate's `issuerRef`
+# (policy SecretIssuerAnnotationsMismatch of its controller).
+ISSUER_ANNOTATION = "cert-manager.io/issuer-name"
 _PEBBLE = {"app": "pebble"}
 
 
@@ -49,11 +53,18 @@ def forget(kube: Kubernetes, certificates: list[JsonObject]) -> Callable[[], str
     for certificate in certificates:
         namespace, name = (text_at(certificate, "metadata", key) for key in ("namespace", "name"))
         kube.delete_ours("Certificate.cert-manager.io", namespace, name)
+        _disown(kube, namespace, text_at(certificate, "spec", "secretName"))
     # It is cert-manager's: with our labels it is deleted like an object of ours.
     labels = {"metadata": {"labels": dict(OUR_LABELS)}}
     kube.patch("Secret", CERT_MANAGER_NAMESPACE, ACCOUNT_SECRET, labels)
     kube.delete_ours("Secret", CERT_MANAGER_NAMESPACE, ACCOUNT_SECRET)
     return partial(_unregistered, kube, before)
+
+
+def _disown(kube: Kubernetes, namespace: str, secret: str) -> None:
+    if kube.read("Secret", namespace, secret) is not None:
+        annotations = {ISSUER_ANNOTATION: "a-pebble-that-was-restarted"}
+        kube.patch("Secret", namespace, secret, {"metadata": {"annotations": annotations}})
 
 
 def _unregistered(kube: Kubernetes, before: str) -> str | None:

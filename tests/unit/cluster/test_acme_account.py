@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from meshwake.cluster.acme_account import forget, is_forgotten
+from meshwake.cluster.acme_account import ISSUER_ANNOTATION, forget, is_forgotten
 from meshwake.kubernetes.labels import OUR_LABELS
 
 from tests.support.fake_kubernetes import FakeKubernetes, Key
@@ -13,6 +13,7 @@ from tests.support.fake_kubernetes import FakeKubernetes, Key
 ISSUER: Key = ("ClusterIssuer", None, "meshwake-acme")
 ACCOUNT: Key = ("Secret", "cert-manager", "meshwake-acme-account")
 CERTIFICATE: Key = ("Certificate", "meshwake-demo", "demo-tls")
+SERVED: Key = ("Secret", "meshwake-demo", "demo-tls")
 MADE, STARTED_BEFORE, STARTED_AFTER = (
     "2026-11-30T17:34:10Z",
     "2026-11-30T17:33:02Z",
@@ -36,8 +37,10 @@ class Cluster(FakeKubernetes):
                     "namespace": CERTIFICATE[1],
                     "name": CERTIFICATE[2],
                     "labels": dict(OUR_LABELS),
-                }
+                },
+                "spec": {"secretName": "demo-tls"},
             },
+            SERVED: {"metadata": {"name": SERVED[2]}},
             ("Pod", "meshwake-acme", "pebble-1"): {
                 "metadata": {"name": "pebble-1", "labels": {"app": "pebble"}},
                 "status": {"containerStatuses": [{"state": state}]},
@@ -73,6 +76,8 @@ def test_the_certificates_go_first_and_come_back_with_a_new_account() -> None:
     unregistered = forget(cluster, [cluster.objects[CERTIFICATE]])
     assert cluster.deleted == ["demo-tls", "meshwake-acme-account"]
     assert not cluster.objects.keys() & {ACCOUNT, CERTIFICATE}
+    # What is served stays, and is of another issuer: pebble has another root now.
+    assert cluster.objects[SERVED]["metadata"]["annotations"][ISSUER_ANNOTATION] != ISSUER[2]
     assert unregistered() == "ClusterIssuer meshwake-acme has its old account"
     cluster.objects[ISSUER]["status"]["acme"]["lastPrivateKeyHash"] = "of the second key"
     assert unregistered() is None
