@@ -27,6 +27,7 @@ from meshwake.core.errors import HarnessError, LabUnavailable
 from meshwake.core.json_types import JsonObject, int_at, objects_at, text_at, texts_at
 from meshwake.kubernetes.api import Kubernetes, identity_of, is_ready
 from meshwake.kubernetes.rollouts import WORKLOADS
+from meshwake.system.process_stat import parse_stat
 
 FRESH_WITHIN_S = 240
 # kube-controller-manager's default node-monitor-grace-period: after it a node counts as lost.
@@ -120,9 +121,7 @@ def read_machine(engine: Engine, node: str) -> ContainerUptime:
     code, output = engine.execute(node, _LOOK)
     try:
         stat, uptime, now = output.strip().splitlines()
-        # Field 22 of /proc/PID/stat is the start time in ticks since boot. Field 2, the name of the
-        # program, may contain anything, so the fields are counted from the parenthesis after it.
-        since_s = float(uptime.split()[0]) - int(stat.rpartition(")")[2].split()[19]) / _TICKS_PER_S
+        since_s = float(uptime.split()[0]) - parse_stat(stat).started_ticks / _TICKS_PER_S
         return ContainerUptime(float(now), float(now) - since_s)
     except (ValueError, IndexError) as error:
         raise LabUnavailable(
