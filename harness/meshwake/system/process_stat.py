@@ -74,6 +74,12 @@ def is_ending(pid: int, tid: int | None = None) -> bool:
     return stat is None or stat.is_ending
 
 
+def is_running(pid: int) -> bool:
+    """Neither stopped nor ended."""
+    stat = read_stat(pid)
+    return stat is not None and not stat.is_stopped and not stat.has_ended
+
+
 def started_ticks(pid: int) -> int | None:
     """When it was started, in clock ticks since the boot. Together with the pid this names a
     process; None when it is not there or only its status is left."""

@@ -41,7 +41,7 @@ from meshwake.core.durations import NS_PER_MS, NS_PER_S, seconds
 from meshwake.core.errors import BadInput
 from meshwake.system.deadline import Deadline
 from meshwake.system.libc import TFD_TIMER_ABSTIME, signal_thread, system_call_numbers
-from meshwake.system.process_stat import read_stat
+from meshwake.system.process_stat import is_running
 
 # A wait that ends by itself so soon is not worth a refusal; nor is that of a pool's idle thread.
 SHORT_NS = 2 * NS_PER_S
@@ -224,8 +224,7 @@ def wake_epoll_waits(*pids: int) -> None:
 
 def _threads_that_may_wait(pid: int) -> set[int]:
     """Those of a process that is not stopped, and has not ended."""
-    stat = read_stat(pid)
-    if stat is not None and not stat.is_stopped and not stat.has_ended:
+    if is_running(pid):
         with suppress(OSError):
             return set(_tids(pid))
     return set()

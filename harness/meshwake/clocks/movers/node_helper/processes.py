@@ -41,12 +41,6 @@ def age_s(ticks: int) -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
 
 
-def is_running(pid: int) -> bool:
-    """Neither stopped nor ended."""
-    stat = read_stat(pid)
-    return stat is not None and not stat.is_stopped and not stat.has_ended
-
-
 def describe(pid: int) -> DescribedProcess:
     """Names a process for a reader who knows pods: their ids are part of its control group."""
     cgroup = read_text(pid, "cgroup").strip()

@@ -15,11 +15,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from meshwake.clocks.movers.node_helper.answers import SavedSleep
-from meshwake.clocks.movers.node_helper.processes import is_running, send_signal
+from meshwake.clocks.movers.node_helper.processes import send_signal
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_S
 from meshwake.system.deadline import Deadline
-from meshwake.system.process_stat import started_ticks
+from meshwake.system.process_stat import is_running, started_ticks
 
 ALL_STOPPED_WITHIN_S = 2.0
 _POLL_EVERY_S = 0.001

@@ -17,12 +17,11 @@ from meshwake.clocks.movers.node_helper.processes import (
     count_streams,
     describe,
     executable_of,
-    is_running,
     other_processes,
     send_signal,
 )
 from meshwake.clocks.movers.node_helper.rules import Rule, first_rule
-from meshwake.system.process_stat import started_ticks
+from meshwake.system.process_stat import is_running, started_ticks
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
 WITHIN_S = 20.0
