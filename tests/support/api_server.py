@@ -83,29 +83,21 @@ def api(
 def _forward(handler: BaseHTTPRequestHandler, inside: Inside) -> None:
     url = urlsplit(handler.path)
     name, port = url.path.split("/")[-2], int(parse_qs(url.query)["ports"][0])
-    peer = wsproto.WSConnection(wsproto.ConnectionType.SERVER)
-    head = "".join(f"{key}: {value}\r\n" for key, value in handler.headers.items())
-    peer.receive_data(f"GET {handler.path} HTTP/1.1\r\n{head}\r\n".encode())
-    connection, sent, done = handler.connection, b"", False
-    while not done:
-        for event in peer.events():
-            if isinstance(event, Request):
-                named = struct.pack("<H", port)
-                connection.sendall(peer.send(AcceptConnection()))
-                for channel in (b"\0", b"\1"):
-                    connection.sendall(peer.send(BytesMessage(channel + named)))
-            elif isinstance(event, BytesMessage):
-                sent += bytes(event.data)[1:]
-                if sent.endswith(b"\r\n\r\n"):
-                    _answer(connection, peer, inside(name, port, sent))
-                    done = True
-            elif isinstance(event, Ping):
-                connection.sendall(peer.send(event.response()))
-            elif isinstance(event, CloseConnection):
-                done = True
-        if not done:
-            peer.receive_data(connection.recv(65536) or None)
-    handler.close_connection = True
+    connection, sent = handler.connection, bytearray()
+
+    def accept(peer: wsproto.WSConnection, request: Request) -> None:
+        connection.sendall(peer.send(AcceptConnection()))
+        for channel in (b"\0", b"\1"):
+            connection.sendall(peer.send(BytesMessage(channel + struct.pack("<H", port))))
+
+    def receive(peer: wsproto.WSConnection, data: bytes) -> bool:
+        sent.extend(data)
+        is_whole = sent.endswith(b"\r\n\r\n")
+        if is_whole:
+            _answer(connection, peer, inside(name, port, bytes(sent)))
+        return is_whole
+
+    _converse(handler, accept, receive)
 
 
 def _execute(handler: BaseHTTPRequestHandler, program: Program) -> None:
@@ -113,6 +105,32 @@ def _execute(handler: BaseHTTPRequestHandler, program: Program) -> None:
     comes first."""
     url = urlsplit(handler.path)
     name, command = url.path.split("/")[-2], parse_qs(url.query)["command"]
+    connection = handler.connection
+
+    def accept(peer: wsproto.WSConnection, request: Request) -> None:
+        connection.sendall(peer.send(AcceptConnection(subprotocol=request.subprotocols[0])))
+
+    def receive(peer: wsproto.WSConnection, data: bytes) -> bool:
+        connection.sendall(peer.send(BytesMessage(b"\2a word on stderr\n")))
+        written = program(name, command, data.decode().strip())
+        if written is None:
+            status = {"status": "Failure", "message": "command terminated with exit code 3"}
+            connection.sendall(peer.send(BytesMessage(b"\3" + json.dumps(status).encode())))
+            return True
+        for at in range(0, len(written), 10):
+            connection.sendall(peer.send(BytesMessage(b"\1" + written[at : at + 10].encode())))
+        return False
+
+    _converse(handler, accept, receive)
+
+
+def _converse(
+    handler: BaseHTTPRequestHandler,
+    accept: Callable[[wsproto.WSConnection, Request], None],
+    receive: Callable[[wsproto.WSConnection, bytes], bool],
+) -> None:
+    """Over a websocket. `receive` takes what comes without the number of its channel, and returns
+    True for the end of the conversation."""
     peer = wsproto.WSConnection(wsproto.ConnectionType.SERVER)
     head = "".join(f"{key}: {value}\r\n" for key, value in handler.headers.items())
     peer.receive_data(f"GET {handler.path} HTTP/1.1\r\n{head}\r\n".encode())
@@ -120,19 +138,9 @@ def _execute(handler: BaseHTTPRequestHandler, program: Program) -> None:
     while not done:
         for event in peer.events():
             if isinstance(event, Request):
-                connection.sendall(peer.send(AcceptConnection(subprotocol=event.subprotocols[0])))
+                accept(peer, event)
             elif isinstance(event, BytesMessage):
-                line = bytes(event.data)[1:].decode().strip()
-                connection.sendall(peer.send(BytesMessage(b"\2a word on stderr\n")))
-                written = program(name, command, line)
-                if written is None:
-                    status = {"status": "Failure", "message": "command terminated with exit code 3"}
-                    connection.sendall(peer.send(BytesMessage(b"\3" + json.dumps(status).encode())))
-                    done = True
-                for at in range(0, len(written or ""), 10):
-                    connection.sendall(
-                        peer.send(BytesMessage(b"\1" + (written or "")[at : at + 10].encode()))
-                    )
+                done = receive(peer, bytes(event.data)[1:]) or done
             elif isinstance(event, Ping):
                 connection.sendall(peer.send(event.response()))
             elif isinstance(event, CloseConnection):
