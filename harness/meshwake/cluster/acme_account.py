@@ -18,8 +18,8 @@ from functools import partial
 
 from meshwake.cluster.stack.certificates import ACCOUNT_SECRET, ISSUER
 from meshwake.cluster.stack.pieces import ACME_NAMESPACE, CERT_MANAGER_NAMESPACE
-from meshwake.core.json_types import JsonObject, objects_at, text_at
-from meshwake.kubernetes.api import Kubernetes
+from meshwake.core.json_types import JsonObject, text_at
+from meshwake.kubernetes.api import Kubernetes, container_starts
 from meshwake.kubernetes.labels import OUR_LABELS
 
 # On the Secret of a certificate. cert-manager compares it with the Certificate's `issuerRef`
@@ -34,15 +34,10 @@ def is_forgotten(kube: Kubernetes) -> bool:
     if secret is None:
         return False
     made = text_at(secret, "metadata", "creationTimestamp")
-    starts = [start for pod in kube.all("Pod", ACME_NAMESPACE, _PEBBLE) for start in _starts(pod)]
+    pods = kube.all("Pod", ACME_NAMESPACE, _PEBBLE)
+    starts = [start for pod in pods for start in container_starts(pod)]
     # Times of the API are UTC, of whole seconds and of one form: their order is that of the texts.
     return bool(made) and any(start > made for start in starts)
-
-
-def _starts(pod: JsonObject) -> list[str]:
-    containers = objects_at(pod, "status", "containerStatuses")
-    starts = [text_at(container, "state", "running", "startedAt") for container in containers]
-    return [start for start in starts if start]
 
 
 def forget(kube: Kubernetes, certificates: list[JsonObject]) -> Callable[[], str | None]:

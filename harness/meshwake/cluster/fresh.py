@@ -24,8 +24,8 @@ from meshwake.cluster.bring_up_context import BringUpContext, node_names
 from meshwake.cluster.docker import Engine
 from meshwake.cluster.steps import BringUpStep, Watch
 from meshwake.core.errors import HarnessError, LabUnavailable
-from meshwake.core.json_types import JsonObject, int_at, objects_at, text_at, texts_at
-from meshwake.kubernetes.api import Kubernetes, identity_of, is_ready
+from meshwake.core.json_types import JsonObject, int_at, text_at, texts_at
+from meshwake.kubernetes.api import Kubernetes, container_starts, identity_of, is_ready
 from meshwake.kubernetes.rollouts import WORKLOADS
 from meshwake.system.process_stat import parse_stat
 
@@ -144,11 +144,8 @@ def _stale_lease(kubernetes: Kubernetes, node: str, machine: ContainerUptime) ->
 
 
 def _started_before(pod: JsonObject, machine: ContainerUptime) -> bool:
-    for container in objects_at(pod, "status", "containerStatuses"):
-        started = text_at(container, "state", "running", "startedAt")
-        if started and _wall_s(started) < machine.started_wall_s - _ROUNDED_S:
-            return True
-    return False
+    before_wall_s = machine.started_wall_s - _ROUNDED_S
+    return any(_wall_s(started) < before_wall_s for started in container_starts(pod))
 
 
 def _count(workload: JsonObject, pods: Sequence[JsonObject]) -> int:

@@ -169,6 +169,13 @@ def condition(thing: JsonObject, name: str) -> JsonObject:
     return next((each for each in conditions if each.get("type") == name), {})
 
 
+def container_starts(pod: JsonObject) -> list[str]:
+    """When each container of a pod that runs was started, as the API has it."""
+    containers = objects_at(pod, "status", "containerStatuses")
+    starts = [text_at(container, "state", "running", "startedAt") for container in containers]
+    return [start for start in starts if start]
+
+
 def is_ready(thing: JsonObject) -> bool:
     """Whether a pod or a node reports itself as ready."""
     return condition(thing, "Ready").get("status") == "True"
