@@ -80,10 +80,20 @@ class ClusterWithJobs(SimulatedCluster):
         return stored
 
 
+def applied(of: Plan) -> list[dict[str, Any]]:
+    """The objects of the fix as the lab applies them."""
+    return [dict(thing) for thing in objects_to_apply(of, ())]
+
+
+def cron_job_in(objects: Iterable[Mapping[str, Any]]) -> Mapping[str, Any]:
+    (found,) = [each for each in objects if each["kind"] == "CronJob"]
+    return found
+
+
 def on_cluster(of: Plan, **about: Any) -> tuple[History, SimulatedCluster]:
     clocks = {node.name: Clock() for node in of.nodes}
     cluster = cluster_of(of, ClusterWithJobs, clocks=clocks, **about)
-    for thing in objects_to_apply(of, ()):
+    for thing in applied(of):
         metadata = thing["metadata"]
         cluster.objects[thing["kind"], metadata["namespace"], metadata["name"]] = dict(thing)
     history, _ = lapsed(of, SimulatedLapse(cluster))
@@ -127,10 +137,10 @@ def test_a_job_that_never_starts_ends_the_run_with_what_kubelet_reports() -> Non
 def test_a_job_is_made_of_the_template_of_its_cron_job() -> None:
     """Nothing is left out, and the CronJob itself starts none."""
     of = week()
-    (cron_job,) = [each for each in objects_to_apply(of, ()) if each["kind"] == "CronJob"]
-    (users,) = [each for each in objects_of_fix(of) if each["kind"] == "CronJob"]
+    cron_job = cron_job_in(applied(of))
+    users = cron_job_in(objects_of_fix(of))
     assert cron_job["spec"]["suspend"] is True and "suspend" not in users["spec"]
-    job = job_of(cron_job, "ztunnel-restart-1")
+    job: Any = job_of(cron_job, "ztunnel-restart-1")
     assert job["spec"] == cron_job["spec"]["jobTemplate"]["spec"]
     assert job["metadata"]["namespace"] == "istio-system"
     (container,) = job["spec"]["template"]["spec"]["containers"]
@@ -145,12 +155,9 @@ def test_a_policy_that_the_user_wrote_stays() -> None:
     of = week()
     assert of.fix is not None and of.fix.manifest is not None
     image = "image: bitnami/kubectl:latest"
-    manifest = of.fix.manifest.replace(image, f"{image}, imagePullPolicy: Always")
-    lines = of.fix.manifest.replace(image, f"{image}\n              imagePullPolicy: Always")
-    assert manifest != lines
-    changed = of.model_copy(update={"fix": of.fix.model_copy(update={"manifest": lines})})
-    (cron_job,) = [each for each in objects_to_apply(changed, ()) if each["kind"] == "CronJob"]
-    job = job_of(cron_job, "a")
+    manifest = of.fix.manifest.replace(image, f"{image}\n              imagePullPolicy: Always")
+    changed = of.model_copy(update={"fix": of.fix.model_copy(update={"manifest": manifest})})
+    job: Any = job_of(cron_job_in(applied(changed)), "a")
     assert job["spec"]["template"]["spec"]["containers"][0]["imagePullPolicy"] == "Always"
 
 
@@ -186,7 +193,7 @@ def test_a_rollout_to_a_node_that_sleeps_is_refused(minute: int, refused: bool) 
 def test_in_real_time_the_controller_starts_them() -> None:
     """The CronJob is applied as it is, and no job is due by the run."""
     of = week().model_copy(update={"cluster": PlannedCluster(clock="process", lapse=False)})
-    (cron_job,) = [each for each in objects_to_apply(of, ()) if each["kind"] == "CronJob"]
+    cron_job = cron_job_in(applied(of))
     assert "suspend" not in cron_job["spec"] and due_jobs_of(of) == []
 
 
