@@ -56,6 +56,7 @@ class Word(NamedTuple):
     write: str
     why: str = ""
     exact: bool = False
+    keep: str = ""
 
     @property
     def pattern(self) -> re.Pattern[str]:
@@ -116,12 +117,19 @@ def _is_ours(path: Path, root: Path) -> bool:
     )
 
 
+def _without_kept(word: Word, text: str) -> str:
+    """`text` with the names that keep the word blanked out; every place stays where it was."""
+    if not word.keep:
+        return text
+    return re.sub(word.keep, lambda kept: " " * len(kept.group()), text)
+
+
 def hits(word: Word, texts: Mapping[str, Mapping[str, str]]) -> Iterator[Hit]:
     """Every place of a word in `texts` (area -> file -> text)."""
     pattern = word.pattern
     for area, files in texts.items():
         for name, text in files.items():
-            for match in pattern.finditer(text):
+            for match in pattern.finditer(_without_kept(word, text)):
                 number = text.count("\n", 0, match.start()) + 1
                 line = text.splitlines()[number - 1].strip()
                 yield Hit(area, f"{name}:{number}", line)

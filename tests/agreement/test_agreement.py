@@ -85,11 +85,11 @@ def test_a_world_in_the_past_is_as_quiet_as_one_ahead(version: str) -> None:
     assert rounded(renewal_rows(model)) == rounded(renewal_rows(real)) != []
 
 
-# Timelines that nobody would deploy, on which the two once differed, or might.
+# Timelines that occur in no deployment, on which the two once differed, or might.
 ODD = {
     "the authority away from the beginning": 'kind = "ca_outage"\nat = "0s"\nlasts = "1h"',
     "all clocks forty days back": 'kind = "step"\nnode = "*"\nat = "1h"\nby = "-40d"',
-    "started anew while the authority hangs": 'kind = "ca_hang"\nat = "5h"\nlasts = "3h"\n'
+    "restarted while the authority hangs": 'kind = "ca_hang"\nat = "5h"\nlasts = "3h"\n'
     '[[fault]]\nkind = "restart"\nnode = "a"\nat = "6h"',
     "an authority whose clock is ahead": 'kind = "ca_clock"\nat = "10h"\nlasts = "20h"\nby = "3h"',
     "an authority whose clock is behind": 'kind = "ca_clock"\nat = "10h"\nlasts = "20h"\nby = '
@@ -107,7 +107,7 @@ ODD = {
     "slow answers to one asleep": 'kind = "ca_slow"\nat = "10h"\nlasts = "28h"\nanswers_after '
     '= "1h"\n'
     '[[fault]]\nkind = "suspend"\nnode = "a"\nat = "12h30m"\nlasts = "2h"\nevery = "14h"',
-    "slow answers to one that is started anew": 'kind = "ca_slow"\nat = "10h"\nlasts = '
+    "slow answers to one that is restarted": 'kind = "ca_slow"\nat = "10h"\nlasts = '
     '"28h"\nanswers_after = "3h"\n'
     '[[fault]]\nkind = "restart"\nnode = "a"\nat = "13h"',
     "ten years ahead": 'kind = "step"\nnode = "*"\nat = "1h"\nby = "4000d"',
@@ -196,7 +196,9 @@ def test_nights_of_eight_hours_to_the_millisecond(version: str) -> None:
 @pytest.mark.parametrize(
     ("version", "kept"), [("1.27.9", "BROKEN"), ("1.28.0", "HOLDS"), ("1.31.0-rc.0", "HOLDS")]
 )
-def test_an_authority_away_at_renewal_tells_1_27_from_1_28(version: str, kept: str) -> None:
+def test_an_authority_that_is_down_at_renewal_distinguishes_1_27_from_1_28(
+    version: str, kept: str
+) -> None:
     """Before 1.28 a certificate with half its life left is thrown away when its renewal is refused."""
     binary_of(version)
     found = verdicts(run("ca_away_at_renewal", "process", version))

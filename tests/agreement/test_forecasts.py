@@ -12,12 +12,13 @@ from tests.agreement.conftest import binary_of
 from tests.bench import forecast
 from tests.support import forecasts
 
-# One of each way in which J is known; breaks and none; with a sleep ahead and without.
+# One of each way in which the clock drift is known; breaks and none; with a sleep ahead and
+# without.
 SEEDS = (0, 1, 2)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_what_is_foretold_happens_to_a_real_ztunnel(seed: int, tmp_path: Path) -> None:
+def test_a_real_ztunnel_does_what_was_predicted(seed: int, tmp_path: Path) -> None:
     """The next renewal and the next break, within two seconds of world time."""
     ztunnel = binary_of("1.31.0-rc.0")
     case = forecasts.case(seed, lab="process")

@@ -83,7 +83,7 @@ def test_in_pod_dedicated_and_model_agree_to_the_nanosecond(version: str) -> Non
 
 @pytest.mark.parametrize("version", VERSIONS[-1:])
 def test_the_same_plan_in_pod_gives_the_same_history(version: str) -> None:
-    """Twice, all but the words of a failure: whether ztunnel hears first that its certificate has
+    """Twice, all but the words of a failure: whether ztunnel sees first that its certificate has
     expired, or that the connection is gone, is decided between the threads of two ztunnels
     (docs/time-skipping.md)."""
     binary_of(version)
@@ -197,8 +197,8 @@ because = "the ninth waits for one of eight places, and then for its own answer"
 
 @pytest.mark.parametrize("version", VERSIONS[-1:])
 def test_eight_slow_answers_hold_back_the_ninth(version: str) -> None:
-    """Due at 60 minutes, when eight calls that began at 59 are under way: asked at 64, answered at
-    69; as modelled."""
+    """Due at 60 minutes, when eight calls that began at 59 are under way: requested at 64, answered
+    at 69; as modelled."""
     binary_of(version)
     model, real = run_text(NINE, "nine", version)
     assert issued_times(real) == issued_times(model)

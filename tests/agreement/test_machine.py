@@ -1,7 +1,7 @@
 """The same scenario on the process lab and on a kernel that was really suspended: same verdicts,
 same renewals.
 
-The whole corpus takes the better part of an hour, so it runs when asked for:
+The whole corpus takes the better part of an hour, so it runs on request:
 MESHWAKE_TEST_MACHINE=1, or the name of one scenario. Needs a ztunnel, QEMU and a kernel
 (docs/machine.md).
 """
@@ -29,13 +29,13 @@ from tests.agreement.conftest import (
 )
 from tests.support.paths import SCENARIOS
 
-ASKED = os.environ.get("MESHWAKE_TEST_MACHINE", "")
-# Each sleep may be a second longer or shorter than asked, and what a ztunnel does takes its time.
+REQUESTED = os.environ.get("MESHWAKE_TEST_MACHINE", "")
+# Each sleep may be a second longer or shorter than planned, and what a ztunnel does takes its time.
 WITHIN_S = 2.0
 CORPUS = sorted(
     str(path.relative_to(SCENARIOS).with_suffix(""))
     for path in SCENARIOS.rglob("*.toml")
-    if "machine" in read_scenario(path).labs and ASKED in ("1", path.stem)
+    if "machine" in read_scenario(path).labs and REQUESTED in ("1", path.stem)
 )
 TEN_RUNS = """
 title = "Half an hour asleep, certificates of twenty minutes"
@@ -59,7 +59,7 @@ verdict = "broken"
 because = "half an hour of drift"
 """
 pytestmark = pytest.mark.skipif(
-    not ASKED, reason="takes long: set MESHWAKE_TEST_MACHINE=1, or to one scenario's name"
+    not REQUESTED, reason="takes long: set MESHWAKE_TEST_MACHINE=1, or to one scenario's name"
 )
 
 
@@ -114,11 +114,13 @@ def test_process_and_machine_agree(scenario: str, version: str) -> None:
         assert_near(real, moved)
 
 
-@pytest.mark.skipif(ASKED != "1", reason="ten runs take ten minutes: set MESHWAKE_TEST_MACHINE=1")
+@pytest.mark.skipif(
+    REQUESTED != "1", reason="ten runs take ten minutes: set MESHWAKE_TEST_MACHINE=1"
+)
 @pytest.mark.parametrize("version", VERSIONS[-1:])
 def test_ten_runs_are_alike(version: str) -> None:
     """Same verdicts, renewals within two seconds of each other and of the formula: half a life, and
-    J."""
+    the clock drift."""
     needs_machine(version)
     options = Options(lab="machine", istio=(version,))
     case = choose(parse_scenario(TEN_RUNS, "ten.toml", "ten"), options)[0]

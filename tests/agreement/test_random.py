@@ -115,7 +115,7 @@ DRAWS = 10
 
 
 def shifted(text: str) -> Iterator[str]:
-    """The scenario with one of its faults moved by less than what timers can tell apart."""
+    """The scenario with one of its faults moved by less than timers can distinguish."""
     for at in FAULT_AT.finditer(text):
         for shift_ms in SHIFTS_MS:
             at_ms = int(at[1]) * 60_000 + shift_ms

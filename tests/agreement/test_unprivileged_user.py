@@ -1,5 +1,5 @@
-"""Lab process needs no right of the machine: as somebody who has none, also where the tests are run
-by root."""
+"""Lab process needs no right of the machine: it runs as a user who has none, also where the tests
+are run by root."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ print(os.geteuid(), int(rights, 16), os.getcwd() == os.environ["HOME"], os.acces
 """
 
 
-def test_it_is_somebody_without_rights(tmp_path: Path) -> None:
+def test_the_user_has_no_rights(tmp_path: Path) -> None:
     """In a home of its own; the interpreter and the checkout are there, and nothing else of what
     root hides."""
     who = run_as_unprivileged_user([sys.executable, "-c", WHO], tmp_path / "home", WITHIN_S)
@@ -46,7 +46,7 @@ def test_it_is_somebody_without_rights(tmp_path: Path) -> None:
 
 
 def skip_if_forbidden(home: Path) -> None:
-    """The system may forbid namespaces to such a user; then its reason is what is said."""
+    """The system may forbid namespaces to such a user; then the refusal has its reason."""
     made = run_as_unprivileged_user(
         [sys.executable, "-m", "meshwake.labs.process.namespaces"], home, WITHIN_S
     )

@@ -1,4 +1,4 @@
-"""Timelines drawn at random, from a seed: what nobody would think of writing down."""
+"""Timelines drawn at random, from a seed: what no author of a scenario would think of."""
 
 from __future__ import annotations
 

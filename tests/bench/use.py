@@ -1,6 +1,6 @@
 """What processes use: peaks of memory, time on a CPU; of this process, or of a tree of processes.
 
-getrusage's ru_maxrss is no good on Linux: a process inherits the peak of the one that started it.
+getrusage's ru_maxrss is useless on Linux: a process inherits the peak of the one that started it.
 /proc has the peak of the program itself (VmHWM, counted again at each exec). Elsewhere ru_maxrss is
 all there is.
 

@@ -1,4 +1,4 @@
-"""The fixture that stands for every way of moving clocks."""
+"""A fixture that is each way of moving clocks in turn."""
 
 from __future__ import annotations
 

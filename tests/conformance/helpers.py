@@ -30,7 +30,7 @@ def await_true(what: str, there: Callable[[], bool]) -> None:
 
 class HelperProcess:
     """`node_helper serve` with a socket and a state file in `directory`; takes only what the test
-    tells it."""
+    configures."""
 
     def __init__(self, directory: Path) -> None:
         self.socket, self.state = directory / "clocks.sock", directory / "clocks.json"

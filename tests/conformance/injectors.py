@@ -30,7 +30,7 @@ class Injector(Protocol):
     """Something whose clocks can be moved."""
 
     def show(self, clock: NodeClock) -> ClockReading:
-        """Moves its clocks to where `clock` stands, and reads them where they are used."""
+        """Moves its clocks to what `clock` shows, and reads them where they are used."""
 
 
 class Virtual:
@@ -60,7 +60,7 @@ class RewrittenVdso:
 class AttachedVdso:
     """A running Python program that was attached to after its start. The kernel's clocks run on
     below its own: what it shows, less what was moved, lies between what the kernel's showed before
-    and after it was asked. (Rounded to 10 ms instead, it was off by one such on a busy machine.)"""
+    and after the reading. (Rounded to 10 ms instead, it was off by one such on a busy machine.)"""
 
     def __init__(self) -> None:
         self.page = ClockPage("offset")
@@ -89,7 +89,7 @@ class AttachedVdso:
 
 
 def kernel_clocks() -> ClockReading:
-    """The clocks of this machine, which nobody moves."""
+    """The clocks of this machine, which are never moved."""
     return ClockReading(
         time.time_ns(), time.monotonic_ns(), time.clock_gettime_ns(time.CLOCK_BOOTTIME)
     )

@@ -1,5 +1,5 @@
-"""Injector x program x promise, measured: one body for each promise, whoever moves the clocks and
-whatever reads them.
+"""Injector x program x promise, measured: one body for each promise, whatever moves the clocks
+and whatever reads them.
 
 `python -m tests.conformance.matrix` measures all that this machine has the tools for, and writes
 docs/injectors.json and, made from that, docs/injectors.md; what cannot be measured here is kept as
@@ -44,7 +44,7 @@ _ROUNDED_NS = 10_000
 
 
 def kernel_clocks() -> ClockReading:
-    """The clocks of this machine, which nobody moves."""
+    """The clocks of this machine, which are never moved."""
     return ClockReading(
         time.time_ns(), time.monotonic_ns(), time.clock_gettime_ns(time.CLOCK_BOOTTIME)
     )
@@ -68,7 +68,7 @@ def injector_called(name: str, clocks: Clocks = "wall") -> Iterator[Injector]:
 
 
 def step(name: str, subject: Subject) -> str:
-    """The wall clock moves by what was asked, either way, while the program runs, and no other
+    """The wall clock moves by what was requested, either way, while the program runs, and no other
     clock does."""
     with injector_called(name) as injector, running(subject, injector) as program:
         _moves_only(program, injector, ClockReading(13 * H, 0, 0))
@@ -124,7 +124,7 @@ def forked_child(name: str, subject: Subject) -> str:
 
 
 def executed_child(name: str, subject: Subject) -> str:
-    """What it executes lives on the same clocks, if that was asked for."""
+    """What it executes lives on the same clocks, if that was requested."""
     return _child(name, subject, "exec", with_children=True) if subject.executes else NONE
 
 
@@ -293,11 +293,11 @@ anything is started or moved, for the reason whose number follows; or *-* where 
 
 | promise | means |
 |---|---|
-| step | the wall clock moves by what was asked, either way, while the program runs, and no other clock does |
+| step | the wall clock moves by what was requested, either way, while the program runs, and no other clock does |
 | suspend | wall and boottime move, monotonic does not |
 | event wait | an hour's wait in an event loop ends when an hour of time awake has been injected, not after half of it; one that is begun later is neither longer nor shorter |
 | sleep | the same of the sleep of the language |
-| forked child, executed child | live on the same clocks; the second if it was asked for |
+| forked child, executed child | live on the same clocks; the second if that was requested |
 | restart | a program that is started after a move has no drift: it takes its time base from the moved clocks |
 | read inside | the clocks are read in the program, from outside, and are the kernel's and what was moved, to the nanosecond |
 
@@ -319,7 +319,7 @@ def page(seen: dict[str, str]) -> str:
                 seen.get(Cell(name, program, promise).key, "not measured") for promise in PROMISES
             ]
             lines.append(
-                f"| {program} | {' | '.join(_in_cell(said, reasons) for said in cells)} |\n"
+                f"| {program} | {' | '.join(_in_cell(result, reasons) for result in cells)} |\n"
             )
         lines.append("\n")
     lines.append("## Refused because\n\n")
@@ -327,10 +327,10 @@ def page(seen: dict[str, str]) -> str:
     return "".join(lines)
 
 
-def _in_cell(said: str, reasons: dict[str, int]) -> str:
-    if said in (DOES, NONE, "not measured"):
-        return said
-    return f"refused ({reasons.setdefault(said, len(reasons) + 1)})"
+def _in_cell(result: str, reasons: dict[str, int]) -> str:
+    if result in (DOES, NONE, "not measured"):
+        return result
+    return f"refused ({reasons.setdefault(result, len(reasons) + 1)})"
 
 
 def main() -> None:

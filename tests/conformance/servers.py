@@ -208,7 +208,7 @@ class Ztunnel:
             self._stack.enter_context(tempfile.TemporaryDirectory(prefix="meshwake-ztunnel-"))
         )
         self._log = self._directory / "log"
-        self._asked: list[str] = []
+        self._requested: list[str] = []
         with _closed_on_error(self._stack):
             self._namespace = self._alone()
             self._authority = self._with_authority()
@@ -244,18 +244,18 @@ class Ztunnel:
         raise NotImplementedError
 
     def begin_wait(self, kind: str, lasts_ms: int) -> None:
-        """See Running: a knock makes it ask for its certificate."""
+        """See Running: a handshake makes it request its certificate."""
         self._stack.enter_context(trigger_handshake((_ADDRESS, HBONE_PORT), self._namespace))
-        _await("its first certificate", lambda: self._heard() == 1, self)
+        _await("its first certificate", lambda: self._received() == 1, self)
 
     def still_waits(self, for_s: float) -> bool:
         """See Running."""
         time.sleep(for_s)
-        return self._heard() == 1
+        return self._received() == 1
 
     def await_end(self, within_s: float) -> None:
         """See Running."""
-        _await("its renewal", lambda: self._heard() > 1, self, within_s)
+        _await("its renewal", lambda: self._received() > 1, self, within_s)
 
     def close(self) -> None:
         """See Running."""
@@ -266,11 +266,11 @@ class Ztunnel:
         lines = self._log.read_bytes()[after:].splitlines(keepends=True)
         return [line for line in lines if b"new log filter" in line and line.endswith(b"\n")]
 
-    def _heard(self) -> int:
+    def _received(self) -> int:
         moved = self._injector.moved
         self._page.set(ClockReading(time.time_ns() + moved.wall_ns, 0, 0))
-        self._asked += [request["identity"] for request in self._authority.requests()]
-        return len(self._asked)
+        self._requested += [request["identity"] for request in self._authority.requests()]
+        return len(self._requested)
 
     def _alone(self) -> int:
         namespace = _new_network_namespace()

@@ -85,7 +85,7 @@ class Running(Protocol):
         """Until its wait has ended."""
 
     def close(self) -> None:
-        """Lets go of the talk; the program belongs to its injector."""
+        """Closes the conversation; the program belongs to its injector."""
 
 
 def build(name: str, place: Path) -> Subject:
@@ -260,7 +260,7 @@ def _made(
     own: dict[str, str] | None = None,
     program: str = "",
 ) -> Path:
-    """What `command` makes of a source file; made once, whoever asks."""
+    """What `command` makes of a source file; made once for all callers."""
     text = (SOURCES / source).read_text() + repr(command)
     directory = place / hashlib.sha256(text.encode()).hexdigest()[:16]
     directory.mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,5 @@
-"""Clocks of running programs taken over and given back: no reading that cannot be, nobody harmed
-(Linux)."""
+"""Clocks of running programs taken over and given back: no impossible reading, no program
+harmed (Linux)."""
 
 from __future__ import annotations
 
@@ -174,8 +174,8 @@ def page() -> Iterator[ClockPage]:
 
 @pytest.fixture
 def sleeper(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A program that does nothing, and has said so: whoever looked for its epoll among its files
-    instead met one that the starting interpreter had just closed."""
+    """A program that does nothing, and has reported it: a test that looked for its epoll among its
+    files instead met one that the starting interpreter had just closed."""
     program = "import select; waits = select.epoll(); print('waits', flush=True); waits.poll()"
     with (tmp_path / "sleeper").open("w") as log:
         process = subprocess.Popen([sys.executable, "-S", "-c", program], stdout=log)
@@ -222,7 +222,7 @@ def test_fifty_times_attached_and_given_back(spinner: Spinner, page: ClockPage) 
 
 def test_what_is_attached_is_recognised(sleeper: subprocess.Popen[bytes], page: ClockPage) -> None:
     """Attached twice is attached once; the page can be found in the process, and opened there, by
-    somebody else."""
+    another process."""
     assert page_inside(sleeper.pid) is None
     first = attach(sleeper.pid, page)
     assert attach(sleeper.pid, page) == first
@@ -305,9 +305,7 @@ def test_a_fork_has_the_page_and_an_exec_has_not(tmp_path: Path, page: ClockPage
     assert shown["execed"] == pytest.approx(0, abs=20 * 10**9)
 
 
-def test_clocks_that_are_moved_by_somebody_else_are_left_alone(
-    tmp_path: Path, page: ClockPage
-) -> None:
+def test_clocks_that_another_process_moved_are_left_alone(tmp_path: Path, page: ClockPage) -> None:
     """A program of the process lab, in fixed time, is refused by name."""
     fixed = ClockPage("fixed")
     fixed.set(START)

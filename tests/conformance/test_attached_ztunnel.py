@@ -54,9 +54,9 @@ class Apart:
     def lines(self, beginning: str) -> list[str]:
         return [line for line in self.log.read_text().splitlines() if line.startswith(beginning)]
 
-    def asked_s(self, name: str) -> list[float]:
-        """When it asked for certificates, by this machine's monotonic clock."""
-        return [int(line.split()[2]) / 1e9 for line in self.lines(f"asked mesh/{name} ")]
+    def requested_s(self, name: str) -> list[float]:
+        """When it requested certificates, by this machine's monotonic clock."""
+        return [int(line.split()[2]) / 1e9 for line in self.lines(f"requested mesh/{name} ")]
 
     def await_lines(self, beginning: str, count: int, within_s: float = 2 * WITHIN_S) -> None:
         deadline = Deadline(f"{count} lines {beginning!r}", within_s)
@@ -84,7 +84,7 @@ def test_a_restarted_ztunnel_renews_on_time_and_one_that_ran_on_does_not(tmp_pat
     try:
         for name in ("a", "b"):
             world.say(f"start {name}")
-            world.await_lines(f"asked mesh/{name} ", 1)
+            world.await_lines(f"requested mesh/{name} ", 1)
         reported = helper.take_or_skip(ztunnel)
         assert [process["how"] for process in reported["processes"]] == ["attached"] * 2
         world.say(f"wall {HOUR_NS}")
@@ -92,20 +92,20 @@ def test_a_restarted_ztunnel_renews_on_time_and_one_that_ran_on_does_not(tmp_pat
         # The timers that both had armed before the jump still fire; those that they arm then are
         # late by the hour.
         for name in ("a", "b"):
-            world.await_lines(f"asked mesh/{name} ", 2)
-        before = len(world.asked_s("b"))
+            world.await_lines(f"requested mesh/{name} ", 2)
+        before = len(world.requested_s("b"))
         world.say("restart b")
-        world.await_lines("asked mesh/b ", before + 4)
+        world.await_lines("requested mesh/b ", before + 4)
         assert {process["how"] for process in helper.ask(do="list")["processes"]} == {
             "attached",
             "caught",
         }
-        times = world.asked_s("b")[before:]
+        times = world.requested_s("b")[before:]
         intervals = [later - earlier for earlier, later in pairwise(times)]
         # Each is due at a whole second of its certificate, and comes when this machine gets to it.
         assert intervals == pytest.approx([INTERVAL_S] * 3, abs=1.5)
-        assert len(world.asked_s("a")) == 2
-        assert world.asked_s("b")[-1] - world.asked_s("a")[-1] > 2 * INTERVAL_S
+        assert len(world.requested_s("a")) == 2
+        assert world.requested_s("b")[-1] - world.requested_s("a")[-1] > 2 * INTERVAL_S
     finally:
         world.close()
         helper.close()

@@ -112,7 +112,7 @@ def node(image: str) -> Iterator[str]:
 
 @pytest.fixture(params=["simulated", "real"])
 def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
-    """Either; in both a machine of ours runs, and one of somebody else's."""
+    """Either; in both a machine of ours runs, and one of another user."""
     if request.param == "simulated":
         names = {f"{CLUSTER}-control-plane": CLUSTER, "kind-worker": "kind"}
         yield SimulatedEngine(
@@ -133,7 +133,7 @@ def test_facts_are_those_of_an_engine(engine: Engine) -> None:
 
 
 def test_a_machine_is_found_by_its_label_started_and_removed(engine: Engine) -> None:
-    """Also one that stands still; and what is not there is removed in silence."""
+    """Also one that is paused; and what is not there is removed in silence."""
     (found,) = engine.containers({KIND_CLUSTER_LABEL: CLUSTER})
     assert (found.name, found.state) == (f"{CLUSTER}-control-plane", "running")
     assert engine.containers({KIND_CLUSTER_LABEL: "no-such-cluster"}) == ()
@@ -194,7 +194,7 @@ def test_a_question_is_answered_and_leaves_no_container(image: str) -> None:
 
 @pytest.mark.parametrize("how", ["stop", "pause", "never started"])
 def test_a_container_that_does_not_run_is_started(image: str, how: str) -> None:
-    """Whatever made it stand: `docker pause` takes another call to undo than `docker stop`."""
+    """Whatever stopped it: `docker pause` takes another call to undo than `docker stop`."""
     real, client = real_or_skip(), docker.from_env()
     made = client.api.create_container(
         image, ["sleep", "60"], labels={KIND_CLUSTER_LABEL: CLUSTER}
@@ -212,8 +212,8 @@ def test_a_container_that_does_not_run_is_started(image: str, how: str) -> None:
 
 
 def test_an_image_is_found_by_its_tag_where_it_has_no_digest(image: str) -> None:
-    """As one that was loaded from an archive; and it runs by that name, whatever digest was asked
-    for."""
+    """As one that was loaded from an archive; and it runs by that name, whatever digest was
+    requested."""
     real = real_or_skip()
     try:
         pinned = f"{image}@sha256:{'0' * 64}"

@@ -1,8 +1,8 @@
-"""Two real kernels in one time: one is suspended, or stands, while the other goes on. Needs QEMU
+"""Two real kernels in one time: one is suspended, or paused, while the other goes on. Needs QEMU
 and a kernel.
 
-The guests are bare ones, whose only program tells their clocks; several ztunnels on several guests
-are the agreement suite's (MESHWAKE_TEST_MACHINE).
+The guests are bare ones, whose only program reports their clocks; several ztunnels on several
+guests are the agreement suite's (MESHWAKE_TEST_MACHINE).
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def test_one_sleeps_and_the_other_goes_on(pair: Pair) -> None:
     assert time.monotonic() - began_s < 300
 
 
-def test_one_stands_and_knows_nothing_of_it(pair: Pair) -> None:
+def test_a_paused_guest_does_not_notice(pair: Pair) -> None:
     """None of its clocks has moved; the other's have."""
     passed = pair.passed("stop", "go_on", 17 * M)
     assert passed.away_ns >= 17 * M

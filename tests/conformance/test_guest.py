@@ -53,7 +53,7 @@ STEPS: dict[str, dict[str, Any]] = {
     "a correction": {"do": "step", "by_wall_ns": 17 * M},
     "a step back": {"do": "step", "by_wall_ns": -13 * H},
 }
-# Each is told in a line of more than a hundred bytes; a socket holds fewer than three hundred.
+# Each is reported in a line of more than a hundred bytes; a socket holds fewer than three hundred.
 CHATTER: list[dict[str, Any]] = [{"do": "step", "by_wall_ns": 0}] * 6
 SLOW_TO_READ_S = 2.0
 
@@ -68,7 +68,7 @@ def image(directory: Path, steps: list[dict[str, Any]]) -> Path:
 
 
 def run(
-    directory: Path, steps: list[dict[str, Any]], take: Any = lambda told: None, **options: Any
+    directory: Path, steps: list[dict[str, Any]], take: Any = lambda message: None, **options: Any
 ) -> None:
     kernel = find_kernel()
     assert kernel is not None
@@ -84,7 +84,7 @@ STOP: dict[str, Any] = {"do": "pause", "lasts_ns": 17 * M}
 
 @dataclass(frozen=True)
 class Seen:
-    """What the measured guest said, what it cost, and how it ended."""
+    """What the measured guest reported, what it cost, and how it ended."""
 
     hello: dict[str, Any]
     moved: dict[str, ClockReading]
@@ -95,24 +95,24 @@ class Seen:
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory: pytest.TempPathFactory) -> Seen:
     """One guest: all steps, a stop by a host that is slow to read, and then its kernel panics."""
-    told: list[dict[str, Any]] = []
+    messages: list[dict[str, Any]] = []
     directory = tmp_path_factory.mktemp("guest")
 
     def take(message: dict[str, Any]) -> None:
-        told.append(message)
+        messages.append(message)
         if message.get("measured") == CHATTER[0]:
             time.sleep(SLOW_TO_READ_S / len(CHATTER))
 
     with pytest.raises(SubjectFailed) as failed:
         run(directory, [*STEPS.values(), *CHATTER, STOP, {"do": "panic"}], take)
-    assert told, str(failed.value)
+    assert messages, str(failed.value)
     moved = [
         ClockReading(*message["after"]).since(ClockReading(*message["before"]))
-        for message in told
+        for message in messages
         if "measured" in message
     ]
     assert len(moved) == len(STEPS) + len(CHATTER) + 1, str(failed.value)
-    return Seen(told[0], dict(zip(STEPS, moved, strict=False)), moved[-1], str(failed.value))
+    return Seen(messages[0], dict(zip(STEPS, moved, strict=False)), moved[-1], str(failed.value))
 
 
 def near(moved: ClockReading, expected: ClockReading) -> bool:
@@ -165,10 +165,12 @@ def test_a_stop_is_seen_by_no_clock_and_memory_that_ran_out_is_named(tmp_path: P
     """In real time: the clocks moved by what the guest waited for its host, all three by the same,
     and by no seventeen minutes. Then it runs out of memory, and its kernel panics rather than kill
     this or that."""
-    told: list[dict[str, Any]] = []
+    messages: list[dict[str, Any]] = []
     with pytest.raises(SubjectFailed, match="it ran out of its 256 MB of memory"):
-        run(tmp_path, [STOP, {"do": "fill_memory"}], told.append, memory_mb=256, skip_idle=False)
-    [stop] = [message for message in told if "measured" in message]
+        run(
+            tmp_path, [STOP, {"do": "fill_memory"}], messages.append, memory_mb=256, skip_idle=False
+        )
+    [stop] = [message for message in messages if "measured" in message]
     moved = ClockReading(*stop["after"]).since(ClockReading(*stop["before"]))
     assert max(moved) - min(moved) < S // 100
     assert max(moved) < 5 * M
@@ -195,14 +197,14 @@ def test_a_guest_that_never_boots_is_named_within_its_bound(
         run(tmp_path, [])
 
 
-def test_what_is_no_kernel_is_named(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_kernel_is_named(tmp_path: Path) -> None:
     """QEMU's own words, those of a refusal, are in the message."""
     nothing = tmp_path / "vmlinuz-none"
     nothing.write_bytes(bytes(1 << 16))
     initrd = tmp_path / "initrd"
     initrd.write_bytes(b"")
     with pytest.raises(SubjectFailed, match=r"(?s)ended without last words.*kernel too old"):
-        run_guest(Machine(nothing, initrd), tmp_path, lambda told: None)
+        run_guest(Machine(nothing, initrd), tmp_path, lambda message: None)
 
 
 _STARTS_A_GUEST = """
@@ -210,7 +212,7 @@ import sys
 from pathlib import Path
 from meshwake.clocks.guest.qemu import Machine, run_guest
 kernel, image, directory = map(Path, sys.argv[1:])
-run_guest(Machine(kernel, image), directory, lambda told: None)
+run_guest(Machine(kernel, image), directory, lambda message: None)
 """
 
 
@@ -256,7 +258,7 @@ def runs_qemu(pid: int) -> bool:
 def test_a_harness_that_is_killed_leaves_no_guest(
     tmp_path: Path, starter: subprocess.Popen[bytes]
 ) -> None:
-    """kill -9 of whoever started it: QEMU is gone."""
+    """kill -9 of the process that started it: QEMU is gone."""
     qemu = awaited("QEMU runs", lambda: next(filter(runs_qemu, children(starter.pid)), None))
     os.kill(starter.pid, signal.SIGKILL)
     starter.wait()

@@ -26,8 +26,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @needs_vdso
 @pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.key)
 def test_a_promise_is_kept_or_refused_as_the_page_says(cell: Cell, place: Path) -> None:
-    """Kept by measurement, or refused by name for the reason that stands there. Never a hang: every
-    wait is bounded."""
+    """Kept by measurement, or refused by name for the reason that is written there. Never a hang:
+    every wait is bounded."""
     try:
         assert measure(cell, place) == SEEN[cell.key]
     except Missing as missing:
@@ -40,6 +40,6 @@ def test_the_page_is_that_of_what_was_measured() -> None:
 
 
 def test_nothing_on_the_page_is_not_measured() -> None:
-    """A cell without a measurement is no claim, and a measurement without a cell is of a test that
-    has gone."""
+    """A cell without a measurement claims nothing, and a measurement without a cell is of a test
+    that has gone."""
     assert list(SEEN) == [cell.key for cell in CELLS]

@@ -31,7 +31,7 @@ pytestmark = [
 HOUR_NS, SECOND_NS = 3600 * 10**9, 10**9
 NEAR_NS = 5 * SECOND_NS
 # Its first readings, then for ever nothing.
-TELLS_ITS_BASE = (
+PRINTS_ITS_BASE = (
     "import time; w, m = time.time_ns(), time.monotonic_ns()\n"
     "print('base', w, m, time.clock_gettime_ns(7), flush=True)\n"
     "import select; select.epoll().poll()"
@@ -39,7 +39,7 @@ TELLS_ITS_BASE = (
 
 
 class Subject:
-    """A program that tells its time base."""
+    """A program that prints its time base."""
 
     def __init__(self, command: list[str], log: Path) -> None:
         self.log = log
@@ -73,7 +73,7 @@ class Bench:
 
     def start(self, *before: str) -> Subject:
         """The program, by way of `before`."""
-        command = [*before, str(self.program), "-S", "-c", TELLS_ITS_BASE]
+        command = [*before, str(self.program), "-S", "-c", PRINTS_ITS_BASE]
         subject = Subject(command, self.directory / f"log{len(self.subjects)}")
         self.subjects.append(subject)
         return subject
@@ -189,8 +189,8 @@ def how_and_end(bench: Bench) -> list[str]:
 
 
 def test_what_a_launcher_starts_is_caught_whatever_the_way(bench: Bench) -> None:
-    """As a container runtime does: forks, executes itself, forks again, executes a file that nobody
-    has marked."""
+    """As a container runtime does: forks, executes itself, forks again, executes a file that is
+    not marked."""
     runtime = own_copy(Path("/bin/sh").resolve(), "runtime", bench.directory)
     bench.helper.take_or_skip(
         Path("/nothing/that/is/there", bench.program.name), launchers=(runtime,)
@@ -263,7 +263,7 @@ def test_offsets_outlive_a_moment_without_any_program(bench: Bench) -> None:
 
 
 def test_an_exec_that_waits_goes_on_when_the_helper_is_killed(bench: Bench) -> None:
-    """The helper stands still, so the exec waits; killed, it lets go. Nobody hangs."""
+    """The helper is stopped, so the exec waits; killed, it releases it. Nothing hangs."""
     bench.start()
     bench.helper.take_or_skip(bench.program)
     bench.helper.process.send_signal(signal.SIGSTOP)
@@ -333,7 +333,7 @@ def test_a_sleep_whose_guardian_was_killed_is_ended_by_the_helper(bench: Bench) 
 
 
 def test_forgotten_it_releases(bench: Bench) -> None:
-    """Nobody asks for as long as the lease: all clocks are the kernel's again."""
+    """No request comes for as long as the lease: all clocks are the kernel's again."""
     subject = bench.start()
     bench.helper.take_or_skip(bench.program, lease_s=1)
     bench.move_wall(HOUR_NS)
@@ -454,8 +454,8 @@ def test_the_mover_carries_out_faults_by_a_real_helper(bench: Bench) -> None:
 
 
 def test_a_monotonic_clock_never_goes_back_for_a_program_that_was_found_late(bench: Bench) -> None:
-    """Started while nobody watched (as when the helper was away), with a clock that is ahead of the
-    moved one: named, and left alone."""
+    """Started while no helper was watching (as after a crash of it), with a clock that is ahead of
+    the moved one: named, and left alone."""
     bench.start()
     bench.helper.take_or_skip(bench.program)
     at_wake = {"wall_ns": 0, "monotonic_ns": -SECOND_NS, "boottime_ns": 0}

@@ -37,20 +37,20 @@ class Ahead(Bench):
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
-        self.asked = own_copy(Path(sys.executable).resolve(), f"asked-{os.getpid()}", directory)
+        self.keeper = own_copy(Path(sys.executable).resolve(), f"keeper-{os.getpid()}", directory)
 
     def take(self, *, ends: bool = True, lease_s: float = 300) -> None:
         """Both; skips where execs cannot be watched."""
         self.helper.take_or_skip(self.program)
         rules = [
             {"executable": str(self.program)},
-            {"executable": str(self.asked), "keeps_monotonic": True},
+            {"executable": str(self.keeper), "keeps_monotonic": True},
         ]
         self.helper.ask(do="take", rules=rules, launchers=[], lease_s=lease_s, ends=ends)
 
-    def start_asked(self) -> Subject:
+    def start_keeper(self) -> Subject:
         """The one that keeps its monotonic clock."""
-        own, self.program = self.program, self.asked
+        own, self.program = self.program, self.keeper
         try:
             return self.start()
         finally:
@@ -64,9 +64,9 @@ class Ahead(Bench):
         self.subjects.append(subject)
         return subject
 
-    def set(self, offsets: ClockReading, *, kick: bool = False) -> None:
+    def set(self, offsets: ClockReading, *, wake: bool = False) -> None:
         """The offsets of the node."""
-        self.helper.ask(do="set", kick=kick, **offsets._asdict())
+        self.helper.ask(do="set", kick=wake, **offsets._asdict())
 
 
 @pytest.fixture
@@ -77,33 +77,33 @@ def ahead(tmp_path: Path) -> Iterator[Ahead]:
     ready.close()
 
 
-def test_one_who_is_asked_keeps_its_monotonic_clock(ahead: Ahead) -> None:
+def test_a_keeper_keeps_its_monotonic_clock(ahead: Ahead) -> None:
     """Its own timers do not fire all at once; wall and boottime are those of the node. Also when it
-    is started anew."""
-    asks, asked = ahead.start(), ahead.start_asked()
+    is restarted."""
+    asks, keeper = ahead.start(), ahead.start_keeper()
     ahead.take()
     ahead.set(AHEAD)
     assert is_near(ahead.clocks(asks), AHEAD)
-    assert is_near(ahead.clocks(asked), AHEAD._replace(monotonic_ns=0))
-    assert is_near(ahead.start_asked().base, AHEAD._replace(monotonic_ns=0))
+    assert is_near(ahead.clocks(keeper), AHEAD._replace(monotonic_ns=0))
+    assert is_near(ahead.start_keeper().base, AHEAD._replace(monotonic_ns=0))
     assert is_near(ahead.start().base, AHEAD)
 
 
 def test_without_leave_to_end_programs_no_monotonic_clock_is_taken_ahead(ahead: Ahead) -> None:
-    """It could only be let go of backwards."""
+    """It could only be released by going backwards."""
     ahead.start()
     ahead.take(ends=False)
     answer = ahead.helper.answer({"do": "set", **AHEAD._asdict()})
     assert not answer["ok"] and "at most 0" in answer["error"]["message"]
 
 
-def test_a_program_that_is_kicked_does_what_has_fallen_due(ahead: Ahead) -> None:
-    """An hour by its monotonic clock passes at once; without a kick it would wait on by the
+def test_a_program_that_is_woken_does_what_has_fallen_due(ahead: Ahead) -> None:
+    """An hour by its monotonic clock passes at once; without being woken it would wait on by the
     kernel's."""
     subject = ahead.run(WAITS_AN_HOUR)
     ahead.take()
     assert ahead.helper.ask(do="still", within_s=10)["busy"] == ""
-    ahead.set(ClockReading(2 * HOUR_NS, 2 * HOUR_NS, 2 * HOUR_NS), kick=True)
+    ahead.set(ClockReading(2 * HOUR_NS, 2 * HOUR_NS, 2 * HOUR_NS), wake=True)
     await_true("its timer to fire", lambda: "due" in subject.log.read_text())
 
 
@@ -121,7 +121,7 @@ def test_a_program_that_works_is_named(ahead: Ahead) -> None:
 
 
 def test_a_connection_that_was_lost_is_waited_for_within_a_bound(ahead: Ahead) -> None:
-    """It comes back after a moment, or not at all: then nobody waits for it any more."""
+    """It comes back after a moment, or not at all: then it is not waited for any longer."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         code = (
@@ -144,17 +144,17 @@ def test_a_connection_that_was_lost_is_waited_for_within_a_bound(ahead: Ahead) -
         assert ahead.helper.ask(do="still", within_s=5)["busy"] == ""
 
 
-def test_what_is_ahead_is_ended_and_what_is_started_anew_is_right(ahead: Ahead) -> None:
-    """No clock goes back for a program that runs; nobody catches the next one."""
-    asks, asked = ahead.start(), ahead.start_asked()
+def test_what_is_ahead_is_ended_and_what_is_restarted_is_right(ahead: Ahead) -> None:
+    """No clock goes back for a program that runs; and the next one is not caught."""
+    asks, keeper = ahead.start(), ahead.start_keeper()
     ahead.take()
     ahead.set(AHEAD)
     reported = ahead.helper.ask(do="release")
-    assert [each["pid"] for each in reported["ended"]] == [asked.process.pid, asks.process.pid], (
-        "who is asked comes first"
+    assert [each["pid"] for each in reported["ended"]] == [keeper.process.pid, asks.process.pid], (
+        "the keeper comes first"
     )
     assert reported["failed"] == {}
-    assert asks.process.wait(10) == asked.process.wait(10) == -9
+    assert asks.process.wait(10) == keeper.process.wait(10) == -9
     assert is_near(ahead.start().base, ClockReading(0, 0, 0))
 
 
@@ -168,8 +168,8 @@ def test_what_is_not_ahead_lives_on(ahead: Ahead) -> None:
 
 
 def test_a_lease_that_runs_out_ends_what_is_ahead(ahead: Ahead) -> None:
-    """At once where one is asked; elsewhere later."""
-    asks = ahead.start_asked()
+    """At once with a keeper; without one, later."""
+    asks = ahead.start_keeper()
     ahead.take(lease_s=1)
     ahead.set(AHEAD)
     assert asks.process.wait(30) == -9
@@ -179,20 +179,20 @@ def test_a_lease_that_runs_out_ends_what_is_ahead(ahead: Ahead) -> None:
 
 def test_a_helper_that_was_killed_finds_both_pages_and_ends_what_is_ahead(ahead: Ahead) -> None:
     """kill -9 of the helper: nothing moves; its successor knows what it has to do."""
-    asks, asked = ahead.start(), ahead.start_asked()
+    asks, keeper = ahead.start(), ahead.start_keeper()
     ahead.take()
     ahead.set(AHEAD)
     ahead.helper.kill()
     ahead.helper.start_again()
     assert is_near(ahead.clocks(asks), AHEAD)
-    assert is_near(ahead.clocks(asked), AHEAD._replace(monotonic_ns=0))
+    assert is_near(ahead.clocks(keeper), AHEAD._replace(monotonic_ns=0))
     assert len(ahead.helper.ask(do="release")["ended"]) == 2
 
 
-def test_a_stranger_s_program_that_is_ahead_is_ended_and_not_let_go_of(
+def test_a_stranger_s_program_that_is_ahead_is_ended_and_not_released(
     ahead: Ahead, tmp_path: Path
 ) -> None:
-    """A helper whose state is lost is asked to release by rules."""
+    """A helper whose state is lost releases by rules."""
     asks = ahead.start()
     ahead.take()
     ahead.set(AHEAD)
@@ -204,7 +204,7 @@ def test_a_stranger_s_program_that_is_ahead_is_ended_and_not_let_go_of(
 
 
 def test_a_wake_makes_up_for_what_was_skipped_meanwhile(ahead: Ahead) -> None:
-    """A night of eight hours: monotonic goes on from where it stood, wall and boottime have gone
+    """A night of eight hours: monotonic goes on from where it stopped, wall and boottime have gone
     on."""
     asks = ahead.start()
     ahead.take()
@@ -225,7 +225,7 @@ def test_a_wake_makes_up_for_what_was_skipped_meanwhile(ahead: Ahead) -> None:
 
 
 def test_a_wake_turns_no_clock_back(ahead: Ahead) -> None:
-    """By more than it stood still for; nor does a release while it sleeps leave it stopped."""
+    """By more than it was stopped for; nor does a release while it sleeps leave it stopped."""
     asks = ahead.start()
     ahead.take()
     ahead.set(AHEAD)

@@ -1,6 +1,6 @@
-"""`kill -9` of whoever moves clocks, at twenty moments of a run, on a real helper and a real
-program: soon afterwards nothing is moved, nothing stands still, no monotonic clock has gone back,
-and the next run can begin."""
+"""`kill -9` of the process that moves clocks, at twenty moments of a run, on a real helper and a
+real program: soon afterwards nothing is moved, nothing is stopped, no monotonic clock has gone
+back, and the next run can begin."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ class Killed:
         return inside is not None and inside.in_use
 
     @property
-    def stands_still(self) -> bool:
+    def is_stopped(self) -> bool:
         """Whether it is stopped."""
         return state_of(self.subject.pid) in "tT"
 
@@ -144,8 +144,8 @@ def test_soon_after_the_owner_was_killed_nothing_is_moved(killed: Killed, moment
     if moment % 3 == 2:
         killed.helper.kill()
         killed.helper.start_again()
-    await_true("the clocks are put back", lambda: not killed.is_moved)
-    await_true("the program runs", lambda: not killed.stands_still)
+    await_true("the clocks are restored", lambda: not killed.is_moved)
+    await_true("the program runs", lambda: not killed.is_stopped)
     # A kill before anything was moved is seen only by the silence that follows.
     await_true("the owner is given up", lambda: killed.helper.ask(do="list")["owner"] is None)
     reported = killed.helper.ask(do="list")
@@ -159,7 +159,7 @@ def test_soon_after_the_owner_was_killed_nothing_is_moved(killed: Killed, moment
     assert not killed.is_moved and killed.log.read_text() == ""
 
 
-def test_who_was_given_up_is_told_until_somebody_takes_the_node(killed: Killed) -> None:
+def test_an_owner_that_was_given_up_is_reported_until_the_node_is_taken(killed: Killed) -> None:
     """With what had been moved, also by a helper that was started later."""
     owner = killed.begin()
     await_true(
@@ -179,8 +179,8 @@ def test_who_was_given_up_is_told_until_somebody_takes_the_node(killed: Killed) 
 
 
 def test_an_owner_that_is_there_keeps_the_node_for_longer_than_its_lease(killed: Killed) -> None:
-    """It renews while it waits; and whoever else asks meanwhile neither keeps the lease nor gets
-    the node."""
+    """It renews while it waits; another owner that requests the node meanwhile neither keeps the
+    lease nor gets the node."""
     mover = mover_of(killed.helper.socket, str(killed.program))
     mover.prepare()
     try:
@@ -205,7 +205,7 @@ def test_readiness_probes_are_no_word_of_the_owner(killed: Killed) -> None:
         deadline.pause(0.1)
 
 
-def test_an_owner_that_came_too_late_is_told_why(killed: Killed) -> None:
+def test_an_owner_that_came_too_late_is_given_the_reason(killed: Killed) -> None:
     """It was stopped for longer than its lease: no fault of its is believed to have happened."""
     killed.helper.take_or_skip(killed.program, lease_s=1)
     await_true("given up", lambda: killed.helper.ask(do="list", owner=None)["given_up"] is not None)
@@ -217,7 +217,7 @@ def test_an_owner_that_came_too_late_is_told_why(killed: Killed) -> None:
         )
 
 
-def test_what_a_helper_without_a_memory_left_is_let_go_by_its_rules(killed: Killed) -> None:
+def test_what_a_helper_without_a_memory_left_is_released_by_its_rules(killed: Killed) -> None:
     """Its state file is gone, or of another version: the page is found in the programs that would
     have been taken."""
     killed.helper.take_or_skip(killed.program)
@@ -229,8 +229,8 @@ def test_what_a_helper_without_a_memory_left_is_let_go_by_its_rules(killed: Kill
     assert reported["released"] == [killed.subject.pid] and not killed.is_moved
 
 
-def test_what_began_on_moved_clocks_is_named_when_they_are_put_back(killed: Killed) -> None:
-    """Its time base is wrong from then on: it must be started anew."""
+def test_what_began_on_moved_clocks_is_named_when_they_are_restored(killed: Killed) -> None:
+    """Its time base is wrong from then on: it must be restarted."""
     killed.helper.take_or_skip(killed.program)
     killed.helper.ask(do="set", wall_ns=HOUR_NS, monotonic_ns=0, boottime_ns=0)
     with subprocess.Popen(

@@ -33,7 +33,7 @@ HOUR_NS = 3600 * NS_PER_S
 
 @pytest.fixture
 def page() -> Iterator[ClockPage]:
-    """Clocks that stand at START."""
+    """Clocks that stay at START."""
     clocks = ClockPage("fixed")
     clocks.set(START)
     yield clocks
@@ -172,7 +172,7 @@ def test_a_process_that_ran_between_two_passes_was_not_asleep_all_the_time(
         end(process)
 
 
-def test_a_stopped_process_is_no_waiter(page: ClockPage, tmp_path: Path) -> None:
+def test_a_stopped_process_does_not_count_as_waiting(page: ClockPage, tmp_path: Path) -> None:
     """What is stopped stays stopped until it is resumed, and then goes on."""
     process = start_python("import time\nwhile True: time.time()", page, tmp_path)
     watched = WatchedProcess(process.pid, "spinner")
@@ -218,9 +218,7 @@ def test_a_program_that_is_not_there_is_named(page: ClockPage, tmp_path: Path) -
         launch(["/no/such/program"], page, environment={}, directory=tmp_path, log=tmp_path / "log")
 
 
-def test_a_stopped_program_can_be_asked_and_does_not_notice(
-    page: ClockPage, tmp_path: Path
-) -> None:
+def test_a_stopped_program_can_be_read_and_does_not_notice(page: ClockPage, tmp_path: Path) -> None:
     """A timer due at the moment of falling asleep fires after the wake, though its clock was read
     in between."""
     process = start_python(WAITS_AN_HOUR, page, tmp_path)

@@ -1,9 +1,9 @@
-"""Two real ztunnels and an authority in a world of their own, started by nobody who moves clocks:
-as a cluster's are.
+"""Two real ztunnels and an authority in a world of their own, not started by the process that
+moves clocks: as in a cluster.
 
 `python -m tests.conformance.ztunnels_apart DIRECTORY ZTUNNEL LIFETIME_S BACKDATE_S` obeys lines on
 standard input ("start a", "restart b", "wall 3600000000000": the authority's wall clock is ahead by
-so many ns) and prints "asked IDENTITY MONOTONIC_NS" for every certificate that is asked for,
+so many ns) and prints "requested IDENTITY MONOTONIC_NS" for every request of a certificate,
 "started a PID" and "ready".
 """
 
@@ -74,7 +74,7 @@ class World:
         self.start(argument)
 
     def start(self, name: str) -> None:
-        """A ztunnel, and a knock that makes it ask for its certificate."""
+        """A ztunnel, and a handshake that makes it request its certificate."""
         place = self.places[name]
         home = ZtunnelSpec(place.name, name, place.namespace, place.address, (place.identity,))
         reported = dedicated_environment(
@@ -107,10 +107,10 @@ class World:
             return probe.connect_ex(("127.0.0.1", ADMIN_PORT)) == 0
 
     def look(self) -> None:
-        """Tells what the authority was asked, and keeps its clock."""
+        """Prints the requests to the authority, and keeps its clock."""
         self.set_wall()
         for request in self.authority.requests():
-            say(f"asked {request['identity']} {time.monotonic_ns()}")
+            say(f"requested {request['identity']} {time.monotonic_ns()}")
         time.sleep(0.02)
 
     def close(self) -> None:
@@ -122,7 +122,7 @@ class World:
 
 
 def say(line: str) -> None:
-    """To whoever started us."""
+    """To the process that started us."""
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.paths import REPOSITORY
 from tools import vocabulary
-from tools.vocabulary import Word, counted, lowered, over_allowance, read_words
+from tools.vocabulary import Word, counted, hits, lowered, over_allowance, read_words
 
 TOLD = Word(find="told|tells?", write="report")
 IS_NO = Word(find="is no", write="is not a")
@@ -51,6 +51,13 @@ def test_no_word_is_written_more_often_than_allowed() -> None:
 def test_words_are_found_in_text_and_in_names(word: Word, text: str, times: int) -> None:
     """In both spellings of a name and over the end of a line, and not inside other words."""
     assert found(word, text) == times
+
+
+def test_a_name_of_a_public_format_keeps_its_word() -> None:
+    """Only there, and without moving the places of what comes after it."""
+    asked = Word("asked", "requested", keep="lifetime_asked_for")
+    text = "lifetime_asked_for\nasked_for"
+    assert [hit.place for hit in hits(asked, {"docs": {"a.md": text}})] == ["a.md:2"]
 
 
 def test_a_word_too_many_fails_and_names_the_plain_one() -> None:

@@ -28,7 +28,7 @@ while True:
         due += {every_s}
         {at_tick}
 """
-TELL_THE_TIME = 'print("tick", time.time_ns(), time.monotonic_ns(), flush=True)'
+PRINT_THE_TIME = 'print("tick", time.time_ns(), time.monotonic_ns(), flush=True)'
 
 
 def write_program(directory: Path, program: str) -> Path:
@@ -39,7 +39,7 @@ def write_program(directory: Path, program: str) -> Path:
     return path
 
 
-def write_fake_ztunnel(directory: Path, every_s: int = 600, at_tick: str = TELL_THE_TIME) -> Path:
+def write_fake_ztunnel(directory: Path, every_s: int = 600, at_tick: str = PRINT_THE_TIME) -> Path:
     """A fake whose timer fires every `every_s` seconds of its monotonic clock, and then does
     `at_tick`."""
     return write_program(

@@ -3,7 +3,7 @@ really happened.
 
 `case(seed)` is a timeline by chance: sleeps, pauses, steps and drifts of one machine, then the
 moment of the forecast, at which it may fall asleep, then a day and a half in which nothing else
-happens. `save_shown` writes what somebody would have saved at that moment (docs/forecast.md), from
+happens. `save_shown` writes what a user would have saved at that moment (docs/forecast.md), from
 the history alone and no finer than a cluster shows it; `compare` reads that back through the
 program's own reader and sets the forecast against the history.
 """
@@ -59,8 +59,8 @@ def case(seed: int, lab: str = "model") -> Case:
         at_s += lasts_s + random.randint(600, 30_000)
     sleep_s = random.choice((0, random.randint(600, 50_000)))
     if sleep_s:
-        # Until a VM's wall clock is put right, it takes what ran out meanwhile for valid: nobody
-        # can predict how long.
+        # Until a VM's wall clock is corrected, it takes what ran out meanwhile for valid, and for
+        # how long cannot be predicted.
         kind = random.choice(('"suspend"', '"pause"\ncorrected_after = "1s"'))
         body.append(f'[[fault]]\nkind = {kind}\nat = "{at_s}s"\nlasts = "{sleep_s}s"')
     duration = format_duration((at_s + sleep_s + 180_000) * NS_PER_S)

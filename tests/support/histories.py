@@ -47,7 +47,7 @@ def plan(
     pairs: tuple[tuple[str, str], ...] = ((CLIENT, SERVER),),
     expectations: dict[str, str] | None = None,
 ) -> Plan:
-    """A plan of one laptop with a client and a server, unless told otherwise."""
+    """A plan of one laptop with a client and a server, unless others are given."""
     houses = nodes or {LAPTOP: (CLIENT, SERVER)}
     return Plan(
         scenario="by_hand",
@@ -233,7 +233,7 @@ class World:
         return self
 
     def end(self, at: str | None = None, reason: str = "duration") -> World:
-        """The run ends, at the plan's end unless told otherwise."""
+        """The run ends, at the plan's end unless `at` is given."""
         self.add(self.plan.duration_ns if at is None else ns(at), "run_ended", None, reason=reason)
         self._ended = True
         return self

@@ -2,9 +2,9 @@
 no build machine is.
 
 Such a user may not look into root's home, where the interpreter, its libraries and the checkout
-often stand. So what hides them is covered, in a mount namespace of the program's own, by an empty
-directory that anybody may enter, and only what is needed is shown there. Nobody else sees that, and
-it ends with the program. (unshare, mount and setpriv are of util-linux.)
+often are. So what hides them is covered, in a mount namespace of the program's own, by an empty
+directory that anybody may enter, and only what the program needs is shown there. No other process
+sees that, and it ends with the program. (unshare, mount and setpriv are of util-linux.)
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 
 from tests.support.paths import REPOSITORY
 
-NOBODY = 65_534  # the kernel's own uid for whoever has none (fs.overflowuid)
+NOBODY = 65_534  # the kernel's own uid for users without one (fs.overflowuid)
 _TOOLS = ("unshare", "mount", "setpriv")
 
 
@@ -45,9 +45,9 @@ def refusal() -> str | None:
 def run_as_unprivileged_user(
     command: Sequence[str], home: Path, within_s: float, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """`command` in the directory `home`, which becomes the user's own: by whoever runs this, or, if
-    that is root, by a user without any right who sees of hidden places only `home`, the checkout
-    and this interpreter."""
+    """`command` in the directory `home`, which becomes the user's own: by the user who runs this,
+    or, if that is root, by a user without any right who sees of hidden places only `home`, the
+    checkout and this interpreter."""
     home.mkdir(parents=True, exist_ok=True)
     reported = {**os.environ, **environment, "HOME": str(home), "TMPDIR": str(home / "tmp")}
     (home / "tmp").mkdir(exist_ok=True)
@@ -113,8 +113,8 @@ def _needed() -> list[Path]:
 
 
 def _show(places: Sequence[Path], kept: Path) -> str:
-    """Shell commands: first everything is kept aside, then what hides it is covered, then it is put
-    back."""
+    """Shell commands: first everything is kept aside, then what hides it is covered, then it is
+    restored."""
     hidden = {place: by for place in places if (by := _hidden_by(place))}
     aside = {place: kept / str(number) for number, place in enumerate(hidden)}
     words = [["mkdir", place] for place in aside.values()]

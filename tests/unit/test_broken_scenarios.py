@@ -12,7 +12,7 @@ DURATION = "'1h30m'"
 MUST_NAME = {
     "at_the_very_beginning": ("fault[0].at", "'0s'", "let it begin later, at '1s'"),
     "node_called_apart": ("node[0].name", "'apart'", "give the node another name"),
-    "rate_is_no_number": ("fault[0].rate", "nan", "between 0.1 and 10"),
+    "rate_is_not_a_number": ("fault[0].rate", "nan", "between 0.1 and 10"),
     "starts_before_time": ("starts", "1965-01-01", "the years 1971 to 2200"),
     "wall_clock_out_of_range": ("fault", "2027-01-04", "the years 1971 to 2200"),
     "after_the_end": ("fault[0].at", "'2d2h'", "the scenario lasts 2d"),

@@ -134,7 +134,7 @@ def _read(path: Path) -> RuleSet:
             _take(own, document, str(path), rules)
     unknown = sorted(str(key) for own in bare for key in own if key not in _FILE_KEYS)
     if unknown:
-        raise _wrong(str(path), f"{', '.join(unknown)}: {_UNKNOWN_KEY} beside groups")
+        raise _wrong(str(path), f"{', '.join(unknown)}: {_UNKNOWN_KEY} next to groups")
     if not groups:
         raise BadInput(
             f"{what}: found {kinds_of(objects)}; expected rule files (groups:), "

@@ -1,4 +1,4 @@
-"""After a fault has ended, new connections work within five minutes of waking time, and no later
+"""After a fault has ended, new connections work within five minutes of awake time, and no later
 outage comes of it.
 
 What a fix must deliver. A sleep longer than the rest of a certificate's life leaves an expired one
@@ -28,7 +28,7 @@ BOUND_NS = RECOVERS_WITHIN_NS
 
 
 class _Failed(NamedTuple):
-    """A failed attempt, and the waking time between the last fault and it (0: within a fault; None:
+    """A failed attempt, and the awake time between the last fault and it (0: within a fault; None:
     before any)."""
 
     event: ConnectionAttempted
@@ -62,7 +62,7 @@ class _Excuses:
         self._end_world_ns = history.end_world_ns
 
     def awake_since_ns(self, world_ns: int) -> int | None:
-        """Waking time since the last fault ended, 0 within one; None before the first."""
+        """Awake time since the last fault ended, 0 within one; None before the first."""
         position = bisect_right(self._begins, world_ns) - 1
         if position < 0:
             return None

@@ -43,7 +43,7 @@ class _Wrong:
                 f"{who} never renewed its certificate of {issued}, {lasting(self.off_ns)} "
                 f"overdue{drift}"
             )
-        how = "late by waking time" if self.off_ns > 0 else "early"
+        how = "late (awake time)" if self.off_ns > 0 else "early"
         done = moment(self.renewal.done_world_ns)
         return f"{who} renewed its certificate {lasting(abs(self.off_ns))} {how}, at {done}{drift}"
 
@@ -61,7 +61,7 @@ def check(plan: Plan, history: History) -> Finding:
         if (off_ns := _off(history, renewal))
     ]
     if not wrong:
-        within = f"came within {lasting(TOLERATED_NS)} of waking time of its due"
+        within = f"came within {lasting(TOLERATED_NS)} of awake time of its due"
         return holds(NAME, f"each of {count(len(done), 'renewal')} {within}")
     of_all = f"; {len(wrong)} of {len(done)} renewals were off their time" if len(done) > 1 else ""
     return broken(NAME, wrong[0].text + of_all, [_place(one) for one in wrong])

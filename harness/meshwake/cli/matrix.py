@@ -257,7 +257,7 @@ def _legend(version: str, scenarios: dict[str, Scenario]) -> None:
     lines = [
         "",
         f"ztunnel {version}, on the model; {CONFIRMED} the same verdict was seen on a real ztunnel",
-        "a time: BROKEN, and this much waking time without connection a week; storm: renewed "
+        "a time: BROKEN, and this much awake time without connection a week; storm: renewed "
         "without a pause",
         *(f"  {name}: {scenario.title}" for name, scenario in scenarios.items()),
     ]

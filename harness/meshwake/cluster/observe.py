@@ -160,8 +160,8 @@ class Ztunnels:
         self._nodes = {name: node for node, name in node_names.items()}
 
     def pods(self) -> dict[str, Pod]:
-        """plan node -> its ztunnel's pod: the ready one, else one that runs. While istiod is away a
-        new ztunnel is not ready, and lives and can be asked all the same. Raises Unreachable."""
+        """plan node -> its ztunnel's pod: the ready one, else one that runs. While istiod is down a
+        new ztunnel is not ready, and runs and can be queried all the same. Raises Unreachable."""
         found = _ready_last(self._kubernetes.pods(ISTIO_NAMESPACE, ZTUNNEL_LABELS))
         return {self._nodes[pod.node]: pod for pod in found if pod.node in self._nodes}
 

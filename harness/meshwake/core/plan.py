@@ -26,7 +26,7 @@ from meshwake.core.planned_faults import (
 from meshwake.core.scenario import CheckName
 
 PLAN_FORMAT: Literal[1] = 1
-# Waking time after a fault within which new connections must work again (check recovers_within). A
+# Time awake after a fault within which new connections must work again (check recovers_within). A
 # plan needs it too: an attempt is made when it is over, so that the verdict does not depend on
 # traffic.every.
 RECOVERS_WITHIN_NS = 300 * NS_PER_S

@@ -21,7 +21,7 @@ class Settings:
     period_ns: int = 30 * NS_PER_S  # between two looks, on the monotonic clock
     lead_ns: int = (
         1800 * NS_PER_S
-    )  # how long before an outage it acts: time for an authority that is away to return
+    )  # how long before an outage it acts: time for an authority that is down to return
     settle_ns: int = (
         45 * NS_PER_S
     )  # after clocks jumped: kubelet renews tokens, time services put the wall clock right

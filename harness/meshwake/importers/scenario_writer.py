@@ -25,7 +25,7 @@ WEEK_S = 604_800
 HOPES = {
     "no_expired_certificate_served": "a mesh that survived this history served no expired "
     "certificate",
-    "traffic_flows": "and refused nobody",
+    "traffic_flows": "and refused no connection",
     "recovers_within": "or at least worked again five waking minutes after each wake",
 }
 

@@ -159,7 +159,7 @@ def _clock_fault(fault: ClockFault) -> ClockFaultRow:
     return {
         "kind": fault.planned.kind,
         "node": fault.planned.node,
-        "asked_s": seconds(fault.asked_ns),
+        "asked_s": seconds(fault.planned_ns),
         "measured_wall_s": seconds(measured.wall_ns) if measured else None,
         "measured_monotonic_s": seconds(measured.monotonic_ns) if measured else None,
         "measured_boottime_s": seconds(measured.boottime_ns) if measured else None,

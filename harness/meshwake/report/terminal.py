@@ -252,7 +252,7 @@ def _fault_table(plan: Plan, history: History) -> Iterator[RenderableType]:
             fault.planned.kind,
             str(fault.planned.node),
             _when(plan, fault.span.began_world_ns),
-            lasting(fault.asked_ns),
+            lasting(fault.planned_ns),
             *(("not ended",) * 3 if fault.measured is None else map(lasting, fault.measured)),
         )
         for fault in clock_faults(plan, history)

@@ -216,7 +216,7 @@ REFUSED = {
     "both": (group("{alert: X, record: 'a:b', expr: up}"), "either alert or record"),
     "an unknown key": (group("{alert: X, expr: up, summary: hello}"), "summary"),
     "an unknown key of a group": (group(alert("up"), more="    intervall: 30s\n"), "group mesh: intervall: Prometheus knows no such key"),
-    "an unknown key of the file": ("rule_groups: []\n" + group(alert("up")), "rule_groups: Prometheus knows no such key beside groups"),
+    "an unknown key of the file": ("rule_groups: []\n" + group(alert("up")), "rule_groups: Prometheus knows no such key next to groups"),
     "rules of Loki": ("kind: AlertingRule\napiVersion: loki.grafana.com/v1\nspec:\n" + indented(group(alert("a")), 2), "rules over logs"),
     "rules of VictoriaLogs": (group(alert("a"), more="    type: vlogs\n"), "rules over logs"),
     "a group without a name": ("groups: [{rules: []}]", "has no name"),

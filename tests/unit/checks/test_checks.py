@@ -322,7 +322,7 @@ def test_a_late_renewal_says_how_late_and_why() -> None:
         world.issue(identity, "19h59m")
     finding = found(ON_TIME, world)
     assert finding.because == (
-        f"{CLIENT} renewed its certificate 8 h late by waking time, at day 0 19:59 (clock drift 8 h); "
+        f"{CLIENT} renewed its certificate 8 h late (awake time), at day 0 19:59 (clock drift 8 h); "
         "2 of 2 renewals were off their time"
     )
     assert finding.evidence[0].data["late_s"] == 28_800.0

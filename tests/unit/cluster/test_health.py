@@ -33,15 +33,15 @@ class Stack(FakeKubernetes):
         self.curl = Executed(0, "200", "")
         self.mutual_tls, self.by_waypoint = 5, 7
         self.rises, self.through_waypoint, self.waypoints, self.clients = True, True, 1, True
-        self.away = False
+        self.down = False
         labels = {"istio.io/dataplane-mode": "ambient"}
         metadata = {"name": "client-1", "namespace": "meshwake-demo", "uid": UID, "labels": labels}
         pod = {"kind": "Pod", "metadata": metadata, "spec": {}, "status": {"phase": "Running"}}
         self.objects = {("Pod", "meshwake-demo", "client-1"): pod}
 
     def pods(self, namespace: str | None, labels: Mapping[str, str]) -> list[Pod]:
-        if self.away:
-            raise Unreachable("the API server is away")
+        if self.down:
+            raise Unreachable("the API server is down")
         assert namespace is not None
         if namespace == ISTIO_NAMESPACE:
             return [Pod(namespace, "ztunnel-1", "u", "worker", ready=True)]
@@ -155,7 +155,7 @@ BROKEN: list[tuple[str, Callable[[Stack], None], str, str]] = [
     ("address_in_pool", lambda s: s.__setattr__("address", None), "BROKEN", "has no address"),
     ("address_in_pool", lambda s: s.__setattr__("pool", None), "UNKNOWN", "no IPAddressPool"),
     ("gateway_answers", lambda s: s.__setattr__("address", None), "BROKEN", "has no address"),
-    ("hbone_used", lambda s: s.__setattr__("away", True), "UNKNOWN", "the API server is away"),
+    ("hbone_used", lambda s: s.__setattr__("down", True), "UNKNOWN", "the API server is down"),
 ]
 
 

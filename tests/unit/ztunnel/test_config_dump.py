@@ -67,8 +67,8 @@ def test_the_leaf_of_every_form(entry: dict[str, Any]) -> None:
     ("state", "read"),
     [
         ("Available", "Available"),
-        ("Unavailable: the authority is away", "Unavailable: the authority is away"),
-        ({"Unavailable": "the authority is away"}, "Unavailable: the authority is away"),
+        ("Unavailable: the authority is down", "Unavailable: the authority is down"),
+        ({"Unavailable": "the authority is down"}, "Unavailable: the authority is down"),
         ("Initializing", "Initializing"),
         (None, "Unknown"),
     ],

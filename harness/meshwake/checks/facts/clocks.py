@@ -144,7 +144,7 @@ class ClockFault:
     measured: ClockReading | None
 
     @property
-    def asked_ns(self) -> int:
+    def planned_ns(self) -> int:
         """By how much a step was to set the wall clock; how long any other fault was to last."""
         planned = self.planned
         return planned.by_wall_ns if planned.kind == "step" else planned.duration_ns

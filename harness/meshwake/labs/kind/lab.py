@@ -243,15 +243,15 @@ class _Run:
                 mover.release()
 
     def _subject(self) -> JsonObject:
-        """The system under test, for run_started; `asked` is what the cluster was requested to be
-        made of, which may differ from what runs."""
+        """The system under test, for run_started; key "asked" is what the cluster was to be made
+        of, which may differ from what runs."""
         about = {"kind": "cluster", "cluster": self._place.name, "ours": self._place.ours}
-        asked = {"asked": dict(self._place.about)} if self._place.about else {}
+        requested = {"asked": dict(self._place.about)} if self._place.about else {}
         guard = {} if self._guard is None else {"guard": self._guard}
         return {
             **about,
             **self._running.to_json(),
-            **asked,
+            **requested,
             **guard,
             "nodes": dict(self._node_names),
         }

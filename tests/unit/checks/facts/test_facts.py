@@ -279,7 +279,7 @@ def test_clock_faults_are_measured(one: dict[str, Any], moved: tuple[str, str, s
     world = World(plan([one], duration="1d"))
     (found,) = clock_faults(world.plan, world.history())
     assert found.measured == tuple(ns(part) for part in moved)
-    assert found.asked_ns == ns(one.get("by") or one["lasts"])
+    assert found.planned_ns == ns(one.get("by") or one["lasts"])
 
 
 def test_a_clock_fault_that_never_ended_is_not_measured() -> None:

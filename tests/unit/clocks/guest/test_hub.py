@@ -1,5 +1,5 @@
 """The hub between guests' network cards: frames go whole, to all others, and to none that is
-away."""
+disconnected."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def issued_world_ns(history: History, identity: str = GATEWAY) -> list[int]:
 
 
 def test_a_gateway_is_late_once() -> None:
-    """12 h after the issue by the clock that stood still for 14 h, and 12 h after each later one."""
+    """12 h after the issue by the clock that was stopped for 14 h, and 12 h after each later one."""
     history, _ = lapsed(sleeping_gateway())
     gaps_ns = [later - earlier for earlier, later in pairwise(issued_world_ns(history))]
     expected_h = [26, 12, 12, 12]

@@ -58,7 +58,7 @@ class SimulatedEnvironment:
         return self.refused
 
     @contextmanager
-    def place(self, plan: Plan, tell: Callable[[str], None]) -> Iterator[RunningCluster]:
+    def place(self, plan: Plan, report: Callable[[str], None]) -> Iterator[RunningCluster]:
         yield RunningCluster(
             "meshwake-test",
             Path("kubeconfig"),

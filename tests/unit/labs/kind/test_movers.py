@@ -159,6 +159,6 @@ def test_a_node_of_another_cluster_is_entered_through_its_helper() -> None:
     assert PodInside(pods).run("w1", ["sh", "-c", "x"], 5).output == "w1: sh -c x"
     with pytest.raises(NoAnswer, match="no helper is ready there"):
         PodInside(pods).run("w2", ["sh"], 5)
-    gone: Any = Pods("the API server is away")
-    with pytest.raises(NoAnswer, match="the API server is away"):
+    gone: Any = Pods("the API server is down")
+    with pytest.raises(NoAnswer, match="the API server is down"):
         PodInside(gone).run("w1", ["sh"], 5)

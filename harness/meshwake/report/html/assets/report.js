@@ -244,7 +244,7 @@ const MESHWAKE = (() => {
     if (first) attach(plot);
   }
   const shown = () => plots.filter((plot) => plot.box.closest("details")?.open !== false);
-  function drawAll() { shown().forEach(draw); tellRange(); }
+  function drawAll() { shown().forEach(draw); showRange(); }
 
   function attach(plot) {
     plot.div.on("plotly_relayout", (change) => {
@@ -268,13 +268,13 @@ const MESHWAKE = (() => {
         Plotly.relayout(plot.div, { "xaxis.range": [...page.range], "xaxis.tickvals": tickvals, "xaxis.ticktext": ticktext });
       }
     }
-    tellRange();
+    showRange();
   }
   function zoom(factor, about) {
     const [a, b] = page.range, centre = about ?? (a + b) / 2;
     show([centre - (centre - a) * factor, centre + (b - centre) * factor]);
   }
-  function tellRange() {
+  function showRange() {
     const exact = page.range[1] - page.range[0] < 3600, ahead = shownAhead();
     const text = page.range.map((at) => (page.axis === "world" ? moment(at, exact) : wallText(at + ahead)));
     const zone = page.axis === "world" && page.dates === null ? "" : " UTC";
