@@ -59,18 +59,7 @@ def images_step(choice: Choice, pins: Pins) -> BringUpStep[BringUpContext]:
 def fetch_images(bringup: BringUpContext, watch: Watch, wanted: tuple[str, ...]) -> None:
     """Loads from the folder what of `wanted` is not in the engine, and pulls what is still missing.
     Raises LabUnavailable that lists what cannot be had."""
-    if bringup.folder is not None:
-        for archive in sorted((bringup.folder / "images").glob("*.tar*")):
-            if not (missing := missing_images(bringup.engine, wanted)):
-                break
-            if may_hold(archive, missing):
-                watch.say(f"loading {archive.name}")
-                bringup.engine.load_archive(archive)
-        for reference in _by_tag_only(bringup, wanted):
-            watch.say(
-                f"{reference.partition('@')[0]} is taken as it was loaded: an archive has "
-                "no digest to compare"
-            )
+    _load_from_folder(bringup, watch, wanted)
     missing = missing_images(bringup.engine, wanted)
     for number, reference in enumerate(missing, start=1):
         watch.say(f"pulling {number} of {len(missing)}: {reference}")
@@ -86,6 +75,23 @@ def fetch_images(bringup: BringUpContext, watch: Watch, wanted: tuple[str, ...])
             raise LabUnavailable(
                 _missing_images(reference, error, still, len(wanted), bringup.folder)
             ) from error
+
+
+def _load_from_folder(bringup: BringUpContext, watch: Watch, wanted: tuple[str, ...]) -> None:
+    """Loads into the engine what of `wanted` it lacks and the folder has; no folder, nothing."""
+    if bringup.folder is None:
+        return
+    for archive in sorted((bringup.folder / "images").glob("*.tar*")):
+        if not (missing := missing_images(bringup.engine, wanted)):
+            break
+        if may_hold(archive, missing):
+            watch.say(f"loading {archive.name}")
+            bringup.engine.load_archive(archive)
+    for reference in _by_tag_only(bringup, wanted):
+        watch.say(
+            f"{reference.partition('@')[0]} is taken as it was loaded: an archive has "
+            "no digest to compare"
+        )
 
 
 def may_hold(archive: Path, wanted: Iterable[str]) -> bool:
@@ -186,13 +192,44 @@ def nodes_images_step(choice: Choice, pins: Pins) -> BringUpStep[BringUpContext]
         1800,
         _load_into_nodes,
         (f"docker save --platform <the engine's> and kind load image-archive, for {count} images",),
-        done=lambda bringup: None if _not_in_nodes(bringup) else f"all {count} are in every node",
+        done=lambda bringup: (
+            None
+            if _not_in_nodes(bringup, images(choice, pins))
+            else f"all {count} are in every node"
+        ),
     )
 
 
-def _not_in_nodes(bringup: BringUpContext) -> tuple[str, ...]:
-    """The images that at least one node lacks."""
-    wanted = images(bringup.choice, bringup.pins)
+def further_images_step(references: tuple[str, ...]) -> BringUpStep[BringUpContext]:
+    """The step that puts images into every node that are not the stack's, such as those of a fix,
+    as far as the folder or the engine has them. What neither has is left to kubelet to pull when a
+    pod needs it: such an image may be private, and the nodes may have a login that the engine has
+    not."""
+    return BringUpStep(
+        "further-images",
+        f"{len(references)} images of a run in every node",
+        900,
+        lambda bringup, watch: _load_further(bringup, watch, references),
+        tuple(f"docker save and kind load image-archive, for {name}" for name in references),
+        done=lambda bringup: (
+            None if _not_in_nodes(bringup, references) else f"{', '.join(references)}: there"
+        ),
+    )
+
+
+def _load_further(bringup: BringUpContext, watch: Watch, references: tuple[str, ...]) -> None:
+    lacked = _not_in_nodes(bringup, references)
+    _load_from_folder(bringup, watch, lacked)
+    for reference in lacked:
+        if missing_images(bringup.engine, [reference]):
+            watch.say(f"{reference} is left to the nodes to pull")
+            continue
+        watch.say(f"loading {reference} into the nodes")
+        load_one(bringup, watch, reference)
+
+
+def _not_in_nodes(bringup: BringUpContext, wanted: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of `wanted` that at least one node lacks."""
     there = [images_in(bringup.engine, node) for node in node_names(bringup.choice, bringup.pins)]
     return tuple(
         image for image in wanted if not all(full_reference(image) in found for found in there)
@@ -216,7 +253,7 @@ def machine_image(engine: Engine, choice: Choice, pins: Pins) -> Image | None:
 
 
 def _load_into_nodes(bringup: BringUpContext, watch: Watch) -> None:
-    missing = _not_in_nodes(bringup)
+    missing = _not_in_nodes(bringup, images(bringup.choice, bringup.pins))
     _check_room(bringup, missing)
     for number, reference in enumerate(missing, start=1):
         watch.say(f"{number} of {len(missing)}: {reference}")
