@@ -115,10 +115,10 @@ def _chained_cni(subject: _Subject) -> _Result:
 
 
 def _not_chained(engine: Engine, node: str) -> str | None:
-    code, output = engine.execute(node, _CNI_FILE)
-    if code != 0:
-        return f"{node}: no CNI configuration: {output.strip()}"
-    name, _, content = output.partition("\n")
+    ended = engine.execute(node, _CNI_FILE)
+    if ended.code != 0:
+        return f"{node}: no CNI configuration: {ended.stderr.strip()}"
+    name, _, content = ended.stdout.partition("\n")
     try:
         types = [str(plugin["type"]) for plugin in json.loads(content)["plugins"]]
     except (ValueError, KeyError, TypeError):
@@ -304,8 +304,7 @@ def _gateway_urls(parts: frozenset[str]) -> Iterator[str]:
 def _from_node(engine: Engine, node: str, url: str, address: str) -> tuple[str, str]:
     port = 443 if url.startswith("https:") else 80
     command = [*_CURL, "-w", "%{http_code}", "--resolve", f"{GATEWAY_HOST}:{port}:{address}", url]
-    code, output = engine.execute(node, command)
-    return url, output.strip() if code == 0 else f"{output.strip()} (curl ended with {code})"
+    return url, _code(engine.execute(node, command))
 
 
 _CHECKS: tuple[tuple[str, Callable[[_Subject], _Result], frozenset[str]], ...] = (

@@ -238,9 +238,9 @@ def _not_in_nodes(bringup: BringUpContext, wanted: tuple[str, ...]) -> tuple[str
 
 def images_in(engine: Engine, node: str) -> set[str]:
     """The full names of the images that a node has; none when it does not answer."""
-    code, output = engine.execute(node, ["crictl", "images", "--output", "json"])
+    ended = engine.execute(node, ["crictl", "images", "--output", "json"])
     try:
-        listed = json.loads(output)["images"] if code == 0 else []
+        listed = json.loads(ended.stdout)["images"] if ended.code == 0 else []
     except (ValueError, KeyError):
         return set()
     return {full_reference(name) for each in listed for name in each.get("repoTags") or ()}
@@ -275,8 +275,8 @@ def _prune_layers(bringup: BringUpContext) -> None:
     containerd itself looks for its manifest and configuration only, also when it starts. Where it
     cannot be done, only room is lost."""
     for node in node_names(bringup.choice, bringup.pins):
-        code, output = bringup.engine.execute(node, [*_CTR, "content", "ls"])
-        if code == 0 and (found := prunable(output)):
+        ended = bringup.engine.execute(node, [*_CTR, "content", "ls"])
+        if ended.code == 0 and (found := prunable(ended.stdout)):
             # A lease that ends collects at once what nothing refers to any more.
             drop = [
                 [*_CTR, "content", "label", blob, *(f"{key}=" for key in keys)]
