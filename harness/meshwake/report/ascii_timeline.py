@@ -72,9 +72,7 @@ def ascii_timelines(plan: Plan, history: History, columns: int) -> RenderableTyp
     nodes, width = node_tracks(plan, history), max(columns - LABEL_COLUMNS, 20)
     if not nodes:
         return Text("no event of this history holds the clocks of a node: there is nothing to draw")
-    from_and_to = [
-        dated(moment(at_ns), plan.dates_from_wall_s) for at_ns in (0, history.end_world_ns)
-    ]
+    from_and_to = [dated(moment(at_ns), plan.dates) for at_ns in (0, history.end_world_ns)]
     parts = [
         part for node in nodes for part in _strip(node, history.end_world_ns, width, from_and_to)
     ]

@@ -80,7 +80,7 @@ def _outage(run: Run) -> str:
     if lost.outage_ns is None or lost.first_world_ns is None:
         return f"an unknown part {of}"
     day, time = moment(lost.first_world_ns).rsplit(" ", 1)
-    first = dated(f"first on {day} at {time}", run.plan.dates_from_wall_s)
+    first = dated(f"first on {day} at {time}", run.plan.dates)
     return f"{lasting(lost.outage_ns)} {of}, {first}"
 
 
