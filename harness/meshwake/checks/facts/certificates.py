@@ -359,7 +359,7 @@ def _renewals_of(history: History, own: tuple[CertificateInUse, ...]) -> Iterato
     for old, new in pairwise((*own, None)):
         if old is None:
             continue
-        # The first certificate of a new process is not a renewal: it asked because it had none.
+        # The first certificate of a new process is not a renewal: it had none before.
         if new is not None and new.life is old.life:
             late_ns = new.issued_wall_ns - old.due_wall_ns
             yield Renewal(old, new.issued_world_ns, late_ns)
