@@ -61,6 +61,7 @@ def confirm(
                 world_sha256=world_sha256(plan),
                 real_s=round(time.perf_counter() - began_s, 1),
             )
+            # One file a pair, at once: an interrupted hour keeps what it has shown.
             save(confirmation, directory)
             done.append(confirmation)
     return done
