@@ -65,9 +65,9 @@ def workload_objects(
     """
     image = (pins or read_pins()).images[IMAGE]
     placed = [(identity, node.name) for node in plan.nodes for identity in node.identities]
-    of_gateways = [gateway.identity for gateway in plan.gateways]
-    identities = [*(identity for identity, _ in placed), *of_gateways]
-    names = sorted({split_identity(each)[0] for each in identities} - {SHARED_NAMESPACE})
+    identities = [identity for identity, _ in placed]
+    identities += [gateway.identity for gateway in plan.gateways]
+    names = sorted({namespace_of(each) for each in identities} - {SHARED_NAMESPACE})
     things = [_namespace(name) for name in names]
     for identity, node in placed:
         check_placed(node, node_names)
