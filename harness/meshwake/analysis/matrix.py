@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from meshwake.analysis.confirmed import Confirmation, confirmations
 from meshwake.checks.facts.traffic import failures
@@ -64,6 +64,7 @@ class MatrixRow:
     certificates: int
     flooded: bool
     confirmed_on: str | None = None
+    seen_in_cluster: str | None = None
 
     def to_json(self) -> MutableJsonObject:
         """For programs."""
@@ -91,8 +92,8 @@ def matrix(
     before it runs."""
     # Releases of one class behave alike, so what one of them showed confirms the row of another.
     known = {
-        world: each
-        for world, each in confirmations().items()
+        key: each
+        for key, each in confirmations().items()
         if find(each.version).behaviour_class == release.model_class
     }
     rows = []
@@ -101,7 +102,7 @@ def matrix(
             report(name, fault)
             plan = plan_for(FIXES[name], scenario, release, seed=seed)
             row = row_of(execute(plan), name, fault)
-            rows.append(_with_confirmation(row, known.get(world_sha256(plan))))
+            rows.append(_with_confirmations(row, known, world_sha256(plan)))
     return rows
 
 
@@ -129,11 +130,17 @@ def row_of(executed: Run, fix: str, fault: str) -> MatrixRow:
     )
 
 
-def _with_confirmation(row: MatrixRow, confirmation: Confirmation | None) -> MatrixRow:
-    """Only the same verdict counts."""
-    if confirmation is None or confirmation.verdict != row.verdict:
-        return row
-    return MatrixRow(**vars(row) | {"confirmed_on": confirmation.version})
+def _with_confirmations(
+    row: MatrixRow, known: Mapping[tuple[str, str], Confirmation], world: str
+) -> MatrixRow:
+    """With the releases on which the same verdict was seen, by a ztunnel alone and in a cluster."""
+
+    def seen_on(lab: str) -> str | None:
+        found = known.get((lab, world))
+        is_same = found is not None and found.verdict == row.verdict
+        return found.version if found is not None and is_same else None
+
+    return replace(row, confirmed_on=seen_on("process"), seen_in_cluster=seen_on("kind"))
 
 
 def world_sha256(plan: Plan) -> str:

@@ -101,15 +101,16 @@ def bring_up(
     folder: Path | None = None,
     dependencies: Dependencies | None = None,
     own_images: Iterable[OwnImage] = (),
+    further_images: tuple[str, ...] = (),
     before: tuple[BringUpStep[BringUpContext], ...] = (),
     locked: bool = False,
 ) -> Cluster:
     """The cluster `choice`, brought up, or kept where it is up already. `folder` has charts/,
     images/ and manifests/ for a machine without a network; `own_images` are built and put in too
-    (helper_image.py); `before`: steps that are taken before anything is made; `locked`: the caller
-    holds the lock of its state. Raises StepFailed that names the step, quotes the true reason where
-    one is found, and says where everything was collected that may explain it; another call goes on
-    from there."""
+    (helper_image.py), `further_images` as far as they are at hand; `before`: steps that are taken
+    before anything is made; `locked`: the caller holds the lock of its state. Raises StepFailed
+    that names the step, quotes the true reason where one is found, and says where everything was
+    collected that may explain it; another call goes on from there."""
     state = ClusterState.of(choice.name)
     unknown_before = not state.directory.exists()
     with nullcontext() if locked else state.lock("up"):
@@ -119,7 +120,7 @@ def bring_up(
         )
         try:
             run_steps(
-                steps_of(choice, pins, before, own_images),
+                steps_of(choice, pins, before, own_images, further_images),
                 bringup,
                 report,
                 lambda step, error: collect(bringup, step, error),

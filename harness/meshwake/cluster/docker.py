@@ -39,6 +39,7 @@ from meshwake.core.json_types import (
     text_at,
     texts_at,
 )
+from meshwake.kubernetes.api import Executed
 
 ANSWER_WITHIN_S = 60
 PULL_WITHIN_S = 1800
@@ -141,8 +142,9 @@ class Engine(Protocol):
         gone afterwards. `of_machine`: privileged, and it sees the processes of the engine's
         machine."""
 
-    def execute(self, container: str, command: Sequence[str]) -> tuple[int, str]:
-        """Exit code and output (both streams) of `command` in a running container."""
+    def execute(self, container: str, command: Sequence[str]) -> Executed:
+        """How `command` ended in a running container. The engine sends both streams in pieces, in
+        any order: merged, curl's "200" once arrived in the middle of a word of its warning."""
 
     def read_file(self, container: str, path: str) -> str | None:
         """The text of a file in a container, whether or not that runs; None when there is none."""
@@ -274,14 +276,16 @@ class DockerEngine:
             finally:
                 self.remove(made["Id"])
 
-    def execute(self, container: str, command: Sequence[str]) -> tuple[int, str]:
+    def execute(self, container: str, command: Sequence[str]) -> Executed:
         """As `Engine.execute` promises."""
         with self._answering():
             made = self._client.api.exec_create(container, list(command))
-            output = bytes(self._client.api.exec_start(made["Id"]))
+            streams = self._client.api.exec_start(made["Id"], demux=True)
             # Known only now: exec_start returns when both streams have ended.
             code = int(self._client.api.exec_inspect(made["Id"])["ExitCode"])
-            return code, output.decode(errors="replace")
+        # None: nothing was written to that stream.
+        stdout, stderr = ((stream or b"").decode(errors="replace") for stream in streams)
+        return Executed(code, stdout, stderr)
 
     def read_file(self, container: str, path: str) -> str | None:
         """As `Engine.read_file` promises."""

@@ -118,15 +118,15 @@ def _stale_workload(workload: JsonObject, ready_pods: Sequence[JsonObject]) -> s
 
 def read_machine(engine: Engine, node: str) -> ContainerUptime:
     """Read the clocks of a node. Raises LabUnavailable."""
-    code, output = engine.execute(node, _LOOK)
+    ended = engine.execute(node, _LOOK)
     try:
-        stat, uptime, now = output.strip().splitlines()
+        stat, uptime, now = ended.stdout.strip().splitlines()
         # Both count from the boot of the engine's machine, so their difference is an age.
         since_s = float(uptime.split()[0]) - parse_stat(stat).started_ticks / _TICKS_PER_S
         return ContainerUptime(float(now), float(now) - since_s)
     except (ValueError, IndexError) as error:
         raise LabUnavailable(
-            f"node {node}: its clocks cannot be read (exit code {code}): {output[:200]}"
+            f"node {node}: its clocks cannot be read (exit code {ended.code}): {ended.output[:200]}"
         ) from error
 
 

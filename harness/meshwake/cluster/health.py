@@ -111,10 +111,10 @@ def _chained_cni(subject: _Subject) -> _Result:
 
 
 def _not_chained(engine: Engine, node: str) -> str | None:
-    code, output = engine.execute(node, _CNI_FILE)
-    if code != 0:
-        return f"{node}: no CNI configuration: {output.strip()}"
-    name, _, content = output.partition("\n")
+    ended = engine.execute(node, _CNI_FILE)
+    if ended.code != 0:
+        return f"{node}: no CNI configuration: {ended.stderr.strip()}"
+    name, _, content = ended.stdout.partition("\n")
     try:
         types = [str(plugin["type"]) for plugin in json.loads(content)["plugins"]]
     except (ValueError, KeyError, TypeError):
@@ -299,10 +299,7 @@ def _from_node(engine: Engine, node: str, url: str, address: str) -> tuple[str, 
     port = 443 if url.startswith("https:") else 80
     # --resolve: the name is in no DNS; TLS needs it all the same, for SNI and the certificate.
     command = [*_CURL, "-w", "%{http_code}", "--resolve", f"{GATEWAY_HOST}:{port}:{address}", url]
-    code, output = engine.execute(node, command)
-    if code == 0:
-        return url, output.strip()
-    return url, f"{output.strip()} (curl ended with {code})"
+    return url, _code(engine.execute(node, command))
 
 
 _CHECKS: tuple[tuple[str, Callable[[_Subject], _Result], frozenset[str]], ...] = (

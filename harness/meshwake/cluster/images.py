@@ -59,8 +59,7 @@ def images_step(choice: Choice, pins: Pins) -> BringUpStep[BringUpContext]:
 def fetch_images(bringup: BringUpContext, watch: Watch, wanted: tuple[str, ...]) -> None:
     """Loads from the folder what of `wanted` is not in the engine, and pulls what is still missing.
     Raises LabUnavailable that lists what cannot be had."""
-    if bringup.folder is not None:
-        _load_archives(bringup, watch, wanted, bringup.folder)
+    _load_from_folder(bringup, watch, wanted)
     missing = missing_images(bringup.engine, wanted)
     for number, reference in enumerate(missing, start=1):
         watch.say(f"pulling {number} of {len(missing)}: {reference}")
@@ -78,10 +77,11 @@ def fetch_images(bringup: BringUpContext, watch: Watch, wanted: tuple[str, ...])
             ) from error
 
 
-def _load_archives(
-    bringup: BringUpContext, watch: Watch, wanted: tuple[str, ...], folder: Path
-) -> None:
-    for archive in sorted((folder / "images").glob("*.tar*")):
+def _load_from_folder(bringup: BringUpContext, watch: Watch, wanted: tuple[str, ...]) -> None:
+    """Loads into the engine what of `wanted` it lacks and the folder has; no folder, nothing."""
+    if bringup.folder is None:
+        return
+    for archive in sorted((bringup.folder / "images").glob("*.tar*")):
         missing = missing_images(bringup.engine, wanted)
         if not missing:
             break
@@ -198,25 +198,54 @@ def nodes_images_step(choice: Choice, pins: Pins) -> BringUpStep[BringUpContext]
         1800,
         _load_into_nodes,
         (f"docker save --platform <the engine's> and kind load image-archive, for {count} images",),
-        done=lambda bringup: None if _not_in_nodes(bringup) else f"all {count} are in every node",
+        done=lambda bringup: (
+            None
+            if _not_in_nodes(bringup, images(choice, pins))
+            else f"all {count} are in every node"
+        ),
     )
 
 
-def _not_in_nodes(bringup: BringUpContext) -> tuple[str, ...]:
-    """The images that at least one node lacks."""
-    wanted = images(bringup.choice, bringup.pins)
-    in_every_node: set[str] | None = None
-    for node in node_names(bringup.choice, bringup.pins):
-        found = images_in(bringup.engine, node)
-        in_every_node = found if in_every_node is None else in_every_node & found
-    return tuple(image for image in wanted if full_reference(image) not in (in_every_node or ()))
+def further_images_step(references: tuple[str, ...]) -> BringUpStep[BringUpContext]:
+    """The step that puts images into every node that are not the stack's, such as those of a fix,
+    as far as the folder or the engine has them. What neither has is left to kubelet to pull when a
+    pod needs it: such an image may be private, and the nodes may have a login that the engine has
+    not."""
+    return BringUpStep(
+        "further-images",
+        f"{len(references)} images of a run in every node",
+        900,
+        lambda bringup, watch: _load_further(bringup, watch, references),
+        tuple(f"docker save and kind load image-archive, for {name}" for name in references),
+        done=lambda bringup: (
+            None if _not_in_nodes(bringup, references) else f"{', '.join(references)}: there"
+        ),
+    )
+
+
+def _load_further(bringup: BringUpContext, watch: Watch, references: tuple[str, ...]) -> None:
+    lacked = _not_in_nodes(bringup, references)
+    _load_from_folder(bringup, watch, lacked)
+    for reference in lacked:
+        if missing_images(bringup.engine, [reference]):
+            watch.say(f"{reference} is left to the nodes to pull")
+            continue
+        watch.say(f"loading {reference} into the nodes")
+        load_one(bringup, watch, reference)
+
+
+def _not_in_nodes(bringup: BringUpContext, wanted: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of `wanted` that at least one node lacks."""
+    there = [images_in(bringup.engine, node) for node in node_names(bringup.choice, bringup.pins)]
+    in_every_node = set.intersection(*there)
+    return tuple(image for image in wanted if full_reference(image) not in in_every_node)
 
 
 def images_in(engine: Engine, node: str) -> set[str]:
     """The full names of the images that a node has; none when it does not answer."""
-    code, output = engine.execute(node, ["crictl", "images", "--output", "json"])
+    ended = engine.execute(node, ["crictl", "images", "--output", "json"])
     try:
-        listed = json.loads(output)["images"] if code == 0 else []
+        listed = json.loads(ended.stdout)["images"] if ended.code == 0 else []
     except (ValueError, KeyError):
         return set()
     return {full_reference(name) for each in listed for name in each.get("repoTags") or ()}
@@ -229,7 +258,7 @@ def machine_image(engine: Engine, choice: Choice, pins: Pins) -> Image | None:
 
 
 def _load_into_nodes(bringup: BringUpContext, watch: Watch) -> None:
-    missing = _not_in_nodes(bringup)
+    missing = _not_in_nodes(bringup, images(bringup.choice, bringup.pins))
     _check_room(bringup, missing)
     for number, reference in enumerate(missing, start=1):
         watch.say(f"{number} of {len(missing)}: {reference}")
@@ -251,8 +280,8 @@ def _prune_layers(bringup: BringUpContext) -> None:
     containerd itself looks for its manifest and configuration only, also when it starts. Where it
     cannot be done, only room is lost."""
     for node in node_names(bringup.choice, bringup.pins):
-        code, output = bringup.engine.execute(node, [*_CTR, "content", "ls"])
-        found = prunable(output) if code == 0 else {}
+        ended = bringup.engine.execute(node, [*_CTR, "content", "ls"])
+        found = prunable(ended.stdout) if ended.code == 0 else {}
         if not found:
             continue
         # A label without a value is removed, and with it the reference to a layer.

@@ -34,7 +34,7 @@ _ASK_FOR_POOLS = (
     "sh",
     "-c",
     "kubectl --kubeconfig=/etc/kubernetes/admin.conf --request-timeout=5s get "
-    "ipaddresspools.metallb.io -A -o jsonpath='{.items[*].spec.addresses[*]}' 2>/dev/null",
+    "ipaddresspools.metallb.io -A -o jsonpath='{.items[*].spec.addresses[*]}'",
 )
 
 
@@ -252,7 +252,7 @@ def _taken_by_others(bringup: BringUpContext, watch: Watch) -> dict[str, list[st
         with suppress(LabUnavailable):  # it is being deleted
             own += (bringup.engine.read_file(machine.name, _POOL_FILE) or "").split()
             if machine.state == "running":
-                own += bringup.engine.execute(machine.name, _ASK_FOR_POOLS)[1].split()
+                own += bringup.engine.execute(machine.name, _ASK_FOR_POOLS).stdout.split()
             elif not own:
                 watch.say(
                     f"{machine.name} is {machine.state}: which addresses {cluster} hands "

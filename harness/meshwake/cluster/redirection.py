@@ -86,14 +86,14 @@ def not_redirected(
 
 def _listening_pods(engine: Engine, node: str) -> Iterator[tuple[str, bool]]:
     """(uid, whether something listens) for every pod with processes on a node."""
-    _, output = engine.execute(node, _LOOK)  # the exit code is that of the last grep only
+    ended = engine.execute(node, _LOOK)  # its code is that of the last grep only
     listeners = Counter[str]()
-    for pid, count in _SOCKETS.findall(output):
+    for pid, count in _SOCKETS.findall(ended.stdout):
         listeners[pid] += int(count)
     if not listeners:
-        raise LabUnavailable(f"node {node}: /proc shows no sockets: {output[:200]}")
+        raise LabUnavailable(f"node {node}: /proc shows no sockets: {ended.output[:200]}")
     found: dict[str, bool] = {}
-    for pid, uid in _CGROUP.findall(output):
+    for pid, uid in _CGROUP.findall(ended.stdout):
         named = uid.replace("_", "-")
         # A pod has several processes, in one network namespace.
         found[named] = found.get(named, False) or listeners[pid] > 0

@@ -66,6 +66,8 @@ KINDS_OF_A_RUN = (
     "Gateway.gateway.networking.k8s.io",
     "HTTPRoute.gateway.networking.k8s.io",
     "DestinationRule.networking.istio.io",
+    # Before the CronJob, whose controller would count them.
+    "Job.batch",
     "CronJob.batch",
     "DaemonSet.apps",
     "Deployment.apps",

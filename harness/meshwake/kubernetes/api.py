@@ -76,6 +76,11 @@ class Executed:
     stdout: str
     stderr: str
 
+    @property
+    def output(self) -> str:
+        """Both streams, stdout first: for messages, not to be parsed."""
+        return self.stdout + self.stderr
+
 
 class Conversation(Protocol):
     """A program in a container that answers each line with one."""

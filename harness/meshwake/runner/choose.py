@@ -209,7 +209,10 @@ class Chooser:
         if case.lab not in case.scenario.labs:
             return f"the scenario names only {', '.join(case.scenario.labs)} in 'labs'"
         if case.real_time and case.scenario.real_time is None:
-            return "the scenario has no [real_time] table"
+            return (
+                "the scenario has no [real_time] table, whose numbers fit a run in real time; add "
+                "one, or skip idle time with --clock process and without --real-time"
+            )
         if case.lab not in WITH_BINARY:
             return None
         if not sys.platform.startswith("linux"):

@@ -131,7 +131,7 @@ class LabFlags(ClusterFlags, WhereFlags):
 
     clock: Annotated[
         str | None,
-        Flag("--clock", "How lab kind moves clocks: engine (default), command or process."),
+        Flag("--clock", "How lab kind moves clocks: process (default), engine or command."),
     ] = None
     allow_own_clock: Annotated[
         bool, Flag("--allow-own-clock", "Let --clock engine set the clock of this very machine.")
