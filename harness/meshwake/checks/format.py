@@ -4,9 +4,9 @@ first."""
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
 from itertools import pairwise
 
+from meshwake.core.dates import Dates
 from meshwake.core.durations import NS_PER_S
 
 _UNITS = (("s", 1), ("m", 60), ("h", 3_600), ("d", 86_400))
@@ -50,18 +50,18 @@ def moment_exactly(world_ns: int) -> str:
 _MOMENT = re.compile(r"\bday (\d+)(?: at)? (\d\d):(\d\d)(:\d\d)?")
 
 
-def dated(text: str, day_0_wall_s: int | None) -> str:
-    """`text` with its moments as dates in UTC, for a world that began at `day_0_wall_s`: 'Tue
-    2026-11-24 15:57' for 'day 2 07:58'. The text as it is for None."""
-    if day_0_wall_s is None:
+def dated(text: str, dates: Dates | None) -> str:
+    """`text` with its moments as dates: 'Tue 2026-11-24 15:57' for 'day 2 07:58'. The text as it is
+    for None."""
+    if dates is None:
         return text
 
     def date(found: re.Match[str]) -> str:
         day, hour, minute = (int(found[group]) for group in (1, 2, 3))
-        second = int(found[4][1:]) if found[4] else 0
-        world_s = day * 86_400 + hour * 3_600 + minute * 60 + second
-        wall = datetime.fromtimestamp(day_0_wall_s + world_s, UTC)
-        return f"{wall:%a %Y-%m-%d %H:%M:%S}" if found[4] else f"{wall:%a %Y-%m-%d %H:%M}"
+        world_s = day * 86_400 + hour * 3_600 + minute * 60
+        if found[4]:
+            return dates.to_the_second(world_s + int(found[4][1:]))
+        return dates.to_the_minute(world_s)
 
     return _MOMENT.sub(date, text)
 

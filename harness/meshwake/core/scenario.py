@@ -30,6 +30,7 @@ from meshwake.core.scenario_values import (
     Strict,
     VersionRange,
     VersionText,
+    ZoneText,
 )
 from meshwake.core.text_files import read_text
 
@@ -146,7 +147,8 @@ class RealTime(Strict):
 class Scenario(Strict):
     """One scenario file, checked; durations are nanoseconds. `name` is the file's name without
     `.toml`. `recorded_from`: the date of world time 0 in a history that really happened and that
-    `starts` moves to later years; dates are shown by it, and nothing else changes."""
+    `starts` moves to later years; dates are shown by it, and nothing else changes.
+    `recorded_zone`: the zone in which they are shown (core/zones.py), UTC by default."""
 
     name: str = ""
     path: str = ""
@@ -156,6 +158,7 @@ class Scenario(Strict):
     duration: Length
     starts: datetime = DEFAULT_STARTS
     recorded_from: datetime | None = None
+    recorded_zone: ZoneText | None = None
     certificate: Certificate = Certificate()
     node: Annotated[list[Node], Field(min_length=1)]
     gateway: list[Gateway] = Field(default=[])

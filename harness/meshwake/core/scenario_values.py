@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
 from pydantic_core import PydanticCustomError
 
 from meshwake.core.durations import NS_PER_S, parse_duration_ns
+from meshwake.core.zones import zone_of
 
 NEVER = "never"
 
@@ -101,6 +102,14 @@ def _version(value: str) -> str:
     return value
 
 
+def _zone(value: str) -> str:
+    try:
+        zone_of(value)
+    except ValueError as error:
+        raise PydanticCustomError("zone", "{why}", {"why": str(error)}) from error
+    return value
+
+
 def _corrected_after(value: Any) -> int | None:
     if value == NEVER:
         return None
@@ -120,3 +129,4 @@ Rate = Annotated[Decimal, BeforeValidator(_rate)]
 IdentityName = Annotated[str, AfterValidator(_identity)]
 VersionRange = Annotated[str, AfterValidator(_versions)]
 VersionText = Annotated[str, AfterValidator(_version)]
+ZoneText = Annotated[str, AfterValidator(_zone)]

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from meshwake.checks.format import dated
 from meshwake.core.errors import HarnessError, LabUnavailable
 from meshwake.core.outcome import Comparison, OutcomeKind, Verdict
 from meshwake.core.run import Run
@@ -114,7 +115,7 @@ def _words(case: Case, run: Run) -> list[str]:
     lines = [f"{first.verdict}: {first.text}", judged(run)]
     for row in run.outcome.comparisons:
         if row.kind is not OutcomeKind.AS_EXPECTED:
-            lines += _comparison_words(row)
+            lines += (dated(line, run.plan.dates) for line in _comparison_words(row))
     return [*lines, f"evidence: {run.path}", f"repeat:   {case.repeat_command}"]
 
 

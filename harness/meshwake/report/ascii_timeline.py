@@ -73,7 +73,7 @@ def ascii_timelines(plan: Plan, history: History, columns: int) -> RenderableTyp
     if not nodes:
         return Text("no event of this history holds the clocks of a node: there is nothing to draw")
     ends_ns = (0, history.end_world_ns)
-    from_and_to = [dated(moment(at_ns), plan.dates_from_wall_s) for at_ns in ends_ns]
+    from_and_to = [dated(moment(at_ns), plan.dates) for at_ns in ends_ns]
     parts: list[RenderableType] = []
     for node in nodes:
         parts += _strip(node, history.end_world_ns, width, from_and_to)

@@ -146,7 +146,7 @@ def _line(summary: Summary) -> str:
         outage = lasting(summary.outage_ns) if summary.outage_ns else "none"
     first = "-"
     if summary.first_failure_world_ns is not None:
-        first = dated(moment(summary.first_failure_world_ns), summary.dates_from_wall_s)
+        first = dated(moment(summary.first_failure_world_ns), summary.dates)
     sign = _SIGNS.get(summary.outcome, "\N{WARNING SIGN}")
     cells = (sign, f"`{summary.scenario}`", summary.lab, summary.version, outcome, outage, first)
     return f"| {' | '.join(_cell(cell) for cell in cells)} |"

@@ -82,7 +82,7 @@ def _outage(run: Run) -> str:
         return f"an unknown part {of}"
     # "day 0 at 00:47"; `dated` knows the form and makes a date of it for a recorded month.
     day, time = moment(lost.first_world_ns).rsplit(" ", 1)
-    first = dated(f"first on {day} at {time}", run.plan.dates_from_wall_s)
+    first = dated(f"first on {day} at {time}", run.plan.dates)
     return f"{lasting(lost.outage_ns)} {of}, {first}"
 
 

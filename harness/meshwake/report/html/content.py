@@ -13,7 +13,7 @@ from meshwake.checks import TITLES
 from meshwake.checks.facts.certificates import renewals
 from meshwake.checks.facts.spans import Spans
 from meshwake.checks.format import count, dated, lasting, moment_exactly
-from meshwake.core.durations import seconds
+from meshwake.core.durations import NS_PER_S, seconds
 from meshwake.core.outcome import Comparison, Evidence, OutcomeKind, Verdict
 from meshwake.core.plan import Plan
 from meshwake.core.resources import SCENARIOS
@@ -29,6 +29,8 @@ OPEN_NODES = 3
 RENEWALS_SHOWN = 500
 FAULTS_SHOWN = 200
 REST_SHOWN = 500
+# A node's wall clock may be off, and a timeline is drawn a little beyond its ends.
+_DAYS_S = 2 * 86_400
 _Derived = TypeVar("_Derived")
 
 
@@ -50,7 +52,7 @@ def page(run: Run, name: str) -> dict[str, Any]:
         "sentence": sentence(run),
         "world": lasting(run.history.end_world_ns),
         "began": _when(plan, 0),
-        "has_dates": plan.dates_from_wall_s is not None,
+        "zone": plan.dates.zone.label if plan.dates else "",
         "real": lasting(round(run.real_s * 1e9)) if run.real_s else "",
         "facts": facts(run, nodes),
         "nodes": [{"name": node.node, "words": describe_node(node)} for node in nodes],
@@ -98,7 +100,7 @@ def data(run: Run, name: str) -> str:
         "verdict": first.verdict.value,
         "headline": first.text,
         "starts_s": run.plan.starts_wall_s,
-        "dates_from_s": run.plan.dates_from_wall_s,
+        "dates": _calendar(run),
         "end_s": seconds(run.history.end_world_ns),
         "facts": [[fact.label, fact.value, fact.note] for fact in facts(run, nodes)],
         "findings": [
@@ -116,6 +118,21 @@ def data(run: Run, name: str) -> str:
     # to old JavaScript.
     text = json.dumps(content, separators=(",", ":"), ensure_ascii=True)
     return f"MESHWAKE.add({_dated(run.plan, text)});\n"
+
+
+def _calendar(run: Run) -> dict[str, Any] | None:
+    """What report.js needs to show dates, so that it does not depend on which time zones a browser
+    knows; None where moments have no dates."""
+    dates = run.plan.dates
+    if dates is None:
+        return None
+    ends_wall_s = dates.from_wall_s + run.history.end_world_ns // NS_PER_S
+    changes = dates.zone.changes(dates.from_wall_s - _DAYS_S, ends_wall_s + _DAYS_S)
+    return {
+        "from_s": dates.from_wall_s,
+        "zone": dates.zone.label,
+        "offsets": [[change.from_wall_s, change.offset_s] for change in changes],
+    }
 
 
 def _or_none(derive: Callable[[], _Derived]) -> _Derived | None:
@@ -137,7 +154,7 @@ def facts(run: Run, nodes: tuple[NodeTracks, ...]) -> list[Fact]:
 
 
 def _dated(plan: Plan, text: str) -> str:
-    return dated(text, plan.dates_from_wall_s)
+    return dated(text, plan.dates)
 
 
 def _when(plan: Plan, world_ns: int) -> str:
