@@ -54,15 +54,18 @@ def judge(plan: Plan, history: History) -> tuple[Finding, ...]:
     assumptions = [
         replace(_find(name, plan, history, ASSUMPTIONS), is_assumption=True) for name in ASSUMPTIONS
     ]
-    failed = [finding for finding in assumptions if finding.verdict is not Verdict.HOLDS]
-    if failed:
-        # One reason is enough: the first assumption that fails explains those after it. A fault
-        # that never happened, for instance, leaves nothing to judge about certificates.
-        first = failed[0]
-        because = f"{first.check} is {first.verdict}: {first.because}"
-        return (*assumptions, *(Finding(name, Verdict.UNKNOWN, because) for name in CHECKS))
+    for assumption in assumptions:
+        if assumption.verdict is not Verdict.HOLDS:
+            # One reason is enough: the first that fails explains those after it. A fault that
+            # never happened, for instance, leaves nothing to judge about certificates.
+            return (*assumptions, *_nothing_can_be_judged(assumption))
     findings = [_find(name, plan, history, CHECKS) for name in CHECKS]
     return (*assumptions, *(_as_far_as_it_ran(finding, history) for finding in findings))
+
+
+def _nothing_can_be_judged(failed: Finding) -> list[Finding]:
+    because = f"{failed.check} is {failed.verdict}: {failed.because}"
+    return [Finding(name, Verdict.UNKNOWN, because) for name in CHECKS]
 
 
 def _find(name: str, plan: Plan, history: History, checks: dict[str, Check]) -> Finding:
