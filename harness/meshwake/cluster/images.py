@@ -301,11 +301,7 @@ def prunable(listed: str) -> dict[str, list[str]]:
     an image that has been unpacked. `ctr content prune references` would remove the layers of all
     others too, such as those of kind's own images that no pod has needed yet, and no pod could ever
     start from them."""
-    references: dict[str, dict[str, str]] = {}
-    for line in listed.splitlines():
-        if line.strip():
-            blob = line.split()[0]
-            references[blob] = dict(_REFERENCE.findall(line))
+    references = _references_in(listed)
     # An image's configuration refers to the snapshot into which it was unpacked.
     unpacked = {blob for blob, found in references.items() if _labels(found, _SNAPSHOT)}
     prunable_labels = {}
@@ -314,6 +310,16 @@ def prunable(listed: str) -> dict[str, list[str]]:
         if layers and found.get(_CONFIG) in unpacked:
             prunable_labels[blob] = layers
     return prunable_labels
+
+
+def _references_in(listed: str) -> dict[str, dict[str, str]]:
+    """blob -> its labels that refer to other blobs, label to digest."""
+    references: dict[str, dict[str, str]] = {}
+    for line in listed.splitlines():
+        if line.strip():
+            blob = line.split()[0]
+            references[blob] = dict(_REFERENCE.findall(line))
+    return references
 
 
 def _labels(references: Mapping[str, str], prefix: str) -> list[str]:

@@ -278,10 +278,11 @@ def node_names(plan: Plan, nodes: Sequence[str], istiod_nodes: Sequence[str]) ->
         # The plan has an authority that never sleeps: istiod's node is used only when no other is
         # left.
         free.append(home)
+    # In the order of the plan. What is taken already is the node of the authority.
+    names: dict[str, str] = {}
     for node in plan.nodes:
-        if node.name not in taken:
-            taken[node.name] = free.pop(0)
-    return {node.name: taken[node.name] for node in plan.nodes}
+        names[node.name] = taken.get(node.name) or free.pop(0)
+    return names
 
 
 def istiod_nodes(kubernetes: Kubernetes) -> tuple[str, ...]:
