@@ -141,15 +141,19 @@ def _line(summary: Summary) -> str:
     outcome = summary.outcome
     if outcome != OutcomeKind.AS_EXPECTED.value:
         outcome = summary.judged or (f"{outcome}: {summary.why}" if summary.why else outcome)
-    outage = "-"  # the case did not run
-    if summary.outage_ns is not None:
-        outage = lasting(summary.outage_ns) if summary.outage_ns else "none"
     first = "-"
     if summary.first_failure_world_ns is not None:
         first = dated(moment(summary.first_failure_world_ns), summary.dates)
     sign = _SIGNS.get(summary.outcome, "\N{WARNING SIGN}")
-    cells = (sign, f"`{summary.scenario}`", summary.lab, summary.version, outcome, outage, first)
+    subject = (f"`{summary.scenario}`", summary.lab, summary.version)
+    cells = (sign, *subject, outcome, _outage(summary), first)
     return f"| {' | '.join(_cell(cell) for cell in cells)} |"
+
+
+def _outage(summary: Summary) -> str:
+    if summary.outage_ns is None:
+        return "-"  # the case did not run
+    return lasting(summary.outage_ns) if summary.outage_ns else "none"
 
 
 def _cell(text: str) -> str:
