@@ -30,7 +30,7 @@ def test_what_cannot_be_written_is_named_with_its_option(tmp_path: Path, place: 
             attempt(tmp_path / place, "--output")
 
 
-def test_a_folder_is_no_file_and_a_file_no_folder(tmp_path: Path) -> None:
+def test_a_folder_in_place_of_a_file_and_the_reverse(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(BadInput, match="give another folder"):
         try_folder(tmp_path / "file", "--output")

@@ -143,7 +143,8 @@ def check_report_folder(path: Path, option: str) -> None:
         try_file(Path(summary), "GITHUB_STEP_SUMMARY")
     if not path.is_dir():
         return
-    # A new report deletes the files of an old one: not in a folder that holds something else, such as a home directory.
+    # A new report deletes the files of an old one: not in a folder that holds something else, such
+    # as a home directory.
     is_report = (path / "assets" / "report.js").is_file()
     strange = [] if is_report else [each.name for each in path.iterdir()]
     if strange:
