@@ -71,6 +71,7 @@ def confirm(
                 continue
             report(name, fault)
             confirmation = _confirmed(plan, place, name, fault)
+            # One file a pair, at once: an interrupted hour keeps what it has shown.
             save(confirmation, directory)
             done.append(confirmation)
     return done

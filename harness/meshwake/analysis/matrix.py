@@ -28,6 +28,8 @@ from meshwake.runner.execution import execute
 
 WEEK_NS = 7 * 86_400 * NS_PER_S
 VERDICT_OF = "recovers_within"
+# The fields of a plan that make its world. Not lab, version and class: a confirmation on a real
+# ztunnel is of the same world as the model's row.
 _WORLD = (
     "seed",
     "starts_wall_s",
@@ -88,6 +90,7 @@ def matrix(
 ) -> list[MatrixRow]:
     """Every fix against every fault, in order, on the model of `release`. `report` gets each pair
     before it runs."""
+    # Releases of one class behave alike, so what one of them showed confirms the row of another.
     known = {
         key: each
         for key, each in confirmations().items()

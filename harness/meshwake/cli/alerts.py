@@ -28,6 +28,7 @@ from meshwake.core.plan import Plan
 from meshwake.core.resources import CLUSTERS
 from meshwake.core.store import read_run
 
+# Without --rules: the rules that our own clusters are deployed with.
 OURS = CLUSTERS / "observability" / "alerts" / "mesh.yml"
 SHOWN = 10
 _CODES = {
@@ -92,6 +93,7 @@ def _lines(plan: Plan, history: History, rules: RuleSet, results: RuleResults) -
         lines.append(
             f"and {len(results.fired) - SHOWN} more from {_when(plan, results.fired[SHOWN])} on"
         )
+    # An alert that fires in a healthy mesh is noise: what it says at the outage is not believed.
     lines += [
         f"{_when(plan, each)}  {each.rule}: before anything happened, so it warns of nothing"
         for each in results.noisy

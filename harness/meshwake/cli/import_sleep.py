@@ -99,6 +99,7 @@ def import_sleep(
     )
     month = _month(_placed(files, tallies, options), tallies)
     dates_zone = given or _zone_of_journals(tallies)
+    # Only now: the default depends on which systems the journals turned out to be of.
     after_ns = _corrected_after_ns(corrected_after, tallies)
     sources = [
         f"{Path(tally.path).name} ({tally.system}, {tally.entries} entries)" for tally in tallies
@@ -144,6 +145,7 @@ def _placed(
 ) -> list[PlacedJournal]:
     """What each journal contains; files that are pieces of one journal are one."""
     read = [read_journal(path, tally, options) for path, tally in zip(files, tallies, strict=True)]
+    # A journal may have been saved in pieces, and a boot begins in one and ends in the next.
     pieces = [each for each in read if isinstance(each, systemd.SystemdJournal)]
     joined = systemd.joined(pieces)
     with_boots = [systemd.place_boots(journal, options.machine) for journal in joined]
@@ -157,6 +159,7 @@ def _month(placed: Sequence[PlacedJournal], tallies: list[Tally]) -> SleepHistor
         raise BadInput(
             "\n".join([f"no entry with a time was found{advice}", *_tally_lines(tallies)])
         )
+    # Journals may overlap, and a host's log and its guest's own record the same sleep.
     month = sleep_history_of(placed)
     if not month.events:
         raise _nothing_to_import(placed, month, tallies)
@@ -181,7 +184,8 @@ def _corrected_after_ns(text: str | None, tallies: list[Tally]) -> int | None:
     """A guest's own journal shows the jump in the moment in which its clock was corrected."""
     if text == "never":
         return None
-    default = "0s" if all(tally.system == systemd.SYSTEM for tally in tallies) else CORRECTED_AFTER
+    own_journals_only = all(tally.system == systemd.SYSTEM for tally in tallies)
+    default = "0s" if own_journals_only else CORRECTED_AFTER
     after_ns = parse_option_ns(text or default, "--corrected-after")
     if after_ns < 0:
         raise BadInput(f"--corrected-after {text}: must not be negative")
@@ -195,11 +199,10 @@ def _summary(month: SleepHistory, tallies: list[Tally], zone: Zone | None) -> li
     if len(month.dropped) > LEFT_OUT_SHOWN:
         lines.append(f"left out: {len(month.dropped) - LEFT_OUT_SHOWN} more of the kind")
     parts = {"suspend": "asleep", "pause": "paused", "off": "switched off"}
-    counted = [
-        f"{word} {_times(month, kind)} ({_short(month.total_ns(kind))})"
-        for kind, word in parts.items()
-    ]
-    counts = [text for text, kind in zip(counted, parts, strict=True) if month.count(kind)]
+    counts = []
+    for kind, word in parts.items():
+        if month.count(kind):
+            counts.append(f"{word} {_times(month, kind)} ({_short(month.total_ns(kind))})")
     if month.count("step"):
         counts.append(f"wall clock set {_times(month, 'step')}")
     lines.append(

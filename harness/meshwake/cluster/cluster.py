@@ -175,11 +175,8 @@ def _forget_what_never_was(bringup: BringUpContext) -> None:
 def _broken(bringup: BringUpContext) -> list[str]:
     """Dependencies.health of a real cluster: UNKNOWN does not fail `up`; `status` shows it."""
     cluster = _ours(bringup.state, bringup.choice, node_names(bringup.choice, bringup.pins))
-    return [
-        str(finding)
-        for finding in check_health(cluster, bringup.engine)
-        if finding.verdict is Verdict.BROKEN
-    ]
+    findings = check_health(cluster, bringup.engine)
+    return [str(finding) for finding in findings if finding.verdict is Verdict.BROKEN]
 
 
 def _undo(bringup: BringUpContext) -> list[str]:
@@ -214,6 +211,7 @@ def find_drift(cluster: Cluster) -> list[str]:
     found: list[str] = []
     with cluster.opened() as kubernetes:
         for stage in stages(cluster.choice, read_pins(), facts):
+            # A stage that cannot be compared is reported, and does not hide the others.
             try:
                 found += [str(changed) for changed in stage_drift(kubernetes, stage)]
             except HarnessError as error:
@@ -232,12 +230,10 @@ def find_cluster(name: str) -> Cluster | None:
     engine nor cluster: `bring_up` with the same choice does, and costs seconds when all is well."""
     state = ClusterState.of(name)
     record = state.read()
-    if (
-        record is None
-        or record.choice is None
-        or record.up_wall_s is None
-        or not state.kubeconfig.is_file()
-    ):
+    if record is None or record.choice is None:
+        return None
+    # Half made: an `up` that was killed has no time of its end, or no kubeconfig yet.
+    if record.up_wall_s is None or not state.kubeconfig.is_file():
         return None
     return _ours(state, record.choice, node_names(record.choice, read_pins()))
 
@@ -301,6 +297,7 @@ def _remove_machines(name: str, engine: Engine) -> None:
 def our_clusters(engine: Engine | None) -> tuple[str, ...]:
     """Every cluster of ours: those with a state here, and those with containers in the engine."""
     names = set(known_names())
+    # A cluster may be made by another user of the engine, or its state may be lost.
     if engine is not None:
         names |= {
             machine.labels[KIND_CLUSTER_LABEL]
@@ -311,6 +308,7 @@ def our_clusters(engine: Engine | None) -> tuple[str, ...]:
 
 def remove_looks(engine: Engine) -> int:
     """Remove probe containers that a killed harness left; returns their number."""
+    # One that runs may belong to a command that is at work now.
     left = [look for look in engine.containers({LOOK_LABEL: None}) if look.state != "running"]
     for look in left:
         engine.remove(look.id)

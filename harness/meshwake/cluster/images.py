@@ -82,8 +82,10 @@ def _load_from_folder(bringup: BringUpContext, watch: Watch, wanted: tuple[str, 
     if bringup.folder is None:
         return
     for archive in sorted((bringup.folder / "images").glob("*.tar*")):
-        if not (missing := missing_images(bringup.engine, wanted)):
+        missing = missing_images(bringup.engine, wanted)
+        if not missing:
             break
+        # Loading takes long, so only what can help is loaded.
         if may_hold(archive, missing):
             watch.say(f"loading {archive.name}")
             bringup.engine.load_archive(archive)
@@ -116,12 +118,13 @@ def _tags_in(archive: Path) -> set[str]:
 
 
 def _by_tag_only(bringup: BringUpContext, wanted: tuple[str, ...]) -> list[str]:
-    found = {reference: bringup.engine.image(reference) for reference in wanted if "@" in reference}
-    return [
-        reference
-        for reference, image in found.items()
-        if image is not None and "@" not in image.name
-    ]
+    by_tag = []
+    for reference in wanted:
+        image = bringup.engine.image(reference)
+        # Requested by digest, and the engine knows it only by its tag.
+        if "@" in reference and image is not None and "@" not in image.name:
+            by_tag.append(reference)
+    return by_tag
 
 
 def _missing_images(
@@ -165,7 +168,10 @@ def free_bytes(engine: Engine, machine: Image | None) -> int | None:
     """Room where the engine keeps images and nodes; None when neither this machine nor a container
     can say."""
     free = engine.free_disk_bytes()
-    return room_inside(engine, machine.name) if free is None and machine is not None else free
+    if free is None and machine is not None:
+        # The engine runs in a virtual machine: a container sees the disk that this one cannot.
+        return room_inside(engine, machine.name)
+    return free
 
 
 def _check_room(bringup: BringUpContext, missing: Sequence[str]) -> None:
@@ -231,9 +237,8 @@ def _load_further(bringup: BringUpContext, watch: Watch, references: tuple[str, 
 def _not_in_nodes(bringup: BringUpContext, wanted: tuple[str, ...]) -> tuple[str, ...]:
     """Those of `wanted` that at least one node lacks."""
     there = [images_in(bringup.engine, node) for node in node_names(bringup.choice, bringup.pins)]
-    return tuple(
-        image for image in wanted if not all(full_reference(image) in found for found in there)
-    )
+    in_every_node = set.intersection(*there)
+    return tuple(image for image in wanted if full_reference(image) not in in_every_node)
 
 
 def images_in(engine: Engine, node: str) -> set[str]:
@@ -276,19 +281,19 @@ def _prune_layers(bringup: BringUpContext) -> None:
     cannot be done, only room is lost."""
     for node in node_names(bringup.choice, bringup.pins):
         ended = bringup.engine.execute(node, [*_CTR, "content", "ls"])
-        if ended.code == 0 and (found := prunable(ended.stdout)):
-            # A lease that ends collects at once what nothing refers to any more.
-            drop = [
-                [*_CTR, "content", "label", blob, *(f"{key}=" for key in keys)]
-                for blob, keys in found.items()
-            ]
-            collect = [
-                [*_CTR, "leases", "create", "--id=prune"],
-                [*_CTR, "leases", "rm", "--sync", "prune"],
-            ]
-            bringup.engine.execute(
-                node, ["sh", "-c", "; ".join(map(shlex.join, [*drop, *collect]))]
-            )
+        found = prunable(ended.stdout) if ended.code == 0 else {}
+        if not found:
+            continue
+        # A label without a value is removed, and with it the reference to a layer.
+        commands = [
+            [*_CTR, "content", "label", blob, *(f"{key}=" for key in keys)]
+            for blob, keys in found.items()
+        ]
+        # A lease that ends collects at once what nothing refers to any more.
+        commands.append([*_CTR, "leases", "create", "--id=prune"])
+        commands.append([*_CTR, "leases", "rm", "--sync", "prune"])
+        script = "; ".join(map(shlex.join, commands))
+        bringup.engine.execute(node, ["sh", "-c", script])
 
 
 def prunable(listed: str) -> dict[str, list[str]]:
@@ -296,11 +301,7 @@ def prunable(listed: str) -> dict[str, list[str]]:
     an image that has been unpacked. `ctr content prune references` would remove the layers of all
     others too, such as those of kind's own images that no pod has needed yet, and no pod could ever
     start from them."""
-    references: dict[str, dict[str, str]] = {}
-    for line in listed.splitlines():
-        if line.strip():
-            blob = line.split()[0]
-            references[blob] = dict(_REFERENCE.findall(line))
+    references = _references_in(listed)
     # An image's configuration refers to the snapshot into which it was unpacked.
     unpacked = {blob for blob, found in references.items() if _labels(found, _SNAPSHOT)}
     prunable_labels = {}
@@ -309,6 +310,16 @@ def prunable(listed: str) -> dict[str, list[str]]:
         if layers and found.get(_CONFIG) in unpacked:
             prunable_labels[blob] = layers
     return prunable_labels
+
+
+def _references_in(listed: str) -> dict[str, dict[str, str]]:
+    """blob -> its labels that refer to other blobs, label to digest."""
+    references: dict[str, dict[str, str]] = {}
+    for line in listed.splitlines():
+        if line.strip():
+            blob = line.split()[0]
+            references[blob] = dict(_REFERENCE.findall(line))
+    return references
 
 
 def _labels(references: Mapping[str, str], prefix: str) -> list[str]:
@@ -322,10 +333,12 @@ def load_one(bringup: BringUpContext, watch: Watch, reference: str) -> None:
     of platforms that are not here (kind#3795). An archive of one platform has not; older engines
     know no --platform and need none."""
     facts = bringup.engine.facts()
-    one_platform = (
-        ["--platform", facts.platform] if Version(facts.api_version) >= Version("1.48") else []
-    )
-    archive, here = bringup.state.directory / "image.tar", bringup.engine.image(reference)
+    one_platform = []
+    if Version(facts.api_version) >= Version("1.48"):
+        one_platform = ["--platform", facts.platform]
+    here = bringup.engine.image(reference)
+    archive = bringup.state.directory / "image.tar"
+    # The names of its logs; a reference has slashes.
     words = f"load-{hashlib.sha256(reference.encode()).hexdigest()[:12]}"
     try:
         save = [
@@ -346,6 +359,8 @@ def full_reference(image: str) -> str:
     """`image` as containerd names it: docker.io/library/busybox:latest for busybox."""
     name, at, digest = image.partition("@")
     first, slash, _ = name.partition("/")
+    # The rule of Docker's references: what comes before the first slash is a registry if it has a
+    # dot or a port, or is localhost; else all of it is a name on Docker Hub.
     if not slash:
         name = f"docker.io/library/{name}"
     elif "." not in first and ":" not in first and first != "localhost":

@@ -52,6 +52,7 @@ def steps_of(
     """All steps of `up`, in order. `before`: further ones that are taken before anything is made;
     `own_images`: those that are wanted in every node in addition to what the stack itself needs;
     `further_images`: others, by name, which the nodes may pull where they are not at hand."""
+    # Profile full has a guard that only looks.
     of_stack = [GUARD] if "observability" in choice.parts else []
     return (
         preflight_step(choice),
@@ -109,6 +110,7 @@ def _look_at_health(bringup: BringUpContext, watch: Watch) -> None:
     watch.wait_for(
         "a healthy stack", lambda: "\n".join(bringup.dependencies.health(bringup)) or None
     )
+    # From here on the cluster counts as up: find_cluster looks at this time.
     record = bringup.state.read()
     if record is not None:
         bringup.state.write(

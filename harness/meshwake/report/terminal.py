@@ -88,10 +88,10 @@ def summary_table(summaries: Sequence[Summary]) -> RenderableType:
 
 def _differ_in_fix(summaries: Sequence[Summary]) -> bool:
     """Whether one scenario ran with several fixes."""
-    without = {(row.scenario, row.lab, row.version) for row in summaries if row.fix}
-    return len(without) < len(
-        {(row.scenario, row.lab, row.version, row.fix) for row in summaries if row.fix}
-    )
+    with_fix = [row for row in summaries if row.fix]
+    cases = {(row.scenario, row.lab, row.version) for row in with_fix}
+    cases_by_fix = {(row.scenario, row.lab, row.version, row.fix) for row in with_fix}
+    return len(cases) < len(cases_by_fix)
 
 
 def _word(word: str) -> Text:
@@ -176,21 +176,20 @@ def _is_aside(row: Comparison) -> bool:
 
 def _comparison(plan: Plan, row: Comparison, verbose: bool) -> Iterator[RenderableType]:
     finding, dates = row.finding, plan.dates
+    in_full = verbose or row.kind is not OutcomeKind.AS_EXPECTED
     yield Text.assemble(
         (f"{finding.verdict.value:<8}", _STYLES[finding.verdict.value]),
         finding.check,
         _goal(row) if plan.goal is not None else _expectation(row),
     )
     yield _indented(dated(finding.because, dates), 8)
-    if (
-        row.expected is not None
-        and not finding.is_assumption
-        and (verbose or row.kind is not OutcomeKind.AS_EXPECTED)
-    ):
+    if not in_full:
+        return
+    # That an assumption should hold needs no reason.
+    if row.expected is not None and not finding.is_assumption:
         yield _indented(f"expected {row.expected.value}, because {row.expected_because}", 8)
-    if verbose or row.kind is not OutcomeKind.AS_EXPECTED:
-        for evidence in finding.evidence:
-            yield _indented(dated(evidence.text, dates), 10)
+    for evidence in finding.evidence:
+        yield _indented(dated(evidence.text, dates), 10)
 
 
 def _goal(row: Comparison) -> str:
@@ -231,16 +230,18 @@ def _table(title: str, *headings: str, rows: Iterable[Sequence[str]]) -> Iterato
 
 
 def _renewal_table(plan: Plan, history: History) -> Iterator[RenderableType]:
-    rows = [
-        (
-            renewal.identity,
-            _when(plan, renewal.certificate.issued_world_ns),
-            _when(plan, renewal.certificate.due_world_ns),
-            "never" if renewal.done_world_ns is None else _when(plan, renewal.done_world_ns),
-            _NOTHING if renewal.late_ns is None else lasting(renewal.late_ns),
+    rows = []
+    for renewal in renewals(plan, history):
+        done_ns, late_ns = renewal.done_world_ns, renewal.late_ns
+        rows.append(
+            (
+                renewal.identity,
+                _when(plan, renewal.certificate.issued_world_ns),
+                _when(plan, renewal.certificate.due_world_ns),
+                "never" if done_ns is None else _when(plan, done_ns),
+                _NOTHING if late_ns is None else lasting(late_ns),
+            )
         )
-        for renewal in renewals(plan, history)
-    ]
     return _table("Renewals", "identity", "issued", "due", "done", "late (wall)", rows=rows)
 
 

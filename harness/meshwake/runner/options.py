@@ -85,6 +85,7 @@ def planned_cluster(flags: LabFlags) -> PlannedCluster:
         clock=way,
         allow_own_clock=flags.allow_own_clock,
         suspend_command=flags.suspend_command,
+        # Absolute, as it goes into the plan on disk and may be read in another directory.
         kubeconfig=None if flags.kubeconfig is None else str(flags.kubeconfig.resolve()),
         context=flags.context,
         known_as=flags.known_as,
@@ -134,6 +135,7 @@ def _default_clock_way(flags: LabFlags) -> ClockWay:
 
 
 def _check_clock(flags: LabFlags, way: ClockWay) -> None:
+    # Either without the other: a command that is never run, or nothing to run.
     if (way == "command") != (flags.suspend_command is not None):
         raise BadInput(
             "--clock command and --suspend-command COMMAND go together; give both, or neither"
@@ -176,4 +178,6 @@ def _typed(declared: Declared, value: Any) -> list[str]:
         return [name]
     if declared.repeatable:
         return [f"{name} {shlex.quote(each)}" for each in value]
-    return [] if value == declared.default else [f"{name} {shlex.quote(str(value))}"]
+    if value == declared.default:
+        return []
+    return [f"{name} {shlex.quote(str(value))}"]

@@ -23,7 +23,9 @@ from meshwake.report.html.cards import Fact, facts_of
 from meshwake.report.html.sentence import sentence
 from meshwake.report.tracks import NodeTracks, Track, node_tracks
 
+# More timelines than this are folded when the page opens: each costs the browser a plot.
 OPEN_NODES = 3
+# A page stays readable, and within about a megabyte; the files of the run have everything.
 RENEWALS_SHOWN = 500
 FAULTS_SHOWN = 200
 REST_SHOWN = 500
@@ -162,18 +164,15 @@ def _when(plan: Plan, world_ns: int) -> str:
 def describe_node(node: NodeTracks) -> str:
     """A timeline in words, for readers who cannot see it or want a summary."""
     asleep_ns = Spans(node.asleep).total_ns
-    words = [
-        f"asleep {lasting(asleep_ns)} in {count(len(node.asleep), 'sleep')}"
-        if asleep_ns
-        else "never asleep"
-    ]
+    words = ["never asleep"]
+    if asleep_ns:
+        words = [f"asleep {lasting(asleep_ns)} in {count(len(node.asleep), 'sleep')}"]
     if node.drift_end_ns:
         words.append(f"clock drift {lasting(node.drift_end_ns)} at the end")
-    words.append(
-        f"no connection for {lasting(node.out_ns)} awake"
-        if node.out_ns
-        else "connections always worked"
-    )
+    if node.out_ns:
+        words.append(f"no connection for {lasting(node.out_ns)} awake")
+    else:
+        words.append("connections always worked")
     if merged := sum(track.merged for track in node.tracks):
         words.append(f"{merged} of its marks are drawn together with a neighbour")
     return ", ".join(words)
@@ -218,6 +217,7 @@ def _finding(run: Run, row: Comparison) -> dict[str, Any]:
         "expectation": _expectation(row),
         "expected": row.expected.value if row.expected else "",
         "expected_because": "" if finding.is_assumption else row.expected_because or "",
+        # Without "and 9 more from here on": the page lists those as well.
         "evidence": [
             _place(run.plan, each) for each in finding.evidence if "more" not in each.data
         ],
@@ -247,9 +247,12 @@ def _node_of(plan: Plan, data: dict[str, Any]) -> str:
     """On whose timeline a piece of evidence lies; "" when it does not say."""
     if isinstance(data.get("node"), str):
         return str(data["node"])
+    # Of a pair the client's: there its connection failed.
     pair = data.get("pair")
     identity = pair[0] if pair else data.get("identity")
-    return _or_none(lambda: plan.node_of(str(identity))) or "" if identity else ""
+    if not identity:
+        return ""
+    return _or_none(lambda: plan.node_of(str(identity))) or ""
 
 
 # --- What report.js draws -------------------------------------------------------------------------
@@ -277,6 +280,8 @@ def _span(from_ns: int, to_ns: int) -> list[float]:
 
 
 def _track(track: Track) -> dict[str, Any]:
+    # Texts are listed once and named by their number: a month has thousands of marks, and few
+    # sentences.
     texts: dict[str, int] = {}
     bars = [
         [*_span(b.from_world_ns, b.to_world_ns), b.state, texts.setdefault(b.text, len(texts))]
