@@ -57,7 +57,7 @@ class Action:
     after_s: float = 0
     # Put there with `&`: it may be cut off when the script ends.
     background: bool = False
-    # The script goes on only when it is over; until then it may still be going on.
+    # A later command of the script waits until it is over.
     waited: bool = False
 
 
