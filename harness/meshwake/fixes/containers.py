@@ -145,7 +145,7 @@ def _ids_of_ztunnel(unknown: Unknown, memory: Memory) -> bool:
 
 
 def _listed_as(words: list[str], unknown: Unknown) -> tuple[str, bool]:
-    """Under which name the list that a command prints has ztunnel, and whether it is one of pods."""
+    """The name of ztunnel in the list that a command prints, and whether it is a list of pods."""
     program, rest = words[0].rsplit("/", 1)[-1], words[1:]
     if program == "crictl":
         operands = _operands(rest, _CRICTL_VALUES)

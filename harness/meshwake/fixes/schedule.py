@@ -149,7 +149,7 @@ def _range(part: str, field: _Field) -> tuple[set[int], bool]:
         step = _number(steps[0], field._replace(names={}), part)
         # 5/10 means 5-59/10.
         high = field.most if len(ends) == 1 else high
-        # */2 restricts, and so is no star where the two days are joined; */1 is.
+        # */2 restricts, so it does not count as a star where the two days are joined; */1 does.
         star = star and step == 1
     if not field.least <= low <= high <= field.most or step < 1:
         raise ValueError(f"{field.name}: {part!r}; allowed is {field.least} to {field.most}")
