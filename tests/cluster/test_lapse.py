@@ -279,7 +279,8 @@ def test_programs_that_end_in_the_middle_begin_on_moved_clocks(
             time.sleep(ENDED_EVERY_S)
             assert run.poll() is None, (ended, log.read_text())
             codes = [
-                trial.execute(node, "pkill", "-KILL", "-x", name)[0] for node in trial.cluster.nodes
+                trial.execute(node, "pkill", "-KILL", "-x", name).code
+                for node in trial.cluster.nodes
             ]
             assert 0 in codes, f"{name} runs on no node"
             ended.append(name)

@@ -88,8 +88,8 @@ def test_a_pod_that_ztunnel_does_not_see_is_found_and_recreated(trial: Trial) ->
     node = trial.cluster.nodes[0]
     if not _istio_has_a_file_of_its_own(trial, node):
         pytest.skip("needs Istio 1.27 or newer: before, without its file a node has no CNI at all")
-    code, output = trial.execute(node, "bash", "-c", GAP)
-    assert code == 0, output
+    made = trial.execute(node, "bash", "-c", GAP)
+    assert made.code == 0, made.output
     with trial.cluster.opened() as kubernetes:
         (client,) = [
             pod
@@ -107,11 +107,11 @@ def test_a_pod_that_ztunnel_does_not_see_is_found_and_recreated(trial: Trial) ->
 
 
 def _istio_has_a_file_of_its_own(trial: Trial, node: str) -> bool:
-    _, output = trial.execute(
+    listed = trial.execute(
         node, "sh", "-c", f"grep -L istio-cni {CNI_FILES}/*; ls {CNI_FILES} | wc -l"
     )
-    others, count = output.splitlines()[:-1], int(output.splitlines()[-1])
-    return 0 < len(others) < count
+    *others, count = listed.stdout.splitlines()
+    return 0 < len(others) < int(count)
 
 
 def _on(pod: Mapping[str, Any]) -> str:

@@ -40,8 +40,8 @@ def test_the_versions_reported_are_those_that_run(trial: Trial) -> None:
     there."""
     (cluster,) = json.loads(trial.meshwake("status", "--json").stdout)["clusters"]
     for node in trial.cluster.nodes:
-        _, output = trial.execute(node, "kubelet", "--version")
-        assert cluster["runs"]["kubernetes"][node] == output.split()[-1]
+        version = trial.execute(node, "kubelet", "--version").stdout.split()[-1]
+        assert cluster["runs"]["kubernetes"][node] == version
     # By containerd's word, which names an image by its configuration; Kubernetes by the digest of
     # its manifest.
     node = trial.cluster.nodes[0]
@@ -61,8 +61,7 @@ def test_the_versions_reported_are_those_that_run(trial: Trial) -> None:
 
 
 def _of_containerd(trial: Trial, node: str, *command: str) -> dict[str, Any]:
-    _, output = trial.execute(node, "crictl", *command, "-o", "json")
-    return dict(json.loads(output[output.index("{") :]))  # after what it has to say of cgroups
+    return dict(json.loads(trial.execute(node, "crictl", *command, "-o", "json").stdout))
 
 
 def test_a_second_up_has_nothing_to_do(trial: Trial) -> None:

@@ -23,7 +23,7 @@ from meshwake.cluster.stack.choice import PROFILES
 from meshwake.core.errors import HarnessError
 from meshwake.core.json_types import JsonObject, int_at, object_at, texts_at
 from meshwake.core.store import SavedRun, read_run
-from meshwake.kubernetes.api import Kubernetes, identity_of
+from meshwake.kubernetes.api import Executed, Kubernetes, identity_of
 from meshwake.kubernetes.kubeconfig import read_access
 from meshwake.kubernetes.labels import RUN_LABELS
 from meshwake.kubernetes.rollouts import WORKLOADS, unmet
@@ -326,8 +326,8 @@ class Trial:
         with self.cluster.opened() as kubernetes:
             wait_until("every workload to be rolled out", 300, lambda: _all_ready(kubernetes))
 
-    def execute(self, node: str, *command: str) -> tuple[int, str]:
-        """Exit code and words of a command in a node's machine."""
+    def execute(self, node: str, *command: str) -> Executed:
+        """How a command ended in a node's machine."""
         return self.engine.execute(node, command)
 
 

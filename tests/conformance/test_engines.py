@@ -38,6 +38,7 @@ from meshwake.cluster.docker import (
 )
 from meshwake.cluster.limits import measure_limits
 from meshwake.core.errors import LabUnavailable
+from meshwake.kubernetes.api import Executed
 from meshwake.labs.kind.movers import engine_ways
 
 from tests.unit.cluster.world import SimulatedEngine, World, machine
@@ -237,11 +238,13 @@ def test_the_limits_are_those_of_the_engines_machine(image: str, node: str) -> N
 
 
 def test_a_command_inside_and_its_code(image: str, node: str) -> None:
-    """`execute`: both streams, and how it ended."""
+    """`execute`: both streams, each of its own although they come in pieces, and how it ended."""
     real = real_or_skip()
     try:
-        code, output = real.execute(node, ["sh", "-c", "echo out; echo err >&2; exit 7"])
-        assert (code, sorted(output.split())) == (7, ["err", "out"])
+        pieces = ("printf 'no ' >&2", "printf 2", "printf 'answer' >&2", "printf 00", "exit 7")
+        ended = real.execute(node, ["sh", "-c", "; sleep 0.1; ".join(pieces)])
+        assert ended == Executed(7, "200", "no answer")
+        assert real.execute(node, ["sh", "-c", ":"]) == Executed(0, "", "")
     finally:
         real.close()
 

@@ -69,6 +69,8 @@ def acceptance(run: Path, scenario_file: Path, today: str, because: str | None =
     _check_release(run, judged)
     old = _read(scenario_file)
     text, sentences = old, []
+    # One after the other: each is an edit of the text that the one before it left, in which rows
+    # have moved.
     for row in surprises:
         text = _accept(text, scenario_file, judged, row, today, because)
         version = judged.plan.version
@@ -163,12 +165,10 @@ def _covering(scenario: Scenario, path: Path, check: str, version: str) -> tuple
 
 def _begins_at(expect: Expect, version: str) -> bool:
     """Whether `version` is the first release that `expect` is about."""
-    covered = [
-        row
-        for row in versions.releases()
-        if versions.covers(expect.versions, row.version, expect.until)
-    ]
-    return bool(covered) and Version(covered[0].version) == Version(version)
+    for row in versions.releases():
+        if versions.covers(expect.versions, row.version, expect.until):
+            return Version(row.version) == Version(version)
+    return False
 
 
 def _new_row(expect: Expect, row: Comparison, version: str, evidence: str, because: str) -> Table:
@@ -185,6 +185,7 @@ def _new_row(expect: Expect, row: Comparison, version: str, evidence: str, becau
 
 def _range_from(expect: Expect, version: str) -> str:
     """The range of `expect` from `version` on: its upper bounds stay."""
+    # A lower bound would be below the new one; an exclusion may still lie above it.
     upper = [str(each) for each in SpecifierSet(expect.versions) if _bounds_from_above(each)]
     return ",".join([f">={version}", *sorted(upper)])
 
@@ -215,12 +216,13 @@ def _check_result(text: str, path: Path, judged: Run, surprises: Sequence[Compar
     written."""
     scenario, plan = parse_scenario(text, str(path), path.stem), judged.plan
     for row in surprises:
+        about_check = [each for each in scenario.expect if each.check == row.finding.check]
         verdicts = [
             each.verdict
-            for each in scenario.expect
-            if each.check == row.finding.check
-            and versions.covers(each.versions, plan.version, each.until)
+            for each in about_check
+            if versions.covers(each.versions, plan.version, each.until)
         ]
+        # Exactly one row may be about the release: `run` refuses a scenario with two.
         if verdicts != [_written(row.finding.verdict)]:
             raise HarnessFault(
                 f"{path}: the edit for {row.finding.check} came out wrong, so nothing was written"

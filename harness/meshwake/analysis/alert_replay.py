@@ -84,6 +84,7 @@ SCRAPE_S = STEP_S = 60
 # A group may ask for a shorter interval. The metrics are there once a minute only, so more
 # evaluations would cost more and find nothing else.
 LEAST_STEP_S = 15
+# From this release on ztunnel counts failed connections; "a0" covers its alphas too.
 COUNTS_FAILURES = Version("1.29.0a0")
 # Prometheus answers /-/ready with 503 until its blocks are loaded and its log is replayed.
 READY_WITHIN_S = 60.0
@@ -126,6 +127,8 @@ def open_metrics(plan: Plan, history: History, scrape_s: int = SCRAPE_S) -> Iter
     yield "# EOF\n"
 
 
+# Family -> type. OpenMetrics wants the samples of a family together, and a counter's family without
+# the "_total" of its samples.
 _FAMILIES = {
     "meshwake_guard_drift_seconds": "gauge",
     "meshwake_guard_renewal_late_seconds": "gauge",
@@ -146,7 +149,7 @@ def _scrape_node(
     samples["meshwake_guard_last_look_timestamp_seconds"] += scrapes.of(
         look,
         0,
-        history.end_world_ns + 1,
+        history.end_world_ns + 1,  # the end itself is scraped too
         lambda world_ns: f"{clock.wall_ns(world_ns) / NS_PER_S:.3f}",
     )
     for life in lives(history):
@@ -169,6 +172,7 @@ def _scrape_drift(
     samples: dict[str, list[str]],
 ) -> None:
     """How late a process is: the clock drift since it started."""
+    # Two metrics, and on an unpatched ztunnel one number; rules use the one or the other.
     for name in ("meshwake_guard_drift_seconds", "meshwake_guard_renewal_late_seconds"):
         series = f'{name}{{node="{node}",process="{_process(life)}"}}'
         samples[name] += scrapes.of(
@@ -245,9 +249,10 @@ class _Scrapes:
         self, about: str, from_ns: int, to_ns: int, value: Callable[[int], str]
     ) -> Iterator[str]:
         """The lines of one series within [from, to)."""
-        for world_ns in self._worlds[
-            bisect_left(self._worlds, from_ns) : bisect_left(self._worlds, to_ns)
-        ]:
+        first = bisect_left(self._worlds, from_ns)
+        behind = bisect_left(self._worlds, to_ns)
+        for world_ns in self._worlds[first:behind]:
+            # OpenMetrics has seconds of Unix time; the scrapes lie on whole ones.
             yield f"{about} {value(world_ns)} {self._starts_s + world_ns // NS_PER_S}\n"
 
 
@@ -293,15 +298,14 @@ def missing_for(
     query = parse_query(expression)
     found: list[str] = []
     for selector in query.selectors:
+        # What is missing for a record is missing for every rule that uses it.
         if selector.name in recorded:
             found += recorded[selector.name]
         elif selector.name not in _LABELS:
             found += [] if _is_known_to_be_absent(selector, plan) else [str(selector)]
         else:
-            unknown = [
-                each for each in selector.matchers if each.label not in _LABELS[selector.name]
-            ]
-            found += [f"{selector.name}{{{each.label}}}" for each in unknown]
+            found += _unknown_labels(selector)
+    # absent() of a series that is always there would never fire, though it may in a real mesh.
     if _FAILED in absent_in(expression):
         found.append(
             f"{_FAILED} (a counter is absent until it counts, and here it counts from the "
@@ -316,17 +320,25 @@ def missing_for(
     return tuple(dict.fromkeys(found))
 
 
+def _unknown_labels(selector: Selector) -> list[str]:
+    """Those of its labels that a replayed series does not have."""
+    known = _LABELS[selector.name]
+    unknown = [each.label for each in selector.matchers if each.label not in known]
+    return [f"{selector.name}{{{label}}}" for label in unknown]
+
+
 def _is_known_to_be_absent(selector: Selector, plan: Plan) -> bool:
-    of_ztunnel = any(
-        (each.label, each.operator, each.value) == ("app", "=", "ztunnel")
-        for each in selector.matchers
-    )
-    return selector.name == _OF_PROXIES and (of_ztunnel or not plan.gateways)
+    """Whether the real mesh has no such series either, so that there is nothing to replay."""
+    if selector.name != _OF_PROXIES:
+        return False
+    matchers = [(each.label, each.operator, each.value) for each in selector.matchers]
+    return ("app", "=", "ztunnel") in matchers or not plan.gateways
 
 
 def _labels_that_matter(query: Query, name: str, plan: Plan) -> list[str]:
     """Labels by which it groups that are not replayed and would make more than one group."""
     unknown = query.labels - frozenset().union(*_LABELS.values())
+    # Of one node there is one target, so grouping by the target's labels changes nothing.
     if len(plan.nodes) == 1:
         unknown -= _OF_TARGETS
         if len(plan.pairs) <= 1 or not name.startswith("istio_"):
@@ -378,6 +390,7 @@ def _backfill(base: Path) -> None:
             "tsdb",
             "create-blocks-from",
             "openmetrics",
+            # A year: a month of samples in blocks of the default two hours would be 360 of them.
             "--max-block-duration=8760h",
             str(base / "samples"),
             str(base / "data"),
@@ -401,8 +414,10 @@ def _running(base: Path) -> Iterator[str]:
                 "prometheus",
                 f"--config.file={base / 'prometheus.yml'}",
                 f"--storage.tsdb.path={base / 'data'}",
+                # The run may lie years in the past or the future, and is not to be deleted.
                 "--storage.tsdb.retention.time=100y",
                 f"--web.listen-address=127.0.0.1:{port}",
+                # Four times the default, for a month of many nodes at once.
                 "--query.max-samples=200000000",
             ],
             out=log,
@@ -416,6 +431,7 @@ def _running(base: Path) -> Iterator[str]:
 
 
 def _free_port() -> int:
+    # Free when it was looked for; where another program takes it first, Prometheus does not start.
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
@@ -457,6 +473,7 @@ def _times(
     times: set[int] = set()
     for true_at in _true_at(address, plan, history, about, rule.expression, every_s).values():
         times |= _firing(sorted(true_at), every_s, rule.for_s)
+    # It begins to fire where it did not at the evaluation before.
     begins = [at for at in sorted(times) if at - every_s not in times]
     return [at * NS_PER_S for at in begins]
 
@@ -465,6 +482,7 @@ def _firing(true_at: list[int], every_s: int, for_s: float) -> set[int]:
     """When a rule with `for` fires: where it was true at every evaluation for that long."""
     found, since, before = set(), 0, None
     for at in true_at:
+        # After a gap, with an evaluation at which it was not true, `for` begins again.
         if before is None or at - before > every_s:
             since = at
         if at - since >= for_s:
@@ -522,6 +540,7 @@ def _levels(
     needs = _needs(records)
     levels: list[list[RecordingRule]] = []
     done: set[str] = set()
+    # A level needs only those before it. What is never ready needs itself, in a circle.
     while ready := {name for name in needs.keys() - done if needs[name] <= done}:
         levels.append([each for each in records if each.name in ready])
         done |= ready
@@ -581,19 +600,25 @@ def _samples_of(
     """The samples of one recording rule, as lines of OpenMetrics. A series ends with NaN, of which
     no comparison is true."""
     lines = []
+    last_s = history.end_world_ns // NS_PER_S
     about = f"{record.file}: {record.name}"
-    for labels, values in _true_at(
-        address, plan, history, about, record.expression, step_s
-    ).items():
-        own = {**json.loads(labels), **dict(record.labels)}
-        written = ",".join(
-            f"{name}={json.dumps(value)}" for name, value in sorted(own.items()) if value
-        )
+    found = _true_at(address, plan, history, about, record.expression, step_s)
+    for labels, values in found.items():
+        series = _series_of(record, json.loads(labels))
         for at, value in sorted(values.items()):
-            lines.append(f"{record.name}{{{written}}} {value} {plan.starts_wall_s + at}\n")
-            if at + step_s not in values and at + step_s <= history.end_world_ns // NS_PER_S:
-                lines.append(f"{record.name}{{{written}}} NaN {plan.starts_wall_s + at + step_s}\n")
+            lines.append(f"{series} {value} {plan.starts_wall_s + at}\n")
+            next_s = at + step_s
+            # Without the NaN Prometheus would show the last value for five minutes more.
+            if next_s not in values and next_s <= last_s:
+                lines.append(f"{series} NaN {plan.starts_wall_s + next_s}\n")
     return lines
+
+
+def _series_of(record: RecordingRule, labels: dict[str, str]) -> str:
+    """`name{label="value"}`; the labels of the record win, and an empty value removes one."""
+    own = {**labels, **dict(record.labels)}
+    written = [f"{name}={json.dumps(value)}" for name, value in sorted(own.items()) if value]
+    return f"{record.name}{{{','.join(written)}}}"
 
 
 # --- Results ---------------------------------------------------------------------------------
@@ -629,6 +654,7 @@ def _is_noisy(rule: AlertRule, plan: Plan, fired: Sequence[FiredAlert]) -> bool:
     """Whether it fired before anything had happened, or whatever happens."""
     if not fired:
         return False
+    # An expression without a series, such as vector(1), fires whatever happens.
     if not parse_query(rule.expression).selectors:
         return True
     first_ns = min((fault.at_world_ns for fault in plan.faults), default=None)
@@ -643,6 +669,7 @@ def judge_alerts(plan: Plan, history: History, rules: RuleSet, results: RuleResu
     about_mesh = _about_mesh(rules)
     unclear = [each for each in results.unclear if each[0] in about_mesh]
     none_is_clear = len(unclear) + len(results.noisy) >= len(about_mesh)
+    # Where a clear rule fired in time, those that cannot be judged change nothing.
     if unclear and (none_is_clear or not holds):
         return _unknown(finding, unclear)
     if results.noisy:

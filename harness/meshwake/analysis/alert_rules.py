@@ -120,6 +120,7 @@ def _read(path: Path) -> RuleSet:
         objects = read_objects(text, what)
     except BadInput as error:
         raise BadInput(f"{error}; try: promtool check rules {path}") from error
+    # Rule files proper; there may be objects of Kubernetes, and charts, in the same text.
     bare = [each for each in objects if _is_rule_file(each)]
     if len(bare) > 1:
         raise BadInput(
@@ -192,6 +193,7 @@ def _of_text(text: Any, where: str) -> Iterator[Any]:
     """The groups of a rule file; nothing of what is not one."""
     if not isinstance(text, str) or not _GROUPS_LINE.search(text):
         return
+    # Of several documents Prometheus reads the first, as in a file.
     for inner in read_documents(text, where)[:1]:
         if _is_rule_file(inner):
             yield inner["groups"]
@@ -204,6 +206,7 @@ def _within(value: Any, where: str) -> Iterator[Any]:
     elif isinstance(value, list):
         for each in value:
             yield from _within(each, where)
+    # A rule file has several lines; a word of a chart is not worth parsing.
     elif isinstance(value, str) and "\n" in value:
         yield from _of_text(value, where)
 
@@ -232,12 +235,13 @@ def _take(groups: Any, document: dict[str, Any], where: str, rules: RuleSet) -> 
             raise _wrong(where, f"two groups are called {name!r}")
         names.add(name)
         if own is None:
-            continue
+            continue  # a group without rules is allowed
         if not isinstance(own, list):
             raise _wrong(where, f"group {name}: rules: read {str(own)[:60]!r}, expected a list")
         about, every_s = f"group {name}", None
         if group.get("interval"):
             every_s = _duration_s(group["interval"], f"{about}: interval", where)
+        # VictoriaMetrics has keys of its own, and rules that Prometheus understands all the same.
         open_keys = document.get("kind") == "VMRule"
         for rule in own:
             _take_rule(rule, about, where, open_keys, every_s, rules)
@@ -296,6 +300,7 @@ def _take_rule(
     if unknown and not open_keys:
         raise _wrong(where, f"{about}: {', '.join(unknown)}: {_UNKNOWN_KEY} here")
     expression = _expression(rule.get("expr"), about, where)
+    # Annotations are templates of Prometheus, and may have braces; these three may not.
     if "{{" in f"{name}{expression}{rule.get('for', '')}":
         raise BadInput(
             f"{where}: {about} is a template of helm; render it first: helm template CHART > FILE"
@@ -330,6 +335,7 @@ def _kind_and_name(rule: Any, group: str, where: str) -> tuple[str, str]:
 
 
 def _expression(value: Any, about: str, where: str) -> str:
+    # `expr: 1` is a number to YAML and an expression to Prometheus; `expr: true` is neither.
     is_text = isinstance(value, (str, int, float)) and not isinstance(value, bool)
     if not is_text or not str(value).strip():
         raise _wrong(where, f"{about}: expr: read {value!r}, expected an expression")
@@ -339,9 +345,10 @@ def _expression(value: Any, about: str, where: str) -> str:
 def _labels(labels: Any, about: str, where: str) -> dict[str, str]:
     if labels is None:
         return {}
-    if not isinstance(labels, dict) or any(
+    is_flat = isinstance(labels, dict) and not any(
         isinstance(value, (dict, list)) for value in labels.values()
-    ):
+    )
+    if not is_flat:
         found = str(labels)[:60]
         raise _wrong(where, f"{about}: labels: read {found!r}, expected names with values")
     return {str(key): str(value) for key, value in labels.items()}

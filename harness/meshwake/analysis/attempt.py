@@ -104,7 +104,7 @@ def run_attempt(
     try:
         saved = run_case(case, options)
     except BadInput:
-        raise
+        raise  # the question is wrong: no other version would answer it either
     except LabUnavailable as error:
         return Attempt(version, options.seed, Verdict.UNKNOWN, str(error), possible=False)
     except HarnessError as error:

@@ -29,6 +29,7 @@ from meshwake.core.json_types import MutableJsonObject
 from meshwake.core.outcome import Verdict
 from meshwake.core.versions import minor_of
 
+# A run that failed in its lab has no verdict. One more, not several: what fails twice has a reason.
 TRIES_AFTER_A_FAILURE = 1
 
 
@@ -225,6 +226,8 @@ class Bisect:
     def run(self) -> BisectResult:
         """The result. Raises BadInput when the two ends are the wrong way round."""
         self._run_all(self.rows[0], self.rows[-1])
+        # Again where a side of the boundary turned out to be flaky: it is UNKNOWN from then on, and
+        # the boundary is somewhere else. Ends, since each turn has one version less.
         while True:
             older, newer = (self.observed[end].verdict for end in (self.rows[0], self.rows[-1]))
             if Verdict.UNKNOWN in (older, newer):
@@ -284,6 +287,7 @@ class Bisect:
         """The seeds of the runs that `version` still lacks."""
         done = self.observed[version].attempts
         finished = sum(not attempt.failed for attempt in done)
+        # Seeds that were used are not used again: on the model the same seed has the same answer.
         first = max(attempt.seed for attempt in done) + 1
         return list(range(first, first + self.question.repeat - finished))
 
@@ -372,6 +376,7 @@ class Bisect:
         self, line: Sequence[str], low: int, high: int, chosen: Sequence[int]
     ) -> tuple[int, int]:
         """The range after the versions at positions `chosen` have run."""
+        # The lowest new one is the new end of the range, so from the last to the first.
         for at in reversed(chosen):
             if self._is_new(line[at]):
                 high = at
@@ -443,6 +448,7 @@ class Bisect:
 
     def _one_kind(self, kind: Verdict) -> BisectResult:
         """Both ends have one verdict: then every version is run before that is reported of all."""
+        # A change that was made and reverted lies between two ends that are alike.
         self._run_all(*self.rows)
         other_kind = Verdict.BROKEN if kind is Verdict.HOLDS else Verdict.HOLDS
         others, unknown = self._with_verdict(other_kind), self._with_verdict(Verdict.UNKNOWN)

@@ -49,6 +49,7 @@ class BisectLog:
 
         def run(version: str, seed: int) -> Attempt:
             known = self.attempts.get((version, seed))
+            # The cache may have another build of that version by now, which the log is not about.
             if known is not None:
                 same_binary = subject is None or known.subject == subject(version)
                 if ask is None or same_binary:
@@ -122,6 +123,7 @@ def read_log(path: Path) -> BisectLog:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"{path}: cannot be read as a log of a bisect ({error})") from error
+    # What is behind the last newline is half a line: the bisect was killed while it wrote.
     *lines, rest = text.split("\n")
     if not lines:
         raise BadInput(

@@ -105,16 +105,15 @@ def observe_signature(run: RunScenario) -> BehaviourSignature:
         attempts[name] = (run(name, check, SEEDS[0]),)
         if attempts[name][0].failed:
             attempts[name] = (run(name, check, SEEDS[1]),)
+    # A class that is new, or a run that was unlucky? Only what differs is run again.
     if not _like(_verdicts(attempts)):
         for name in _nearest(_verdicts(attempts))[1]:
             attempts[name] = (*attempts[name], run(name, CLASSIFYING[name][0], SEEDS[1]))
     verdicts = _verdicts(attempts)
     classes = tuple(_like(verdicts))
-    return (
-        BehaviourSignature(attempts, classes)
-        if classes
-        else BehaviourSignature(attempts, (), *_nearest(verdicts))
-    )
+    if classes:
+        return BehaviourSignature(attempts, classes)
+    return BehaviourSignature(attempts, (), *_nearest(verdicts))
 
 
 def _verdicts(attempts: Mapping[str, tuple[Attempt, ...]]) -> dict[str, Verdict]:
@@ -132,7 +131,10 @@ def _like(verdicts: Verdicts) -> list[str]:
 
 def _differences(verdicts: Verdicts, known: Verdicts) -> Iterator[str]:
     for name, verdict in verdicts.items():
-        if Verdict.UNKNOWN not in (verdict, known[name]) and verdict is not known[name]:
+        # UNKNOWN contradicts nothing: it leaves both classes possible.
+        if Verdict.UNKNOWN in (verdict, known[name]):
+            continue
+        if verdict is not known[name]:
             yield name
 
 
@@ -157,7 +159,9 @@ def signatures_of_classes() -> dict[str, dict[str, Verdict]]:
         signatures[behaviour_class] = {
             name: experiment(name, "model")(row.version, SEEDS[0]).verdict for name in CLASSIFYING
         }
-    if len({tuple(signature.values()) for signature in signatures.values()}) != len(signatures):
+    # Then the scenarios no longer distinguish them, and every answer would be one of two.
+    distinct = {tuple(signature.values()) for signature in signatures.values()}
+    if len(distinct) != len(signatures):
         raise HarnessFault(
             "two behaviour classes have the same verdicts in all distinguishing scenarios; see "
             "harness/meshwake/analysis/classify.py"

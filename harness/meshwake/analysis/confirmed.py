@@ -1,5 +1,5 @@
-"""Rows of the matrix that a real ztunnel confirmed: what ran, on which binary, when, and with what
-result.
+"""Rows of the matrix that a real ztunnel confirmed, by itself or in a whole cluster: what ran, on
+which binary, when, and with what result.
 
 One small JSON file a row in confirmed_rows/ in this directory, written by `meshwake matrix
 --confirm` from the run itself. A file counts for the world that it was made in (`world_sha256`):
@@ -21,8 +21,8 @@ DIRECTORY = PACKAGE / "analysis" / "confirmed_rows"
 
 @dataclass(frozen=True)
 class Confirmation:
-    """One row as a real ztunnel showed it. `binary_sha256` names the binary, `date` is that of the
-    run."""
+    """One row as a real ztunnel showed it. `binary_sha256` names the binary, or the image in a
+    cluster, `date` is that of the run, `lab` process or kind."""
 
     fix: str
     fault: str
@@ -36,24 +36,31 @@ class Confirmation:
     date: str
     world_sha256: str
     real_s: float
+    lab: str = "process"
 
     @property
     def file_name(self) -> str:
-        """One file a row: a newer run takes the place of an older one."""
-        return f"{self.fix}-{self.fault}.json"
+        """One file a row and lab: a newer run takes the place of an older one."""
+        lab = "" if self.lab == "process" else f"-on-{self.lab}"
+        return f"{self.fix}-{self.fault}{lab}.json"
 
 
-def confirmations(directory: Path = DIRECTORY) -> dict[str, Confirmation]:
-    """All of them, by the world they were made in. Raises BadInput when a file is damaged."""
+_NEEDED = [field.name for field in fields(Confirmation) if field.name != "lab"]
+
+
+def confirmations(directory: Path = DIRECTORY) -> dict[tuple[str, str], Confirmation]:
+    """All of them, by lab and the world they were made in. Raises BadInput when a file is
+    damaged."""
     read = (read_confirmation(path) for path in sorted(directory.glob("*.json")))
-    return {each.world_sha256: each for each in read}
+    return {(each.lab, each.world_sha256): each for each in read}
 
 
 def read_confirmation(path: Path) -> Confirmation:
     """Raises BadInput when `path` is not such a file."""
     try:
         raw: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return Confirmation(**{field.name: raw[field.name] for field in fields(Confirmation)})
+        # Files from before clusters were tried name no lab.
+        return Confirmation(lab=raw.pop("lab", "process"), **{name: raw[name] for name in _NEEDED})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadInput(
             f"{path}: is not a confirmed row ({error!r}); write it again with meshwake matrix "

@@ -29,7 +29,7 @@ from itertools import count, groupby, islice, pairwise
 from operator import itemgetter
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import tomlkit
 
@@ -58,16 +58,13 @@ from meshwake.runner.timelines import (
     timelines,
 )
 
-if TYPE_CHECKING:
-    pass
-
 # The budget of time is looked at between two batches. Each has a seed of its own, so a search that
 # had more time begins with the same draws.
 DRAWS_AT_A_TIME = 50
 # A find of two moves or fewer is small enough for a person, and ends the search; a longer one may
 # be a local minimum of shrinking, so it is compared with up to three others.
 FEW_MOVES, FINDS_MAX = 2, 4
-DAY_NS = 86_400 * NS_PER_S
+HOUR_NS, DAY_NS = 3_600 * NS_PER_S, 86_400 * NS_PER_S
 # Two lives of a certificate of a day: so long something broken may be in coming
 # (guard_trial.COMES_WITHIN_NS counts a day more).
 AFTERWARDS_NS = 2 * DAY_NS
@@ -91,10 +88,10 @@ def document_of(
     asleep_ns = sum(move.lasts + move.by for move in timeline) * MINUTE_NS
     # A certificate is served expired at the latest half a life, a life and the drift after the last
     # sleep.
-    duration_ns = (
-        -(-(ends_ns(timeline) + AFTERWARDS_NS + asleep_ns) // (3_600 * NS_PER_S)) * 3_600 * NS_PER_S
-    )
-    every_ns = max(EVERY_MIN_NS, -(-duration_ns // ATTEMPTS_MAX // MINUTE_NS) * MINUTE_NS)
+    needed_ns = ends_ns(timeline) + AFTERWARDS_NS + asleep_ns
+    duration_ns = _rounded_up(needed_ns, HOUR_NS)
+    # Rounded up to whole minutes, as a person would write an interval.
+    every_ns = max(EVERY_MIN_NS, _rounded_up(-(-duration_ns // ATTEMPTS_MAX), MINUTE_NS))
     deployed = {} if fix == "none" else {"fix": {"name": fix}}
     return {
         "title": f"{describe(timeline)}: the smallest timeline that breaks "
@@ -108,6 +105,11 @@ def document_of(
         **deployed,
         "expect": [{"check": check, "verdict": "broken", "because": because}],
     }
+
+
+def _rounded_up(length_ns: int, unit_ns: int) -> int:
+    # `//` rounds down, and of a negative number therefore up.
+    return -(-length_ns // unit_ns) * unit_ns
 
 
 # --- The question ---------------------------------------------------------------------------------
@@ -229,6 +231,7 @@ def falsify(
             question, None, breaks.tried, clock() - began_s, unknown=breaks.unknown
         )
     least = min(finds, key=_size)
+    # Tried again here, whatever ended the shrinking: `breaks` remembers what it has seen.
     minimal = not any(breaks(smaller) for smaller in neighbours(least))
     because = question.finding(least).because
     return FalsifyResult(
@@ -255,10 +258,10 @@ def _finds(
 
     limits = settings(
         max_examples=DRAWS_AT_A_TIME,
-        database=None,
-        deadline=None,
+        database=None,  # what an earlier search found is not to change this one
+        deadline=None,  # a run takes as long as it takes; the budget is ours
         phases=(Phase.generate, Phase.shrink),
-        suppress_health_check=list(HealthCheck),
+        suppress_health_check=list(HealthCheck),  # they warn of slow tests, which a run is
     )
     for batch in count(1):
         if not in_time():
@@ -277,6 +280,7 @@ def smallest(
     """`timeline` made smaller as long as it breaks and there is time: first by leaving out, then by
     shortening."""
     while in_time():
+        # The first that still breaks, not the best of all: each costs a run.
         smaller = next((each for each in neighbours(timeline) if breaks(each)), None)
         if smaller is None:
             shorter = _to_the_minute(timeline, breaks)
@@ -290,6 +294,7 @@ def smallest(
 def neighbours(timeline: Timeline) -> Iterator[Timeline]:
     """Every timeline with one move less (left out, or one with its neighbour), and with one number
     a quarter less. A timeline is the smallest when none of them breaks."""
+    # What takes most away comes first.
     if len(timeline) > 1:
         for position in range(len(timeline)):
             yield _without(timeline, position, later=False)
@@ -334,6 +339,7 @@ def _to_the_minute(timeline: Timeline, breaks: Callable[[Timeline], bool]) -> Ti
     h."""
     for position in range(len(timeline)):
         for name, least in _LEAST.items():
+            # `bad` breaks the property, `good` is taken not to; between them the least that does.
             good, bad = least - 1, getattr(timeline[position], name)
             while bad - good > 1 and bad > least:
                 middle = max((good + bad) // 2, least)
@@ -371,11 +377,9 @@ def scenario_text(found: FalsifyResult) -> str:
     if "fix" in document:
         lines += _table("[fix]", document["fix"])
     for verdict, versions in _expected(found):
-        reason = (
-            "the smallest timeline that breaks it"
-            if verdict == "broken"
-            else "the older release behaves otherwise"
-        )
+        reason = "the older release behaves otherwise"
+        if verdict == "broken":
+            reason = "the smallest timeline that breaks it"
         row = {"check": question.check, "verdict": verdict, "versions": versions, "because": reason}
         lines += _table("[[expect]]", row)
     return "\n".join(lines) + "\n"
@@ -394,8 +398,10 @@ def _expected(found: FalsifyResult) -> Iterator[tuple[str, str]]:
     """The verdict of each range of releases, as (verdict, version range): each is run on the
     model."""
     ranges = groupby(_verdicts_of_releases(found), key=itemgetter(0))
+    # Of each run of equal verdicts its first release, which is where the range begins.
     spans = [(verdict, next(group)[1]) for verdict, group in ranges]
     for (verdict, first), following in zip(spans, [*spans[1:], None], strict=True):
+        # The first range holds for older releases than the table has, the last for newer ones.
         least = first if (verdict, first) != spans[0] else "0"
         most = "" if following is None else f",<{following[1]}"
         yield verdict, f">={least}{most}"

@@ -99,9 +99,10 @@ def drift_of(shown: ObservedClocks) -> DriftRange | None:
 
 
 def _drift_since(shown: ObservedClocks, started: ProcessStart) -> DriftRange | None:
-    youngest_ns, oldest_ns = (
-        shown.now.wall_ns - at_ns for at_ns in (started.latest_wall_ns, started.earliest_wall_ns)
-    )
+    # How old the process is by the wall clock, at least and at most.
+    youngest_ns = shown.now.wall_ns - started.latest_wall_ns
+    oldest_ns = shown.now.wall_ns - started.earliest_wall_ns
+    # Its age by its own monotonic clock, where that was read in it: the difference is the drift.
     if shown.elapsed_monotonic_ns is not None:
         return DriftRange(
             youngest_ns - shown.elapsed_monotonic_ns,
@@ -110,12 +111,13 @@ def _drift_since(shown: ObservedClocks, started: ProcessStart) -> DriftRange | N
         )
     if started.boottime_ns is None:
         return None
+    # By boottime a pause and a step are seen, and a suspend is not: it counts that as well.
     ran_boottime_ns = shown.now.boottime_ns - started.boottime_ns
     least_ns, most_ns = youngest_ns - ran_boottime_ns, oldest_ns - ran_boottime_ns
     if not shown.knows_monotonic:
         return DriftRange(least_ns, None, "start")
     # Slept since boot. How much of it was before ztunnel started is not known, but it is at most
-    #  the time from boot to start.
+    # the time from boot to start.
     slept_ns = max(shown.now.boottime_ns - shown.now.monotonic_ns, 0)
     slept_at_least_ns = max(slept_ns - started.boottime_ns, 0)
     return DriftRange(
@@ -182,7 +184,9 @@ class NodeForecast:
         if self.drift is None:
             return "unknown"
         found = {each.prospect for each in self.identities}
-        return "outage" if "outage" in found else "unknown" if "unknown" in found else "none"
+        if "outage" in found:
+            return "outage"
+        return "unknown" if "unknown" in found else "none"
 
     @property
     def room_ns(self) -> int | None:
@@ -195,11 +199,9 @@ class NodeForecast:
 def forecast_node(node: ObservedNode, sleep_ns: int = 0) -> NodeForecast:
     """The forecast of every certificate of `node`, if the node falls asleep now for `sleep_ns`."""
     drift = drift_of(node.shown)
-    identities = (
-        ()
-        if drift is None
-        else tuple(_forecast(each, drift, node.shown, sleep_ns) for each in node.held)
-    )
+    identities: tuple[IdentityForecast, ...] = ()
+    if drift is not None:
+        identities = tuple(_forecast(each, drift, node.shown, sleep_ns) for each in node.held)
     return NodeForecast(
         node.name,
         node.process,
@@ -222,6 +224,7 @@ def _forecast(
     best = _future(held, drift.best_ns, now_ns, sleep_ns)
     if drift.is_exact or best.prospect == "unknown":
         return best
+    # Two futures, of the smallest drift and of the largest: what both have in common is certain.
     least = _future(held, drift.least_ns, now_ns, sleep_ns)
     if least.prospect == best.prospect == "outage":
         return best
@@ -239,9 +242,10 @@ def _overdue(held: HeldCertificate, drift: DriftRange, now_ns: int) -> IdentityF
     if begins_ns is None or ends_ns is None or drift.most_ns is None:
         return None
     due_ns = renewal_due_wall_ns(begins_ns, ends_ns) + drift.most_ns
-    if due_ns + RENEWED_WITHIN_NS >= now_ns or renews_without_end(
-        begins_ns, ends_ns, drift.most_ns
-    ):
+    if due_ns + RENEWED_WITHIN_NS >= now_ns:
+        return None
+    # One that is renewed again and again is always due, and not overdue.
+    if renews_without_end(begins_ns, ends_ns, drift.most_ns):
         return None
     has_expired = expired_from_wall_ns(ends_ns) <= now_ns
     return IdentityForecast(
@@ -263,9 +267,11 @@ def _future(held: HeldCertificate, drift_ns: int, now_ns: int, sleep_ns: int) ->
     begins_ns, ends_ns = held.not_before_wall_ns, held.not_after_wall_ns
     if begins_ns is None or ends_ns is None:
         return IdentityForecast(held.identity, held.state, "unknown")
+    # A sleep from now on makes every renewal later by itself, on top of the drift that is there.
     wakes_ns, late_ns = now_ns + sleep_ns, drift_ns + sleep_ns
     seen = forecast_renewal(begins_ns, ends_ns, late_ns, wakes_ns)
     outage_from_ns = None
+    # An outage that would begin asleep begins at the wake: asleep there is no connection to miss.
     if seen.outage_from_wall_ns is not None:
         outage_from_ns = max(seen.outage_from_wall_ns, wakes_ns)
     elif sleep_ns and expired_from_wall_ns(ends_ns) <= wakes_ns < seen.renews_wall_ns:

@@ -54,6 +54,7 @@ def _node(kubernetes: Kubernetes, pod: Pod, guard: Pod | None, wall_ns: int) -> 
         lambda: kubernetes.get(pod, ADMIN_PORT, CONFIG_DUMP_PATH, ANSWER_WITHIN_S),
     )
     thing = _ask(f"read {pod}", lambda: kubernetes.read("Pod", pod.namespace, pod.name))
+    # Without a start the drift is unknown, unless a guard has measured it: not a reason to fail.
     try:
         started = started_in(dict(thing)) if thing is not None else None
     except (ValueError, TypeError, OverflowError):

@@ -75,6 +75,7 @@ def read_nodes(folder: Path) -> list[ObservedNode]:
             f"{folder}: is not a directory; expected one with config_dump.json in it, or with "
             "one folder a node"
         )
+    # A folder of nodes, a folder of one, or both: what is there is read.
     places = sorted(path.parent for path in folder.glob("*/config_dump.json"))
     if is_there(folder / "config_dump.json"):
         places.append(folder)
@@ -189,9 +190,10 @@ def started_in(pod: dict[str, Any]) -> tuple[int, int]:
     """Between which two moments (ns) ztunnel's container started: Kubernetes has whole seconds, cut
     off. Raises ValueError."""
     statuses = value_at(pod, "status", "containerStatuses")
-    listed = (
-        [each for each in statuses if isinstance(each, dict)] if isinstance(statuses, list) else []
-    )
+    listed = []
+    if isinstance(statuses, list):
+        listed = [each for each in statuses if isinstance(each, dict)]
+    # By its name, among sidecars that a cluster may inject; else the first, as in a pod of one.
     own = [each for each in listed if each.get("name") == PROXY_CONTAINER] or listed
     started = value_at(own[0], "state", "running", "startedAt") if own else None
     if started is None:
@@ -204,6 +206,7 @@ def started_in(pod: dict[str, Any]) -> tuple[int, int]:
             "startedAt: expected a time with its zone, such as 2026-11-30T08:00:00Z, found "
             f"{started!r}"
         )
+    # Cut off, not rounded: it started within the second that begins there.
     begins_ns = int(moment.timestamp()) * NS_PER_S
     return begins_ns, begins_ns + NS_PER_S
 
@@ -296,10 +299,13 @@ def drift_in_journal(path: Path, started: tuple[int, int], node: str | None = No
     by the journal at `path`. `node`: whose entries, where it holds several. Raises BadInput when
     the journal does not reach back to that start, or the node has booted since."""
     last: _Entry | None = None
+    # What wall minus monotonic may have been at the start; more than one, where the wall clock was
+    # set back over it.
     bounds: list[tuple[int, int]] = []
     reached_back = False
     for entry in _entries(path, node):
         reached_back = reached_back or entry.wall_ns <= started[1]
+        # The monotonic clock begins again with each boot, and no process outlives one.
         if last is not None and entry.boot != last.boot:
             bounds, last = [], None
         # A clock that was set back shows the moment of the start twice: it may have been either.
@@ -308,6 +314,7 @@ def drift_in_journal(path: Path, started: tuple[int, int], node: str | None = No
         last = entry
     if last is None:
         raise BadInput(f"{path}: holds no entry of a journal; print it with journalctl -o json")
+    # The journal ends before the start was over: no entry after it shows another drift.
     if last.wall_ns <= started[1]:
         bounds.append((last.apart_ns, last.apart_ns))
     if not bounds and reached_back:
@@ -331,12 +338,10 @@ def _apart_at_start(before: _Entry, after: _Entry, started: tuple[int, int]) -> 
     # An entry close before the start has the value of the start.
     if started[1] - before.wall_ns <= ALIKE_NS:
         return before.apart_ns, before.apart_ns
-    least_ns = max(
-        min(before.apart_ns, after.apart_ns), after.apart_ns - abs(after.wall_ns - started[0])
-    )
-    most_ns = min(
-        max(before.apart_ns, after.apart_ns), before.apart_ns + abs(started[1] - before.wall_ns)
-    )
+    lower, upper = sorted((before.apart_ns, after.apart_ns))
+    # All of what it grew over the gap may have come after the start, or all of it before.
+    least_ns = max(lower, after.apart_ns - abs(after.wall_ns - started[0]))
+    most_ns = min(upper, before.apart_ns + abs(started[1] - before.wall_ns))
     return min(least_ns, most_ns), max(least_ns, most_ns)
 
 
@@ -391,7 +396,8 @@ def _pod(folder: str, text: str) -> dict[str, Any]:
     """The pod in `text`: itself, or the one of a list that runs on node `folder`, or the only one.
     Raises ValueError."""
     value = _json_or_yaml(text, "expected a pod as kubectl get pod NAME -o json prints it")
-    listed = value.get("items") if isinstance(value, dict) and "items" in value else value
+    is_list = isinstance(value, dict) and "items" in value
+    listed = value.get("items") if is_list else value
     if isinstance(listed, list):
         return _of_list(listed, folder)
     if not isinstance(value, dict):

@@ -94,6 +94,7 @@ def _sleeps(random: Random, days: int) -> list[MutableJsonObject]:
     faults: list[MutableJsonObject] = []
     at_s = random.randint(HOUR_S, 12 * HOUR_S)
     while True:
+        # Naps and nights are equally frequent, a long weekend is one sleep in eleven.
         lasts_s = random.choices(
             [
                 random.randint(5 * MINUTE_S, 2 * HOUR_S),
@@ -102,6 +103,7 @@ def _sleeps(random: Random, days: int) -> list[MutableJsonObject]:
             ],
             [5, 5, 1],
         )[0]
+        # The last day is quiet, so that an outage that comes of the last sleep still shows.
         if at_s + lasts_s >= (days - 1) * DAY_S:
             return faults
         fault: MutableJsonObject = {"kind": "suspend", "at": f"{at_s}s", "lasts": f"{lasts_s}s"}
@@ -139,12 +141,14 @@ def try_guard(
     bare = plan_for(FIXES["none"], scenario, release, "model", seed)
     restarts_ns = sorted({event.world_ns for event in history.of("ztunnel_started", cause=GUARD)})
     report(f"{len(restarts_ns)} restarts; was each needed?")
+    # Each by itself: the restarts before it are given, those after it are left out too.
     unneeded = [
         at for number, at in enumerate(restarts_ns) if not _needed(bare, restarts_ns[:number], at)
     ]
     report("how few could there have been?")
     failing = failures(plan, history)
     sleeps = [fault for fault in plan.faults if fault.kind in ("suspend", "pause")]
+    with_authority_ns = max((_with_authority_ns(plan, each) for each in failing), default=0)
     return GuardTrialResult(
         seed=seed,
         days=days,
@@ -157,10 +161,7 @@ def try_guard(
         verdict=finding.verdict.value,
         because=finding.because,
         longest_outage_s=max((each.awake_ns for each in failing), default=0) / NS_PER_S,
-        longest_with_authority_s=max(
-            (_with_authority_ns(plan, each) for each in failing), default=0
-        )
-        / NS_PER_S,
+        longest_with_authority_s=with_authority_ns / NS_PER_S,
         unneeded_world_s=tuple(at / NS_PER_S for at in unneeded),
     )
 
@@ -182,15 +183,17 @@ def _needed(bare: Plan, before_ns: list[int], at_ns: int) -> bool:
     """Whether an outage comes when the restart at `at_ns` and all later ones do not."""
     ends_ns = at_ns + COMES_WITHIN_NS
     without = _with_restarts(bare, before_ns, ends_ns)
-    return any(
-        failing.to_world_ns > at_ns for failing in failures(without, execute(without).history)
-    )
+    # Outages that were over before the restart are no reason for it.
+    failing = failures(without, execute(without).history)
+    return any(each.to_world_ns > at_ns for each in failing)
 
 
 def fewest_restarts(bare: Plan) -> list[int]:
     """The fewest world times (ns) at which a restart, with the future known, avoids every
     outage."""
     restarts: list[int] = []
+    # Greedy, and therefore the fewest: each is as late as the first outage allows, so it delays the
+    # next outage by as much as any could.
     while len(restarts) < _RESTARTS_MAX:
         plan = _with_restarts(bare, restarts, bare.duration_ns)
         finding = execute(plan).finding(RECOVERS_WITHIN)
@@ -207,11 +210,9 @@ def _last_moment(plan: Plan, outage_ns: int) -> int:
     ends = sorted(fault.ends_world_ns for fault in plan.faults)
     position = bisect_right(ends, outage_ns) - 1
     forgiven_until_ns = ends[position] + RECOVERS_WITHIN_NS if position >= 0 else 0
-    return (
-        outage_ns - NS_PER_S
-        if forgiven_until_ns > outage_ns
-        else _before(plan, outage_ns, forgiven_until_ns)
-    )
+    if forgiven_until_ns > outage_ns:
+        return outage_ns - NS_PER_S
+    return _before(plan, outage_ns, forgiven_until_ns)
 
 
 def _before(plan: Plan, outage_ns: int, forgiven_until_ns: int) -> int:

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from meshwake.analysis.confirmed import Confirmation, confirmations
 from meshwake.checks.facts.traffic import failures
@@ -28,6 +28,8 @@ from meshwake.runner.execution import execute
 
 WEEK_NS = 7 * 86_400 * NS_PER_S
 VERDICT_OF = "recovers_within"
+# The fields of a plan that make its world. Not lab, version and class: a confirmation on a real
+# ztunnel is of the same world as the model's row.
 _WORLD = (
     "seed",
     "starts_wall_s",
@@ -62,6 +64,7 @@ class MatrixRow:
     certificates: int
     flooded: bool
     confirmed_on: str | None = None
+    seen_in_cluster: str | None = None
 
     def to_json(self) -> MutableJsonObject:
         """For programs."""
@@ -87,9 +90,10 @@ def matrix(
 ) -> list[MatrixRow]:
     """Every fix against every fault, in order, on the model of `release`. `report` gets each pair
     before it runs."""
+    # Releases of one class behave alike, so what one of them showed confirms the row of another.
     known = {
-        world: each
-        for world, each in confirmations().items()
+        key: each
+        for key, each in confirmations().items()
         if find(each.version).behaviour_class == release.model_class
     }
     rows = []
@@ -98,7 +102,7 @@ def matrix(
             report(name, fault)
             plan = plan_for(FIXES[name], scenario, release, seed=seed)
             row = row_of(execute(plan), name, fault)
-            rows.append(_with_confirmation(row, known.get(world_sha256(plan))))
+            rows.append(_with_confirmations(row, known, world_sha256(plan)))
     return rows
 
 
@@ -126,11 +130,17 @@ def row_of(executed: Run, fix: str, fault: str) -> MatrixRow:
     )
 
 
-def _with_confirmation(row: MatrixRow, confirmation: Confirmation | None) -> MatrixRow:
-    """Only the same verdict counts."""
-    if confirmation is None or confirmation.verdict != row.verdict:
-        return row
-    return MatrixRow(**vars(row) | {"confirmed_on": confirmation.version})
+def _with_confirmations(
+    row: MatrixRow, known: Mapping[tuple[str, str], Confirmation], world: str
+) -> MatrixRow:
+    """With the releases on which the same verdict was seen, by a ztunnel alone and in a cluster."""
+
+    def seen_on(lab: str) -> str | None:
+        found = known.get((lab, world))
+        is_same = found is not None and found.verdict == row.verdict
+        return found.version if found is not None and is_same else None
+
+    return replace(row, confirmed_on=seen_on("process"), seen_in_cluster=seen_on("kind"))
 
 
 def world_sha256(plan: Plan) -> str:

@@ -15,7 +15,7 @@ from meshwake.core.errors import BadInput
 
 BEGIN, END = "<!-- meshwake matrix: {} -->", "<!-- end of the matrix -->"
 _S_PER_H = 3_600
-CONFIRMED = "●"
+CONFIRMED, IN_CLUSTER = "●", "◆"
 ONLY_RESTARTS = "nothing"  # the world without a fault, which the short tables leave out
 
 
@@ -57,8 +57,21 @@ def _long_line(row: MatrixRow) -> list[str]:
         lasting_words(row.recovery_s_worst),
         f"{row.restarts_per_week:g}",
         str(row.certificates),
-        row.confirmed_on or "model",
+        seen_words(row),
     ]
+
+
+def seen_words(row: MatrixRow) -> str:
+    """Where the verdict was seen."""
+    cluster = row.seen_in_cluster and f"{row.seen_in_cluster} in a cluster"
+    return ", ".join(each for each in (row.confirmed_on, cluster) if each) or "model"
+
+
+def marks(row: MatrixRow) -> str:
+    """The same in two characters: of a real ztunnel, and of a real cluster."""
+    ztunnel = CONFIRMED if row.confirmed_on else ""
+    cluster = IN_CLUSTER if row.seen_in_cluster else ""
+    return f" {ztunnel}{cluster}" if ztunnel or cluster else ""
 
 
 def lasting_words(length_s: float) -> str:
@@ -74,7 +87,7 @@ def lasting_words(length_s: float) -> str:
 
 
 def _cell(row: MatrixRow) -> str:
-    seen = f" {CONFIRMED}" if row.confirmed_on else ""
+    seen = marks(row)
     if row.verdict == "HOLDS":
         return f"holds{seen}"
     more = "storm" if row.flooded else lasting_words(row.outage_s_per_week)
@@ -99,6 +112,7 @@ def replace_between(text: str, which: str, table: str, page: str) -> str:
     begin = BEGIN.format(which)
     before, found, rest = text.partition(begin + "\n")
     _, ended, after = rest.partition(END)
+    # Never guessed: text that a person wrote around the table must stay.
     if not found or not ended:
         raise BadInput(
             f"{page}: has no place for the matrix; write the lines {begin!r} and {END!r} "

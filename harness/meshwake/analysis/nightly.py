@@ -184,6 +184,7 @@ def _is_supported(row: versions.Release, today: date) -> bool:
     if not row.end_of_life:
         return True
     has_date = row.end_of_life[:1].isdigit()  # or it is "past"
+    # As text: 2026-11 and 2026-11-30 both come after 2026-10.
     return has_date and row.end_of_life >= today.isoformat()[:7]
 
 
@@ -192,12 +193,11 @@ def why_missing(lab: str, found: Sequence[str]) -> str | None:
     if lab not in LAB_MODULES:
         raise invalid_choice("--labs", lab, LAB_MODULES)
     if not found:
-        what = (
-            "no ztunnel binary of a known release in the cache"
-            if lab in ON_BINARIES
-            else "no release that fits"
-        )
+        what = "no release that fits"
+        if lab in ON_BINARIES:
+            what = "no ztunnel binary of a known release in the cache"
         return f"{what}; meshwake doctor says what belongs where"
+    # The newest is as good as any: what a lab lacks is about the machine.
     binary = binaries.find(found[-1]) if lab in ON_BINARIES else None
     return "; ".join(load_lab(lab).missing(binary.path if binary else None)) or None
 
@@ -264,6 +264,7 @@ def _run_lab(
         report(row)
         return row
 
+    # The model computes in this process, where threads would take turns; a binary is waited for.
     with ThreadPoolExecutor(request.jobs if lab in ON_BINARIES else 1) as pool:
         return list(pool.map(run, cases))
 
@@ -273,6 +274,8 @@ def _run_one(case: Case, options: Options, result_log: ResultLog) -> CaseResult:
     known = result_log.known.get(empty.key)
     if known is not None:
         return known
+    # Refused though nothing is missing here: the lab never runs this scenario, on any machine. That
+    # is not a result of this night.
     if case.refusal is not None and not load_lab(case.lab).missing(case.ztunnel):
         return result_log.append(replace(empty, outcome=LEFT_OUT, why=case.refusal))
     try:

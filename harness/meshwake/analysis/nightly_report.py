@@ -67,6 +67,7 @@ class NightlyReport:
         if surprises:
             count = f"{surprises} findings differ" if surprises > 1 else "one finding differs"
             return {"action": "open", "title": f"Nightly: {count} from what is known"}
+        # An issue is closed only by a night that could have found the surprise again.
         all_checked = self.night.exit_code is ExitCode.AS_EXPECTED
         return {"action": "close" if all_checked else "leave", "title": "Nightly"}
 
@@ -94,6 +95,7 @@ class NightlyReport:
         night, surprises = self.night, self.surprises
         labs = list(night.versions)
         new = surprises
+        # Without a night before everything is new.
         if self.previous is not None:
             new = sorted(set(surprises) - self.previous)
         return {

@@ -92,7 +92,7 @@ def office_laptop(chance: Random, days: int) -> Iterator[MachineFault]:
     for day in range(days):
         begins_ns = day * DAY_NS
         if day % 7 in (5, 6):
-            continue
+            continue  # Saturday and Sunday: closed since Friday, or open all the time
         if chance.random() < 0.6:
             yield MachineFault(
                 "suspend", begins_ns + _around(chance, 4.25, 0.5), _around(chance, 0.875, 0.375)
@@ -104,6 +104,7 @@ def office_laptop(chance: Random, days: int) -> Iterator[MachineFault]:
                 _seconds(chance, 300, 1_200),
             )
         evening_ns = begins_ns + _around(chance, 9.75, 0.5)
+        # On 4 Fridays of 5 until Monday; on the fifth until Saturday morning, and then left open.
         free_days = 3 if day % 7 == 4 and chance.random() < 0.8 else 1
         morning_ns = begins_ns + free_days * DAY_NS + _around(chance, 0, 0.75)
         yield MachineFault("suspend", evening_ns, morning_ns - evening_ns)
@@ -184,12 +185,14 @@ def faults_of(
 ) -> tuple[PlannedFault, ...]:
     """The faults of one machine of a population, in order and apart from one another, all begun
     before the end. `remembered`: the machines of the population `imported`."""
+    # A generator for each machine, so that its faults do not depend on which other machines are
+    # simulated, in which worker, or in which order.
     chance = Random(f"{seed} {population} {machine}")
     if population == IMPORTED:
+        # Each real machine first as it was; then again, from other days of it on.
+        is_first = machine < len(remembered)
         faults = window_of(
-            remembered[machine % len(remembered)],
-            days,
-            None if machine < len(remembered) else chance,
+            remembered[machine % len(remembered)], days, None if is_first else chance
         )
     else:
         faults = POPULATIONS[population](chance, days)

@@ -103,6 +103,7 @@ def probe_commit(
     if kept is not None:
         return kept
     answer = _judge(_run_repeatedly(question, ask, path), commit)
+    # What could not be tested today may be possible tomorrow.
     if answer.verdict is not GitVerdict.CANNOT_SAY:
         _keep(place, answer)
     return answer
@@ -112,6 +113,7 @@ def clean_commit(repository: Path) -> str:
     """The commit that is checked out; "" when there is none, or the work tree differs from it."""
     head = _git(repository, "rev-parse", "--verify", "HEAD")
     changes = _git(repository, "status", "--porcelain", "--untracked-files=no")
+    # Not clean: what was built is not that commit, and a result must not be filed under it.
     return head.strip() if head and changes == "" else ""
 
 
@@ -169,6 +171,7 @@ def _run_repeatedly(question: CommitProbe, ask: ProbeBinary, path: Path) -> list
                 raise
             # The error is about this build: it is not a ztunnel, or not one for this machine.
             attempts.append(Attempt("", seed, Verdict.UNKNOWN, str(error)))
+        # An UNKNOWN that is not a failure comes again with any seed.
         if attempts[-1].verdict is Verdict.UNKNOWN and not attempts[-1].failed:
             break
     return attempts
@@ -195,6 +198,8 @@ def _listed(attempts: list[Attempt]) -> str:
 
 
 def _cache_file(question: CommitProbe, binary_sha256: str) -> Path:
+    # All that an answer depends on. The commit is not among it: two commits may build the same
+    # binary.
     what = [
         sha256_of(question.scenario_file),
         question.check,
@@ -221,6 +226,7 @@ def _cached(path: Path, commit: str, warn: Callable[[str], None]) -> ProbeResult
 
 
 def _keep(path: Path, answer: ProbeResult) -> None:
+    # Written next to it and renamed: a bisect that is killed leaves no half a result.
     fresh = path.with_suffix(".new")
     with suppress(OSError):  # a cache that cannot be written costs time, not the result
         path.parent.mkdir(parents=True, exist_ok=True)

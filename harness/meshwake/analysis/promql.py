@@ -148,6 +148,7 @@ def _behind(tokens: list[_Token], at: int, closing: str) -> int:
 
 
 def _is_series(name: str, following: str) -> bool:
+    # A word before a parenthesis is a function; `sum by (node) (...)` has the labels between.
     if name.lower() in _WORDS or following == "(":
         return False
     return not (name.lower() in _AGGREGATES and following.lower() in ("by", "without"))
@@ -173,13 +174,10 @@ def _matchers(tokens: list[_Token], at: int) -> tuple[int, tuple[Matcher, ...]]:
     found = []
     at += 1
     while at < len(tokens) and tokens[at].text != "}":
-        if (
-            at + 2 < len(tokens)
-            and tokens[at + 1].text in ("=", "!=", "=~", "!~")
-            and tokens[at + 2].kind == "text"
-        ):
+        if _is_matcher(tokens, at):
             found.append(Matcher(_plain(tokens[at]), tokens[at + 1].text, _plain(tokens[at + 2])))
             at += 3
+        # Since Prometheus 3 the name of a series may be in the braces, in quotes: {"my.name"}.
         elif tokens[at].kind == "text":
             found.append(Matcher("__name__", "=", _plain(tokens[at])))
             at += 1
@@ -188,10 +186,17 @@ def _matchers(tokens: list[_Token], at: int) -> tuple[int, tuple[Matcher, ...]]:
     return at + 1, tuple(found)
 
 
+def _is_matcher(tokens: list[_Token], at: int) -> bool:
+    """Whether `label="value"` begins at `at`."""
+    if at + 2 >= len(tokens):
+        return False
+    return tokens[at + 1].text in ("=", "!=", "=~", "!~") and tokens[at + 2].kind == "text"
+
+
 def _named(matchers: tuple[Matcher, ...]) -> Selector:
-    name = next(
-        (each.value for each in matchers if each.label == "__name__" and each.operator == "="), ""
-    )
+    """What braces without a name before them select: {__name__="up"} is `up`."""
+    names = [each.value for each in matchers if (each.label, each.operator) == ("__name__", "=")]
+    name = names[0] if names else ""
     return Selector(name, tuple(each for each in matchers if not name or each.label != "__name__"))
 
 

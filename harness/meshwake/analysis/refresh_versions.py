@@ -114,6 +114,7 @@ class CachedFetch:
             body: bytes = page["body"].encode()
             if page["url"] != url or hashlib.sha256(body).hexdigest() != page["sha256"]:
                 raise ValueError("its contents are not what was written")
+            # From the future too it is not fresh: this machine's clock was set back.
             fresh = 0 <= self.now_s() - float(page["at_s"]) < CACHED_FOR_S
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             self.warn(f"{path}: a page of the cache is damaged ({error}); it is fetched again")
@@ -143,6 +144,7 @@ def refresh(text: str, path: str, get: Fetch, sources: Sources) -> Refreshed:
         _insert_row(table, version, digests[version], commits[version])
     notes += _notes_on_new(added, rows.values())
     fresh = tomlkit.dumps(document)
+    # Read back before it is written: a table that cannot be read would stop every command.
     parse_releases(fresh, path)
     return Refreshed(text, fresh, path, tuple(notes))
 

@@ -135,6 +135,7 @@ def spec_of(
     )
     _known("--population", spec.populations, [*POPULATIONS, *([IMPORTED] if remembered else [])])
     _known("--fix", spec.fixes, FIXES)
+    # With less a certificate would be due, or expired, when it is issued.
     if min(spec.lifetimes_s, default=0) < 240:
         raise BadInput(
             "--lifetime: expected four minutes or more, since istiod backdates certificates by two"
@@ -225,6 +226,7 @@ def _row(plan: Plan, part: SweepPart, machine: int, fix: str) -> MachineResult:
         outages=len(failing),
         worst_s=seconds(max((each.awake_ns for each in failing), default=0)),
         first_failure_s=seconds(failing[0].from_world_ns) if failing else -1.0,
+        # ztunnel and gateways of a node that restart at one moment are one restart.
         restarts=len({(event.world_ns, event.node) for event in restarted}),
         requests=len(history.of("csr_answered")),
         certificates=sum(len(held) for held in certificates(history).values()),
@@ -315,6 +317,7 @@ def _check_spec(path: Path, kept: str, spec: SweepSpec) -> None:
         raise BadInput(
             f"{path / SPEC_FILE}: is half a file ({error}); remove {path} and start again"
         ) from error
+    # As JSON has it, where a tuple is a list: else a kept question would differ from itself.
     now = spec.to_json()
     if not isinstance(before, dict) or before.get("format") != SPEC_FORMAT:
         found = before.get("format") if isinstance(before, dict) else before
@@ -345,6 +348,7 @@ def sweep(
     everything = list(parts(spec))
     done = store.done()
     report(len(done), len(everything))
+    # Each part is on disk before the next is counted: an interrupted sweep goes on from there.
     for part, rows in answers([part for part in everything if part.number not in done]):
         store.put(part, rows)
         done.add(part.number)

@@ -130,6 +130,7 @@ def _manifest(fix: str, turns: int) -> str | None:
 
 
 def _faults(names: list[str], chance: Random) -> tuple[PlannedFault, ...]:
+    # A restart at a time of its own is how a plan spreads starts: all ztunnels begin at 0.
     starts = sorted((chance.randrange(NS_PER_S, STARTED_WITHIN_NS), name) for name in names)
     placed = [("restart", at_ns, name, 0) for at_ns, name in starts]
     placed += [("suspend", ASLEEP_AT_NS, name, ASLEEP_FOR_NS) for name in names]
@@ -146,6 +147,7 @@ def most_within(times_ns: Iterable[int], window_ns: int) -> int:
     ordered = list(times_ns)
     most = first = 0
     for last, time_ns in enumerate(ordered):
+        # A window is [first, first + length): what lies exactly its length later is not in it.
         while time_ns - ordered[first] >= window_ns:
             first += 1
         most = max(most, last - first + 1)
@@ -163,6 +165,7 @@ def _good(plan: Plan, history: History, world_ns: int) -> float:
     ends, too slow for ten thousand of them."""
     wall_s = plan.starts_wall_s + world_ns // NS_PER_S
     held_until_s: dict[str | None, int] = {}
+    # A node has one ztunnel with one identity, so the last that happened to a node is its state.
     for event in history:
         if event.world_ns > world_ns:
             break
@@ -191,4 +194,5 @@ def markdown(herds: Iterable[HerdResult]) -> str:
 def bar_line(counts: list[int]) -> str:
     """A load as a line of characters, one a minute, by the most of them."""
     most = max([*counts, 1])
+    # Rounded up, so that a single request in a minute still shows as a dot.
     return "".join(_BARS[-(-count * (len(_BARS) - 1) // most)] for count in counts)

@@ -58,6 +58,7 @@ def on_this_machine(jobs: int) -> PartRunner:
 
 
 def _leave_interrupts_to_the_parent() -> None:
+    # ^C goes to the whole process group; the parent ends its workers itself and keeps the results.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
@@ -110,6 +111,7 @@ def _through(client: Any, todo: list[SweepPart]) -> Iterator[tuple[SweepPart, li
                     "parts are kept: give the same command again"
                 ) from error
             yield submitted[future], rows
+            # Its rows are on disk now; the scheduler need not keep them.
             future.release()
     finally:
         client.cancel([future for future in submitted if not future.done()])

@@ -54,16 +54,18 @@ def judge(plan: Plan, history: History) -> tuple[Finding, ...]:
     assumptions = [
         replace(_find(name, plan, history, ASSUMPTIONS), is_assumption=True) for name in ASSUMPTIONS
     ]
-    failed = next(
-        (finding for finding in assumptions if finding.verdict is not Verdict.HOLDS), None
-    )
-    if failed is not None:
-        because = f"{failed.check} is {failed.verdict}: {failed.because}"
-        return (*assumptions, *(Finding(name, Verdict.UNKNOWN, because) for name in CHECKS))
-    return (
-        *assumptions,
-        *(_as_far_as_it_ran(_find(name, plan, history, CHECKS), history) for name in CHECKS),
-    )
+    for assumption in assumptions:
+        if assumption.verdict is not Verdict.HOLDS:
+            # One reason is enough: the first that fails explains those after it. A fault that
+            # never happened, for instance, leaves nothing to judge about certificates.
+            return (*assumptions, *_nothing_can_be_judged(assumption))
+    findings = [_find(name, plan, history, CHECKS) for name in CHECKS]
+    return (*assumptions, *(_as_far_as_it_ran(finding, history) for finding in findings))
+
+
+def _nothing_can_be_judged(failed: Finding) -> list[Finding]:
+    because = f"{failed.check} is {failed.verdict}: {failed.because}"
+    return [Finding(name, Verdict.UNKNOWN, because) for name in CHECKS]
 
 
 def _find(name: str, plan: Plan, history: History, checks: dict[str, Check]) -> Finding:
@@ -81,11 +83,13 @@ def _as_far_as_it_ran(finding: Finding, history: History) -> Finding:
     if finding.verdict is not Verdict.HOLDS:
         return finding
     ended = history.of(RunEnded)
+    # Without its last event the run was killed: what comes after it is not known.
     if not ended:
         because = (
             f"the run broke off at {moment(history.end_world_ns)}; until then {finding.because}"
         )
         return replace(finding, verdict=Verdict.UNKNOWN, because=because)
+    # Stopped by the harness itself (a flood of requests): it holds, up to there.
     if ended[0].reason != "duration":
         because = (
             f"{finding.because} (until the run was stopped at {moment(ended[0].world_ns)}: "

@@ -37,16 +37,14 @@ def check(plan: Plan, history: History) -> Finding:
     fired = history.of(AlertFired)
     # Any earlier alert counts, so the first is the one to compare with.
     first_ns = fired[0].world_ns if fired else None
-    unannounced = [
-        failing
-        for failing in long
-        if first_ns is None or not _in_time(plan, history, failing, first_ns)
-    ]
+    unannounced = [failing for failing in long if not _in_time(plan, history, failing, first_ns)]
     if unannounced:
-        because = f"an outage began at {moment(unannounced[0].from_world_ns)} and {_first_alert(first_ns)}"
+        began = moment(unannounced[0].from_world_ns)
+        because = f"an outage began at {began} and {_first_alert(first_ns)}"
         return broken(NAME, because, [_place(failing) for failing in unannounced])
-    begun = sum(failing.from_world_ns <= fired[0].world_ns for failing in long)
-    when = "before" if not begun else "as soon as a clock had jumped, with"
+    # Each was in time, so an alert that is not before the first came with a jump.
+    has_begun = any(failing.from_world_ns <= fired[0].world_ns for failing in long)
+    when = "as soon as a clock had jumped, with" if has_begun else "before"
     return holds(
         NAME,
         f"{fired[0].alert} fired at {moment(fired[0].world_ns)}, {when} the first of "
@@ -54,22 +52,28 @@ def check(plan: Plan, history: History) -> Finding:
     )
 
 
-def _in_time(plan: Plan, history: History, failing: PairFailure, first_ns: int) -> bool:
+def _in_time(plan: Plan, history: History, failing: PairFailure, first_ns: int | None) -> bool:
+    if first_ns is None:
+        return False
     if first_ns < failing.from_world_ns:
         return True
+    # The five minutes are minutes awake, of both nodes.
     asleep = asleep_either(plan, history, failing.pair)
-    awake_ns = first_ns - failing.from_world_ns - asleep.overlap_ns(failing.from_world_ns, first_ns)
+    asleep_ns = asleep.overlap_ns(failing.from_world_ns, first_ns)
+    awake_ns = first_ns - failing.from_world_ns - asleep_ns
     return awake_ns <= LONG_NS and _begins_with_a_jump(plan, history, failing)
 
 
 def _begins_with_a_jump(plan: Plan, history: History, failing: PairFailure) -> bool:
     """Whether a clock fault of either node was going on, or had just ended, when it began."""
     nodes = {plan.node_of(identity) for identity in failing.pair}
-    return any(
-        fault.began_world_ns <= failing.from_world_ns <= fault.until_world_ns + LONG_NS
-        for fault in fault_spans(history)
-        if fault.node in nodes and fault.kind in CLOCK_FAULTS
-    )
+    for fault in fault_spans(history):
+        if fault.node not in nodes or fault.kind not in CLOCK_FAULTS:
+            continue
+        # The first attempt after a jump may come a while after it: attempts have an interval.
+        if fault.began_world_ns <= failing.from_world_ns <= fault.until_world_ns + LONG_NS:
+            return True
+    return False
 
 
 def _first_alert(first_ns: int | None) -> str:

@@ -39,10 +39,9 @@ def _at_places(check: str, verdict: Verdict, because: str, places: Sequence[Evid
 
 def shown(places: Sequence[Evidence]) -> tuple[Evidence, ...]:
     """The first places, and how many more there are."""
-    rest = places[PLACES_SHOWN:]
-    more = (
-        (Evidence(rest[0].world_s, f"and {len(rest)} more from here on", {"more": len(rest)}),)
-        if rest
-        else ()
-    )
-    return (*places[:PLACES_SHOWN], *more)
+    first, rest = places[:PLACES_SHOWN], places[PLACES_SHOWN:]
+    if not rest:
+        return tuple(first)
+    # At the time of the first that is left out, so that a timeline can be opened there.
+    more = Evidence(rest[0].world_s, f"and {len(rest)} more from here on", {"more": len(rest)})
+    return (*first, more)

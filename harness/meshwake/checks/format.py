@@ -4,9 +4,9 @@ first."""
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
 from itertools import pairwise
 
+from meshwake.core.dates import Dates
 from meshwake.core.durations import NS_PER_S
 
 _UNITS = (("s", 1), ("m", 60), ("h", 3_600), ("d", 86_400))
@@ -15,15 +15,17 @@ _UNITS = (("s", 1), ("m", 60), ("h", 3_600), ("d", 86_400))
 def lasting(duration_ns: int) -> str:
     """How long, in the two largest units, rounded: '11 m 4 s', '3 h 59 m', '2 d 3 h', '0.4 s', '-13
     h'."""
-    sign, rest_s = (
-        ("-", -duration_ns / NS_PER_S) if duration_ns < 0 else ("", duration_ns / NS_PER_S)
-    )
+    sign = "-" if duration_ns < 0 else ""
+    rest_s = abs(duration_ns) / NS_PER_S
+    # Rounded before it is compared, so that 59.96 s is not "60 s" but "1 m".
     if round(rest_s, 1) < 60:
         return f"{sign}{round(rest_s, 1):g} s"
     for (small, small_s), (large, large_s) in pairwise(_UNITS):
+        # Rounded to the smaller unit first: 3 h 59 m 59 s is "4 h", not "3 h 60 m".
         many, few = divmod(round(rest_s / small_s), large_s // small_s)
         if large == "d" or many < _in_next(large):
-            return f"{sign}{many} {large}" + (f" {few} {small}" if few else "")
+            rest = f" {few} {small}" if few else ""
+            return f"{sign}{many} {large}{rest}"
     raise AssertionError("days have no larger unit")
 
 
@@ -33,7 +35,7 @@ def _in_next(unit: str) -> int:
 
 def moment(world_ns: int) -> str:
     """When, in world time, to the minute: 'day 2 07:59'."""
-    return moment_exactly(world_ns)[:-3]
+    return moment_exactly(world_ns)[:-3]  # cut, not rounded: 07:59:59 is still 07:59
 
 
 def moment_exactly(world_ns: int) -> str:
@@ -48,18 +50,18 @@ def moment_exactly(world_ns: int) -> str:
 _MOMENT = re.compile(r"\bday (\d+)(?: at)? (\d\d):(\d\d)(:\d\d)?")
 
 
-def dated(text: str, day_0_wall_s: int | None) -> str:
-    """`text` with its moments as dates in UTC, for a world that began at `day_0_wall_s`: 'Tue
-    2026-11-24 15:57' for 'day 2 07:58'. The text as it is for None."""
-    if day_0_wall_s is None:
+def dated(text: str, dates: Dates | None) -> str:
+    """`text` with its moments as dates: 'Tue 2026-11-24 15:57' for 'day 2 07:58'. The text as it is
+    for None."""
+    if dates is None:
         return text
 
     def date(found: re.Match[str]) -> str:
         day, hour, minute = (int(found[group]) for group in (1, 2, 3))
-        second = int(found[4][1:]) if found[4] else 0
-        world_s = day * 86_400 + hour * 3_600 + minute * 60 + second
-        wall = datetime.fromtimestamp(day_0_wall_s + world_s, UTC)
-        return f"{wall:%a %Y-%m-%d %H:%M:%S}" if found[4] else f"{wall:%a %Y-%m-%d %H:%M}"
+        world_s = day * 86_400 + hour * 3_600 + minute * 60
+        if found[4]:
+            return dates.to_the_second(world_s + int(found[4][1:]))
+        return dates.to_the_minute(world_s)
 
     return _MOMENT.sub(date, text)
 

@@ -22,6 +22,7 @@ from meshwake.core.plan import Plan
 
 NAME = "no_expired_certificate_served"
 TITLE = "No expired certificate is served"
+# notAfter is a whole second of wall time (RFC 5280), so a fraction of one past it proves nothing.
 TOLERATED_NS = NS_PER_S
 
 
@@ -80,7 +81,9 @@ def _served(history: History, holding: Holding) -> _Served:
     expired = clock.spans_at_or_after_wall(
         holding.not_after_wall_s * NS_PER_S, holding.from_world_ns, holding.to_world_ns
     )
+    # Asleep it was expired too, and served to no peer.
     spans = [part for span in expired for part in clock.asleep.without(*span)]
+    # The drift at the beginning, which is what made this certificate expire; it may grow later.
     drift_ns = life_drift_ns(history, holding.life, spans[0][0]) if spans else None
     return _Served(holding, spans, drift_ns)
 

@@ -83,12 +83,15 @@ def _excusing(plan: Plan, history: History, pair: tuple[str, str]) -> list[Span]
     """Faults of the pair's nodes, of the authority and of its node; and every restart of a ztunnel
     of the pair."""
     nodes = {plan.node_of(identity) for identity in pair}
+    # None: a fault of no node, as when the authority refuses or hangs.
     touching = {*nodes, plan.authority_node, None}
     faults = [
         (fault.began_world_ns, fault.until_world_ns)
         for fault in fault_spans(history)
         if fault.node in touching
     ]
+    # A restart is a moment: what it cuts must be back within the five minutes after it. The first
+    # start in a run (cause "start") is not one.
     restarts = [
         (life.started.world_ns, life.started.world_ns)
         for life in lives(history)
@@ -112,6 +115,7 @@ def check(plan: Plan, history: History) -> Finding:
         late += _late(tried, excuses)
         unshown += _unshown(tried, excuses, history.end_world_ns)
         failed += failed_here
+    # The order matters: one unexcused outage is proof, whatever else could not be shown.
     if late:
         late.sort(key=lambda one: one.event.world_ns)
         first = late[0].text(moment(late[0].event.world_ns))

@@ -63,8 +63,10 @@ def check(plan: Plan, history: History) -> Finding:
     if not wrong:
         within = f"came within {lasting(TOLERATED_NS)} of awake time of its due"
         return holds(NAME, f"each of {count(len(done), 'renewal')} {within}")
-    of_all = f"; {len(wrong)} of {len(done)} renewals were off their time" if len(done) > 1 else ""
-    return broken(NAME, wrong[0].text + of_all, [_place(one) for one in wrong])
+    because = wrong[0].text
+    if len(done) > 1:
+        because += f"; {len(wrong)} of {len(done)} renewals were off their time"
+    return broken(NAME, because, [_place(one) for one in wrong])
 
 
 def _off(history: History, renewal: Renewal) -> int:
@@ -74,6 +76,7 @@ def _off(history: History, renewal: Renewal) -> int:
     if renewal.late_ns is not None and renewal.late_ns < -TOLERATED_NS:
         return renewal.late_ns
     clock = timeline(history, renewal.node)
+    # When the clock of its node showed the due time; after a night that is the moment of waking.
     due_ns = clock.world_ns_at_wall(certificate.due_wall_ns, certificate.issued_world_ns)
     if due_ns is None:
         return 0

@@ -24,11 +24,9 @@ def check(plan: Plan, history: History) -> Finding:
         return holds(NAME, f"none of {count} attempts failed")
     first, failed = failing[0], sum(one.attempts for one in failing)
     longest_ns = max(one.awake_ns for one in failing)
-    others = (
-        f"; {len(failing)} outages in all, of up to {lasting(longest_ns)}"
-        if len(failing) > 1
-        else ""
-    )
+    others = ""
+    if len(failing) > 1:
+        others = f"; {len(failing)} outages in all, of up to {lasting(longest_ns)}"
     because = (
         f"{first.pair[0]} could not reach {first.pair[1]} for {lasting(first.awake_ns)}, "
         f"first at {moment(first.from_world_ns)} ({first.error}){others}; {failed} of "

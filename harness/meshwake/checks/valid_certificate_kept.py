@@ -54,6 +54,7 @@ def check(plan: Plan, history: History) -> Finding:
         if len(dropped) > 1:
             because += f"; {len(dropped)} were dropped"
         return broken(NAME, because, [_place(history, one) for one in dropped])
+    # "Not dropped" is known only of a ztunnel whose states were read.
     reported = {event.identity for event in history.of(CertificateState)}
     silent = sorted({one.held.identity for one in refused} - reported)
     if silent:
@@ -77,6 +78,7 @@ def _refused_with_valid(history: History) -> Iterator[_Refused]:
         position = _position_at(own, positions.get(identity, 0), event.world_ns)
         positions[identity] = position
         held = own[position]
+        # Its ztunnel retries, and is refused again and again; the certificate counts once.
         if (identity, held.serial) not in seen and _is_valid(history, held, event.world_ns):
             seen.add((identity, held.serial))
             yield _Refused(event, held)

@@ -16,7 +16,7 @@ import typer
 from meshwake.analysis.alert_replay import FiredAlert, RuleResults, evaluate_rules, judge_alerts
 from meshwake.analysis.alert_rules import RuleSet, read_rule_files
 from meshwake.checks.facts.traffic import failures
-from meshwake.checks.format import count, lasting, moment
+from meshwake.checks.format import count, dated, lasting, moment
 from meshwake.cli.options import JsonOption
 from meshwake.cli.output import CommandExit, print_json, print_text
 from meshwake.core.durations import seconds
@@ -28,6 +28,7 @@ from meshwake.core.plan import Plan
 from meshwake.core.resources import CLUSTERS
 from meshwake.core.store import read_run
 
+# Without --rules: the rules that our own clusters are deployed with.
 OURS = CLUSTERS / "observability" / "alerts" / "mesh.yml"
 SHOWN = 10
 _CODES = {
@@ -62,7 +63,7 @@ def alerts(
         print_json(_as_json(finding, results))
     else:
         print_text("\n".join(_lines(plan, history, rules, results)))
-        print_text(f"{finding.verdict}  {finding.check}: {finding.because}")
+        print_text(f"{finding.verdict}  {finding.check}: {dated(finding.because, plan.dates)}")
     raise CommandExit(_CODES[finding.verdict])
 
 
@@ -80,16 +81,21 @@ def _rows(alerts: Sequence[FiredAlert]) -> list[MutableJsonObject]:
     return [{"alert": each.rule, "world_s": seconds(each.world_ns)} for each in alerts]
 
 
+def _when(plan: Plan, alert: FiredAlert) -> str:
+    return dated(moment(alert.world_ns), plan.dates)
+
+
 def _lines(plan: Plan, history: History, rules: RuleSet, results: RuleResults) -> list[str]:
     long = count(len(failures(plan, history)), "outage")
     lines = [f"{count(len(rules.alerts), 'rule')}, {long} in {lasting(plan.duration_ns)}"]
-    lines += [f"{moment(each.world_ns)}  {each.rule}" for each in results.fired[:SHOWN]]
+    lines += [f"{_when(plan, each)}  {each.rule}" for each in results.fired[:SHOWN]]
     if len(results.fired) > SHOWN:
         lines.append(
-            f"and {len(results.fired) - SHOWN} more from {moment(results.fired[SHOWN].world_ns)} on"
+            f"and {len(results.fired) - SHOWN} more from {_when(plan, results.fired[SHOWN])} on"
         )
+    # An alert that fires in a healthy mesh is noise: what it says at the outage is not believed.
     lines += [
-        f"{moment(each.world_ns)}  {each.rule}: before anything happened, so it warns of nothing"
+        f"{_when(plan, each)}  {each.rule}: before anything happened, so it warns of nothing"
         for each in results.noisy
     ]
     lines += [f"not judged: {name} needs {', '.join(needs)}" for name, needs in results.unclear]

@@ -54,6 +54,7 @@ class LazyGroup(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """As typer does it, which looks for the nearest among commands already imported."""
+        # A word with a dash is an option, about which click has a message of its own.
         if args[0] not in COMMANDS and not args[0].startswith("-"):
             ctx.fail(f"no such command {args[0]!r}{did_you_mean(args[0], COMMANDS)}")
         return super().resolve_command(ctx, args)
@@ -63,6 +64,7 @@ class LazyGroup(TyperGroup):
         sections: dict[str, list[CommandEntry]] = {}
         for entry in COMMANDS.values():
             sections.setdefault(entry.section, []).append(entry)
+        # "" is not a heading: those commands are only named.
         also = sections.pop("", [])
         for section, entries in sections.items():
             with formatter.section(section):
@@ -87,6 +89,7 @@ def _click_package() -> str:
 
 def _load(entry: CommandEntry) -> Any:
     """The command of `entry`, from its module."""
+    # An app of its own for each module: typer makes click commands of a whole app.
     own = typer.Typer(rich_markup_mode=None, add_completion=False)
     import_module(f"meshwake.cli.{entry.module}").add_commands(own)
     return typer.main.get_group(own).commands[entry.name]
@@ -97,6 +100,7 @@ app = typer.Typer(
     cls=LazyGroup,
     help="Makes time jump under a service mesh and reports, with evidence, what breaks.",
     invoke_without_command=True,
+    # Exceptions are handled in run_command, and not by typer's own traceback of many colours.
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -136,13 +140,16 @@ def run_command(arguments: Sequence[str]) -> int:
         return _interrupted(interrupt)
     except SystemExit as ended:
         return _exited(ended, arguments)
-    except Exception as error:  # noqa: BLE001  the last resort: a fault of ours is reported, never shown as a bare traceback
+    # The last resort: a fault of ours is reported, never shown as a bare traceback.
+    except Exception as error:  # noqa: BLE001
         return _failed(error, arguments)
     return ExitCode.AS_EXPECTED
 
 
 def main() -> None:
     """The command `meshwake`."""
+    # Without a handler SIGTERM ends Python at once: no `finally` would run, and what is moved would
+    # stay moved.
     signal.signal(signal.SIGTERM, _end_in_order)
     sys.exit(run_command(sys.argv[1:]))
 
@@ -163,13 +170,15 @@ def _refused(error: HarnessError) -> int:
 
 def _exited(ended: SystemExit, arguments: Sequence[str]) -> int:
     """After typer has ended the program: for wrong usage, and for ^C, of which it makes an exit."""
+    # typer raises its exit while it handles the ^C, which is then the context of the exit.
     cause: BaseException | None = ended
     while cause is not None:
         if isinstance(cause, KeyboardInterrupt):
             return _interrupted(cause)
         cause = cause.__cause__ or cause.__context__
-    usage_error = ended.code == CLICK_USAGE_ERROR
-    return _usage_error_code(arguments) if usage_error else int(ended.code or 0)
+    if ended.code == CLICK_USAGE_ERROR:
+        return _usage_error_code(arguments)
+    return int(ended.code or 0)
 
 
 def _interrupted(interrupt: KeyboardInterrupt) -> int:

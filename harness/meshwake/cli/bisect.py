@@ -153,6 +153,7 @@ def _lab(scenario: Scenario, question: BisectRequest) -> str:
     model."""
     if question.lab != AUTO:
         return question.lab
+    # Only the ends are looked for: a release between them without a binary is left out later.
     cases = Chooser(Options("process", (question.good, question.bad))).cases(scenario)
     refusals = [case.refusal for case in cases if case.refusal is not None]
     if refusals:
@@ -220,6 +221,7 @@ def _from_log(
         )
     if replay is not None:
         return log, None
+    # Before anything is written to the log: answers of two scenarios must not be mixed.
     check_scenario(log)
     drop_partial_line(log)
     scenario = read_scenario(Path(log.scenario_file))
@@ -246,6 +248,7 @@ def _search(
     )
     try:
         found = search.run()
+    # ^C too: an hour of binaries is worth going on with.
     except BaseException as error:
         # Where the question itself was wrong there is nothing to go on with.
         if experiment is not None and not isinstance(error, BadInput):
@@ -272,7 +275,9 @@ def _drop_runs(found: BisectResult) -> None:
 
 def _sides(found: BisectResult) -> set[str]:
     """The versions on both sides of every boundary; where there is none, the ends of the range."""
-    sides = {side for each in found.boundaries for side in (each.last_old, each.first_new)}
+    sides: set[str] = set()
+    for boundary in found.boundaries:
+        sides |= {boundary.last_old, boundary.first_new}
     if not sides and found.tested:
         sides = {found.tested[0].version, found.tested[-1].version}
     return sides
@@ -296,6 +301,7 @@ def _show(found: BisectResult, log: BisectLog) -> None:
         f"{question.scenario}, {question.check}, lab {question.lab}, {' to '.join(question.ends)}",
         found.why,
     ]
+    # Both sides of each boundary with their evidence; the others are in the log.
     by_version = {observation.version: observation for observation in found.tested}
     for boundary in found.boundaries:
         for side in (boundary.last_old, boundary.first_new):
@@ -317,7 +323,9 @@ def _side(observation: Observation) -> list[str]:
 
 
 def _how_sure(found: BisectResult) -> str:
+    # A version without a binary here was tried, and counts among those that are not tested.
     tested = sum(1 for observation in found.tested if observation.attempts[0].possible)
+    # With a boundary halving left most releases out; without one all of the range were tried.
     of = len(versions.between(*found.question.ends)) if found.boundaries else len(found.tested)
     count = f"tested {tested} of {of} releases"
     if not found.boundaries:
@@ -326,6 +334,7 @@ def _how_sure(found: BisectResult) -> str:
         return f"not sure: {count}; put the missing binaries into the cache, or use --lab model"
     boundary = found.boundaries[0]
     sides = (boundary.last_old, boundary.first_new)
+    # The weaker side decides how sure it is.
     runs = min(len(each.attempts) for each in found.tested if each.version in sides)
     return (
         "sure: no release lies between the two, and each side had the same verdict in "

@@ -28,8 +28,9 @@ if TYPE_CHECKING:  # what only Linux has is imported by the command that needs i
     from meshwake.clocks.injectors.programs import Program
 
 INJECTORS = ("auto", "vdso", "attach", "faketime")
-_LOOK_EVERY_S = 0.01
-_ENDS_WITHIN_S = 3.0
+_LOOK_EVERY_S = 0.01  # how soon the end of the program is noticed
+_ENDS_WITHIN_S = 3.0  # for the program, after each signal
+# Waits that cannot be shortened are looked for this often: by way of /proc, thread by thread.
 _ASK_EVERY_S = 0.5
 
 SuspendOption = Annotated[
@@ -120,6 +121,7 @@ def attach_to(
     by = _movement(suspend, step, awake)
     if give_back and by is not None:
         raise BadInput("--give-back: goes with no movement")
+    # Neither a movement nor a way back: only a look, for which nothing is attached.
     if by is None and not give_back:
         print_text(f"process {pid}: moved by {in_words(offsets_inside(pid))}")
         return
@@ -149,6 +151,7 @@ def _movement(suspend: str | None, step: str | None, awake: str | None) -> Clock
         raise BadInput(f"one movement at a time: {' and '.join(given)} were given")
     ((name, text),) = given.items()
     by_ns = parse_option_ns(text, name)
+    # No kernel ever sets monotonic or boottime back; programs rely on it (clock_gettime(2)).
     if by_ns < 0 and name != "--step":
         raise BadInput(f"{name} {text}: only the wall clock can be set back; use --step={text}")
     return {
@@ -170,12 +173,15 @@ def _choose(name: str, command: list[str], by: ClockReading, *, with_children: b
 
     program = look_at(find_program(command[0]))
     refusals: list[CannotInject] = []
-    for one in ("vdso", "faketime") if name == "auto" else (name,):
+    # vdso first: it keeps more promises with more programs (docs/injectors.md).
+    candidates = ("vdso", "faketime") if name == "auto" else (name,)
+    for one in candidates:
         try:
             injector = _fitting(one, program, by, with_children=with_children)
         except CannotInject as refused:
             refusals.append(refused)
             continue
+        # A choice that was not the first one is explained.
         for each in refusals:
             _say(f"{each.injector} is not used: {each.because}")
         return injector
@@ -220,22 +226,25 @@ def _run(
     reports it."""
     from meshwake.clocks.injectors.base import Start, in_words
 
+    # Without --after the program must not see a moment of the kernel's clocks: it is started on
+    # clocks that are moved already.
     if after_ns is None:
         injector.move(by)
     taken = None
-    try:  # from its first moment on: an interrupt just after the start ended the program without a word
+    # From its first moment on: an interrupt just after the start ended the program without a word.
+    try:
         taken = injector.start(Start(tuple(command), with_children=with_children))
         _say(f"injector {injector.name}: process {taken.pid} ({taken.name})")
         if after_ns is not None and not _ends_within(taken, after_ns / 1e9):
             injector.move(by)
             _say(f"moved by {in_words(by)}")
         _await_end(injector, taken)
-    except (
-        KeyboardInterrupt
-    ):  # it is at the head of a session of its own, so the terminal signalled only us
+    # It is at the head of a session of its own, so the terminal signalled only us.
+    except KeyboardInterrupt:
         if taken is not None:
             _interrupt(taken)
         raise
+    # Python has -N for a program that signal N ended; a shell shows 128 + N.
     code = taken.poll() or 0
     return code if code >= 0 else 128 - code
 
@@ -274,10 +283,8 @@ def _ends_within(taken: ManagedProcess, within_s: float) -> bool:
 
 
 def _interrupt(taken: ManagedProcess) -> None:
-    for number in (
-        signal.SIGINT,
-        signal.SIGTERM,
-    ):  # what is left then, the end of the injector kills
+    # Politely first, and to its whole group; what is left then, the end of the injector kills.
+    for number in (signal.SIGINT, signal.SIGTERM):
         with suppress(ProcessLookupError):
             os.killpg(taken.pid, number)
         with suppress(SubjectFailed):
@@ -299,8 +306,11 @@ def _seen(injector: Injector, taken: ManagedProcess) -> str:
             raise
         return "(it has ended since)"
     after = own_clocks()
+    # Less what was moved, each clock of the program must lie between the kernel's two readings.
     own = read.since(injector.moved)
-    if not all(low <= clock <= high for low, clock, high in zip(before, own, after, strict=True)):
+    for low, clock, high in zip(before, own, after, strict=True):
+        if low <= clock <= high:
+            continue
         raise SubjectFailed(
             f"process {taken.pid} does not see what was set; it sees {in_words(read.since(before))}"
         )

@@ -80,6 +80,7 @@ def up(
         _print_plans({f"up {choice.name}": plan_up(choice, pins)}, as_json)
         return
     _warn_outside_support(choice, pins)
+    # Before anything is started: certificates of a cluster that begins on a moved clock are wrong.
     _restore_clocks()
     cluster = _bring_up(choice, pins, folder)
     if as_json:
@@ -101,6 +102,7 @@ def _bring_up(choice: Choice, pins: Pins, folder: Path | None) -> Cluster:
         engine = open_engine()
     except LabUnavailable as error:
         problems.append(str(error))
+    # All problems in one message: installing one thing after the other is tedious.
     if problems or engine is None:
         raise LabUnavailable("\n".join(problems))
     try:
@@ -126,9 +128,11 @@ def down(
 
     wanted = _described(flags)
     given = given_in(flags, ClusterFlags) + (["--istio"] if istio is not None else [])
+    # `down --all --name x`: either could be meant, and one of them deletes too much.
     if every and given:
         raise BadInput(f"{', '.join(given)} and --all: give one of the two")
     full = _full(wanted.name) if wanted.name is not None else None
+    # With a name the plan needs no engine; else the engine is queried for the clusters, below.
     if dry_run and full is not None:
         _print_plans({f"down {full}": plan_down(full)}, as_json)
         return
@@ -174,6 +178,8 @@ def _refuse_if_in_use(name: str) -> None:
     cluster = find_cluster(name)
     if cluster is None:
         return
+    # Taken and released again: between this and the deletion a run could begin, which then fails
+    # with a cluster that is gone.
     try:
         with cluster.opened() as kubernetes, hold(kubernetes, SystemTime(), name, "down"):
             pass
@@ -190,6 +196,7 @@ def status(istio: IstioOption = None, as_json: JsonOption = False, *, flags: Clu
 
     wanted = _described(flags)
     _restore_clocks()
+    # Without an engine there is still what is remembered here.
     engine, problem = _engine_or_why_not()
     try:
         fit = [one.name for one in fitting(remembered(engine), wanted, istio)]
@@ -214,6 +221,7 @@ def _restore_clocks() -> None:
     moved it."""
     from meshwake.cluster.state import intents_dir
 
+    # Nearly always there is nothing, and then the movers need not be imported.
     if not any(intents_dir().glob("*")):
         return
     from meshwake.clocks.movers.restore import restore_leftovers
@@ -270,6 +278,7 @@ def _status_of(name: str, engine: Engine | None) -> _Status:
     # A cluster whose machines are stopped answers nothing: every query would end in a timeout.
     running = cluster if runs else None
     in_use = _at_work(name, running)
+    # Only where no run is at work: what it moved on purpose must stay.
     if running is not None and in_use is None:
         _put_in_order(running)
     begun_wall_s = None if record is None else record.begun_wall_s
@@ -347,16 +356,15 @@ def _drift(cluster: Cluster) -> list[str]:
     try:
         return find_drift(cluster)
     except HarnessError:
-        return []
+        return []  # as above: health has the reason
 
 
 def _version_words(runs: JsonObject) -> str:
     kubelets = ", ".join(sorted(set(texts_at(runs, "kubernetes").values())))
-    releases = {
-        str(release)
-        for pod in object_at(runs, "ztunnel")
-        for release in list_at(runs, "ztunnel", pod)
-    }
+    # A build that several releases share is named with all of them.
+    releases: set[str] = set()
+    for pod in object_at(runs, "ztunnel"):
+        releases |= {str(release) for release in list_at(runs, "ztunnel", pod)}
     ztunnel = ", ".join(sorted(releases)) or "of no known release"
     istiod = runs["istiod"] or "that does not answer"
     return f"Kubernetes {kubelets}, istiod {istiod}, ztunnel {ztunnel}"
@@ -367,19 +375,20 @@ def _state_word(
 ) -> str:
     if not has_engine:
         return "unknown: the engine does not answer"
+    # The state on disk outlives machines that were removed with docker, or by a new start of it.
     if not machines:
         return "gone: only its memory is left"
     if not known:
         return "being made" if in_use is not None else "half made, or its memory is lost"
-    return "up" if runs else "stopped"
+    return "up" if runs else "stopped"  # docker stopped them, or the machine was restarted
 
 
 def _print_status(each: _Status) -> None:
-    age = (
-        f", begun {format_duration(max(each['age_s'], 0) * NS_PER_S)} ago"
-        if each["age_s"] is not None
-        else ""
-    )
+    age = ""
+    if each["age_s"] is not None:
+        # Not below 0: the wall clock of this machine may have been set back since.
+        age_s = max(each["age_s"], 0)
+        age = f", begun {format_duration(age_s * NS_PER_S)} ago"
     print_text(f"{each['name']}: {each['state']}{age}")
     if each["choice"] is not None:
         choice = each["choice"]

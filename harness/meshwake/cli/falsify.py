@@ -76,6 +76,7 @@ def falsify(
         tempfile.TemporaryDirectory(prefix="meshwake-falsify-") as work,
         _counter("timelines tried") as report,
     ):
+        # The logs of thousands of runs go with the block; what is found is run again.
         question = replace(question, ztunnel=binary, work_dir=Path(work))
         _refuse_where_it_cannot_run(question)
         found = search.falsify(question, budget_s, report=report)
@@ -89,6 +90,7 @@ def falsify(
         print_text("\n".join(answer.lines()))
     if found.timeline is not None:
         raise CommandExit(ExitCode.SURPRISE)
+    # "Nothing found" among timelines that could all not be judged is not an answer.
     if found.unknown == found.tried:
         raise CommandExit(ExitCode.UNKNOWN)
 
@@ -108,6 +110,7 @@ def _subject(
                 f"--ztunnel {ztunnel}: name the release it was built from: --istio VERSION"
             )
         return versions.find(istio), ztunnel
+    # The newest binary of the cache, or the one of --istio.
     known = {release.version: release for release in versions.releases()}
     for binary in reversed(binaries.cached()):
         if binary.version in known and istio in (None, binary.version):
@@ -119,8 +122,10 @@ def _subject(
 
 def _refuse_where_it_cannot_run(question: search.FalsifyTarget) -> None:
     lab = load_lab(question.lab)
+    # Any timeline will do for the question; a restart is the shortest.
     plan = question.plan((timelines.Move("restart", 1),))
-    if reasons := lab.missing(question.ztunnel) or lab.refusals(adapted(plan)):
+    reasons = lab.missing(question.ztunnel) or lab.refusals(adapted(plan))
+    if reasons:
         raise LabUnavailable(f"--lab {question.lab}: {'; '.join(reasons)}")
 
 
@@ -135,9 +140,11 @@ def _replayed(found: search.FalsifyResult, work: Path) -> tuple[str | None, str]
         release, binary = _subject("process", None, None)
     except LabUnavailable as error:
         return None, str(error)
+    # The model may be wrong: what it found is worth more once a real binary has shown it too.
     real = replace(question, lab="process", release=release, ztunnel=binary, work_dir=work)
     lab = load_lab("process")
-    if reasons := lab.missing(binary) or lab.refusals(adapted(real.plan(found.timeline))):
+    reasons = lab.missing(binary) or lab.refusals(adapted(real.plan(found.timeline)))
+    if reasons:
         return None, "; ".join(reasons)
     try:
         finding = real.finding(found.timeline)
@@ -183,10 +190,8 @@ class _Answer:
     def lines(self) -> list[str]:
         """The same for a person."""
         found, question = self.found, self.found.question
-        subject = (
-            f"{question.fix}, {question.check}, ztunnel {question.release.version} on "
-            f"{question.lab}"
-        )
+        where = f"ztunnel {question.release.version} on {question.lab}"
+        subject = f"{question.fix}, {question.check}, {where}"
         unknown = f", {found.unknown} of them UNKNOWN" if found.unknown else ""
         spent = f"{found.tried} timelines in {lasting(round(found.real_s * NS_PER_S))}{unknown}"
         if found.timeline is None:

@@ -99,6 +99,7 @@ def _bars(*, shown: bool) -> Bars:
 
 
 def _teller(bars: Bars, what: str) -> Progress:
+    # The bar appears with the first bytes: what is in the cache already is not downloaded.
     tasks: list[TaskID] = []
 
     def report(received: int, of: int) -> None:

@@ -74,6 +74,7 @@ def forecast(
         raise BadInput("--from and --namespace: leave --namespace out; pod.json has it")
     sleep_ns = _sleep_ns(sleep)
     nodes = read_nodes(saved) if saved is not None else _live(kubeconfig, context, namespace)
+    # Nothing but what was observed goes in: a saved cluster and a live one are forecast alike.
     forecasts = [forecast_node(node, sleep_ns) for node in nodes]
     code = exit_code_of(forecasts)
     if as_json:
@@ -193,6 +194,7 @@ def _drift_words(node: NodeForecast) -> str:
             "run the wake guard)"
         )
     late = f"renewals are {_length(drift.best_ns)} late"
+    # Where only boottime could be read, a suspend is in both ages and does not show (forecast.py).
     if drift.most_ns is None:
         late = f"renewals are at least {_length(drift.least_ns)} late; sleep is not counted in that"
     elif not drift.is_exact:
@@ -201,6 +203,7 @@ def _drift_words(node: NodeForecast) -> str:
 
 
 def _identity_words(each: IdentityForecast) -> str:
+    # What is wrong already comes before what is going to be.
     if each.overdue_since_wall_ns is not None:
         return _overdue_words(each, each.overdue_since_wall_ns)
     if each.renews_wall_ns is None:
@@ -208,6 +211,7 @@ def _identity_words(each: IdentityForecast) -> str:
     renews = (
         f"expires {_when(each.not_after_wall_ns or 0)}, is renewed {_when(each.renews_wall_ns)}"
     )
+    # After a step back every renewal is due again at once (check ca_not_flooded).
     if each.renews_without_end:
         return f"{renews}; then again and again without a pause"
     if each.prospect == "unknown":
@@ -228,6 +232,7 @@ def _overdue_words(each: IdentityForecast, since_wall_ns: int) -> str:
 
 def _advice(node: NodeForecast) -> Iterator[str]:
     restart = RESTART.format(shlex.quote(node.namespace or ISTIO_NAMESPACE))
+    # The most urgent first, and only one: the restart mends the others as well.
     if any(each.renews_without_end for each in node.identities):
         yield f"the clock was set back: restart ztunnel: {restart}"
     elif any(each.overdue_since_wall_ns is not None for each in node.identities):
@@ -250,6 +255,7 @@ def _advice(node: NodeForecast) -> Iterator[str]:
 
 def _advice_without_answer(node: NodeForecast) -> Iterator[str]:
     """What is missing: how late renewals are, or a certificate to renew."""
+    # Initializing, or dropped after a refused renewal.
     waiting = [each for each in node.identities if each.not_after_wall_ns is None]
     if waiting:
         yield (
@@ -269,5 +275,6 @@ def _when(wall_ns: int) -> str:
 
 
 def _length(length_ns: int) -> str:
+    # Seconds below an hour, minutes from there on: more digits than are known would mislead.
     unit_ns = NS_PER_S if abs(length_ns) < 3_600 * NS_PER_S else 60 * NS_PER_S
     return format_duration(round(length_ns / unit_ns) * unit_ns)

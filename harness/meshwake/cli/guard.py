@@ -92,6 +92,7 @@ def install(
     from meshwake.cluster.guard_deployment.install import install as install_guard
     from meshwake.cluster.real_time import SystemTime
 
+    # Where it looks is decided before the cluster is held: a typing error should change nothing.
     with _opened(kubeconfig, context, name) as place:
         places = find_places(place.kubernetes, namespace, gateways)
         chosen = image or _image_for(place)
@@ -181,6 +182,7 @@ def status(
     now_s = time.time()
     with _opened(kubeconfig, context, name) as place:
         found = read_status(place.kubernetes, now_s)
+    # Every node is listed, with or without a pod; none at all means that it was never installed.
     if not any(each.pod for each in found):
         raise LabUnavailable("no wake guard in this cluster; install it: meshwake guard install")
     if as_json:
@@ -210,8 +212,9 @@ def _status_lines(each: NodeStatus, now_s: float) -> Iterator[str]:
     metrics = each.metrics
     yield f"{each.node}: {each.problem or 'guarded'}"
     if not each.pod:
-        return
+        return  # the problem says it
     yield f"  image      {each.image}"
+    # Its metrics could not be read, or it has not looked yet: `problem` has the reason.
     if metrics.last_look_wall_s is None:
         return
     ago = _length(now_s - metrics.last_look_wall_s)
@@ -306,6 +309,7 @@ def _opened(kubeconfig: Path | None, context: str | None, name: str | None) -> I
     from meshwake.kubernetes.kubeconfig import read_access
     from meshwake.kubernetes.through_kr8s import connect
 
+    # A cluster of ours has its kubeconfig in our state directory, and need not be in the user's.
     if name is not None:
         if kubeconfig is not None or context is not None:
             raise BadInput("--name and --kubeconfig: give one of the two")

@@ -9,24 +9,26 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC
 from pathlib import Path
 from typing import Annotated, cast, get_args
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import typer
 
 from meshwake.analysis.outlook import outlook
 from meshwake.cli.output import print_text, say, write_text
 from meshwake.core import versions
+from meshwake.core.dates import Dates
 from meshwake.core.durations import NS_PER_S, format_duration, parse_option_ns
 from meshwake.core.errors import BadInput
 from meshwake.core.refusal import invalid, invalid_choice
 from meshwake.core.scenario import parse_scenario
+from meshwake.core.zones import EXPECTED, UTC_ZONE, Zone, zone_of
 from meshwake.importers import systemd
 from meshwake.importers.formats import JOURNALCTL, read_journal
 from meshwake.importers.items import Tally
 from meshwake.importers.local_times import DateOrder
+from meshwake.importers.offsets import OffsetsContradict, zone_shown
 from meshwake.importers.placement import PlacedJournal
 from meshwake.importers.scenario_writer import ScenarioOptions, scenario_text
 from meshwake.importers.sleep_history import SleepHistory, sleep_history_of
@@ -53,7 +55,7 @@ def import_sleep(
     ] = None,
     zone: Annotated[
         str | None,
-        typer.Option("--zone", help="Where local times of CSV were written, e.g. Europe/Berlin."),
+        typer.Option("--zone", help="Of the dates, and of local times of CSV: Europe/Berlin."),
     ] = None,
     date_order: Annotated[
         str | None,
@@ -88,18 +90,26 @@ def import_sleep(
     _check_choice("--as", every_sleep_as, "suspend", "pause")
     _check_choice("--date-order", date_order, *get_args(DateOrder))
     tallies = [Tally(str(path)) for path in files]
+    given = None if zone is None else _zone(zone)
     options = JournalOptions(
-        _zone(zone), cast(DateOrder | None, date_order), machine, zone_given=zone is not None
+        UTC if given is None or given.tzinfo is None else given.tzinfo,
+        cast(DateOrder | None, date_order),
+        machine,
+        zone_given=given is not None,
     )
     month = _month(_placed(files, tallies, options), tallies)
+    dates_zone = given or _zone_of_journals(tallies)
+    # Only now: the default depends on which systems the journals turned out to be of.
     after_ns = _corrected_after_ns(corrected_after, tallies)
     sources = [
         f"{Path(tally.path).name} ({tally.system}, {tally.entries} entries)" for tally in tallies
     ]
-    text = scenario_text(month, ScenarioOptions(sources, node, after_ns, every_sleep_as))
+    text = scenario_text(
+        month, ScenarioOptions(sources, node, after_ns, every_sleep_as, dates_zone)
+    )
     # Never hand out what `run` would refuse.
     scenario = parse_scenario(text, str(output or "the scenario"), "imported")
-    for line in _summary(month, tallies):
+    for line in _summary(month, tallies, dates_zone):
         say(line)
     say(f"without mTLS while awake: {outlook(scenario, versions.newest())}")
     file = str(output or "SCENARIO")
@@ -112,11 +122,22 @@ def _check_choice(option: str, read: str | None, *allowed: str) -> None:
         raise invalid_choice(option, read, allowed)
 
 
-def _zone(name: str | None) -> tzinfo:
+def _zone(text: str) -> Zone:
     try:
-        return UTC if name is None else ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-        raise invalid("--zone", name, "a time zone such as Europe/Berlin") from error
+        zone = zone_of(text)
+    except ValueError as error:
+        raise BadInput(f"invalid value {text!r} for --zone: {error}") from error
+    if zone.tzinfo is None:
+        raise invalid("--zone", text, EXPECTED)
+    return zone
+
+
+def _zone_of_journals(tallies: Sequence[Tally]) -> Zone | None:
+    """The one that all journals show, None where none does."""
+    try:
+        return zone_shown(tally.offsets for tally in tallies)
+    except OffsetsContradict:
+        return None
 
 
 def _placed(
@@ -124,6 +145,7 @@ def _placed(
 ) -> list[PlacedJournal]:
     """What each journal contains; files that are pieces of one journal are one."""
     read = [read_journal(path, tally, options) for path, tally in zip(files, tallies, strict=True)]
+    # A journal may have been saved in pieces, and a boot begins in one and ends in the next.
     pieces = [each for each in read if isinstance(each, systemd.SystemdJournal)]
     joined = systemd.joined(pieces)
     with_boots = [systemd.place_boots(journal, options.machine) for journal in joined]
@@ -137,6 +159,7 @@ def _month(placed: Sequence[PlacedJournal], tallies: list[Tally]) -> SleepHistor
         raise BadInput(
             "\n".join([f"no entry with a time was found{advice}", *_tally_lines(tallies)])
         )
+    # Journals may overlap, and a host's log and its guest's own record the same sleep.
     month = sleep_history_of(placed)
     if not month.events:
         raise _nothing_to_import(placed, month, tallies)
@@ -161,30 +184,33 @@ def _corrected_after_ns(text: str | None, tallies: list[Tally]) -> int | None:
     """A guest's own journal shows the jump in the moment in which its clock was corrected."""
     if text == "never":
         return None
-    default = "0s" if all(tally.system == systemd.SYSTEM for tally in tallies) else CORRECTED_AFTER
+    own_journals_only = all(tally.system == systemd.SYSTEM for tally in tallies)
+    default = "0s" if own_journals_only else CORRECTED_AFTER
     after_ns = parse_option_ns(text or default, "--corrected-after")
     if after_ns < 0:
         raise BadInput(f"--corrected-after {text}: must not be negative")
     return after_ns
 
 
-def _summary(month: SleepHistory, tallies: list[Tally]) -> list[str]:
-    starts = datetime.fromtimestamp(month.starts_wall_s, UTC)
+def _summary(month: SleepHistory, tallies: list[Tally], zone: Zone | None) -> list[str]:
+    dates = Dates(month.starts_wall_s, zone or UTC_ZONE)
     lines = _tally_lines(tallies)
     lines += [f"left out: {text}" for text in month.dropped[:LEFT_OUT_SHOWN]]
     if len(month.dropped) > LEFT_OUT_SHOWN:
         lines.append(f"left out: {len(month.dropped) - LEFT_OUT_SHOWN} more of the kind")
     parts = {"suspend": "asleep", "pause": "paused", "off": "switched off"}
-    counted = [
-        f"{word} {_times(month, kind)} ({_short(month.total_ns(kind))})"
-        for kind, word in parts.items()
-    ]
-    counts = [text for text, kind in zip(counted, parts, strict=True) if month.count(kind)]
+    counts = []
+    for kind, word in parts.items():
+        if month.count(kind):
+            counts.append(f"{word} {_times(month, kind)} ({_short(month.total_ns(kind))})")
     if month.count("step"):
         counts.append(f"wall clock set {_times(month, 'step')}")
     lines.append(
-        f"from {starts:%Y-%m-%d %H:%M} UTC, {_short(month.duration_ns)}: {', '.join(counts)}"
+        f"from {dates.to_the_minute(0)} {dates.zone.label}, {_short(month.duration_ns)}: "
+        f"{', '.join(counts)}"
     )
+    if zone is None:
+        lines.append("dates are UTC; for those of your own clocks add --zone, as Europe/Berlin")
     lines.append(
         f"without a restart a ztunnel would be late by up to {_short(month.largest_drift_ns)}"
     )

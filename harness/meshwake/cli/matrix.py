@@ -17,15 +17,24 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from meshwake.analysis.confirm import confirm, find_subject
+from meshwake.analysis.confirm import (
+    ConfirmingPlace,
+    confirm,
+    find_subject,
+    on_binary,
+    on_cluster,
+)
 from meshwake.analysis.fault_catalogue import FAULTS, scenario_for
 from meshwake.analysis.guard_trial import describe_trial, random_months, try_guard
 from meshwake.analysis.matrix import MatrixRow, matrix
 from meshwake.analysis.matrix_table import (
     CONFIRMED,
+    IN_CLUSTER,
     ONLY_RESTARTS,
     lasting_words,
     long_table,
+    marks,
+    seen_words,
     short_table,
     write_between,
 )
@@ -39,6 +48,8 @@ from meshwake.fixes import FIXES
 from meshwake.labs import Toolbox
 from meshwake.report.terminal import show
 from meshwake.runner.corpus import scenario_files
+from meshwake.runner.flags import AUTO, LabFlags, given_in, with_flags
+from meshwake.runner.options import planned_cluster
 
 FixOption = Annotated[
     list[str] | None, typer.Option("--fix", metavar="NAME", help="Only this fix; may be repeated.")
@@ -76,7 +87,7 @@ ConfirmedZtunnelOption = Annotated[
 
 def add_commands(app: typer.Typer) -> None:
     """Adds matrix and guard-trial to `app`."""
-    app.command("matrix")(matrix_command)
+    app.command("matrix")(with_flags(LabFlags)(matrix_command))
     app.command("guard-trial")(trial_command)
 
 
@@ -91,16 +102,25 @@ def matrix_command(
     write: WriteOption = None,
     confirming: ConfirmOption = False,
     ztunnel: ConfirmedZtunnelOption = None,
+    *,
+    flags: LabFlags,
 ) -> None:
     """Run every fix against every clock fault, and show which holds."""
     _refuse_contradictions(write, fix, fault, scenario, istio, seed, ztunnel, confirming)
+    if not confirming and (typed := given_in(flags, LabFlags)):
+        raise BadInput(
+            f"{', '.join(typed)}: the matrix runs on the model; use --confirm to run pairs elsewhere"
+        )
     fixes = _chosen("--fix", fix, list(FIXES))
     scenarios = _scenarios(fault, scenario)
     release = versions.find(istio) if istio else versions.newest()
+    # First the binaries, which write what they show to a file; then the model's table, with a mark
+    # where both agree.
     if confirming:
-        confirm(fixes, scenarios, ztunnel, istio, seed, _report_pair)
+        confirm(fixes, scenarios, _place(flags, ztunnel, istio), seed, _report_pair)
     report = _report_pair if sys.stderr.isatty() else _report_nothing
     rows = matrix(fixes, scenarios, release, seed, report)
+    # Pages first: a broken pipe behind stdout must not leave them as they were.
     for page in write or []:
         _write_page(page, rows)
     if as_json:
@@ -108,6 +128,18 @@ def matrix_command(
     else:
         show(Console(), _long(rows) if long else _short(rows))
         _legend(release.version, scenarios)
+
+
+def _place(flags: LabFlags, ztunnel: Path | None, istio: str | None) -> ConfirmingPlace:
+    """Where --confirm runs. Raises BadInput, LabUnavailable."""
+    if flags.lab not in (AUTO, "process", "kind"):
+        raise invalid_choice("--lab", flags.lab, ("process", "kind"))
+    if flags.lab != "kind":
+        planned_cluster(flags)  # refuses options of a cluster
+        return on_binary(ztunnel, istio)
+    if ztunnel is not None:
+        raise BadInput(f"--ztunnel {ztunnel}: lab kind runs no binary; leave it out")
+    return on_cluster(planned_cluster(flags), istio)
 
 
 def _refuse_contradictions(
@@ -125,6 +157,7 @@ def _refuse_contradictions(
             f"--ztunnel {ztunnel}: the matrix runs on the model; use --confirm to run pairs on a "
             "binary"
         )
+    # A page with a part of the table would look like the whole.
     if write and (fix or fault or scenario or istio or seed):
         raise BadInput(
             "--write puts the whole matrix of the newest release on a page; leave the other "
@@ -155,6 +188,7 @@ def trial_command(
     """Test the wake guard for months of random sleeps and outages of the authority."""
     if lab not in ("model", "process"):
         raise invalid_choice("--lab", lab, ("model", "process"))
+    # The same seed gives the same months on both labs, so that the two can be compared.
     scenario = random_months(seed, days)
     report = say if sys.stderr.isatty() else _report_nothing
     if lab == "process":
@@ -220,7 +254,7 @@ def _columns(rows: list[MatrixRow]) -> list[str]:
 
 def _words(row: MatrixRow) -> Text:
     """In colour where there is some; the words are enough without."""
-    confirmed = f" {CONFIRMED}" if row.confirmed_on else ""
+    confirmed = marks(row)
     if row.verdict == "HOLDS":
         return Text(f"holds{confirmed}", "green")
     if row.verdict == "BROKEN":
@@ -248,7 +282,7 @@ def _long(rows: list[MatrixRow]) -> Table:
             lasting_words(row.outage_s_per_week),
             lasting_words(row.recovery_s_worst),
             f"{row.restarts_per_week:g}",
-            row.confirmed_on or "model",
+            seen_words(row),
         )
     return table
 
@@ -256,7 +290,8 @@ def _long(rows: list[MatrixRow]) -> Table:
 def _legend(version: str, scenarios: dict[str, Scenario]) -> None:
     lines = [
         "",
-        f"ztunnel {version}, on the model; {CONFIRMED} the same verdict was seen on a real ztunnel",
+        f"ztunnel {version}, on the model; {CONFIRMED} the same verdict was seen on a real ztunnel, "
+        f"{IN_CLUSTER} in a real cluster",
         "a time: BROKEN, and this much awake time without connection a week; storm: renewed "
         "without a pause",
         *(f"  {name}: {scenario.title}" for name, scenario in scenarios.items()),

@@ -59,6 +59,8 @@ def nightly(
     """Run the full corpus on all versions and report what changed since last night."""
     before = _previous(previous)
     result_log = open_result_log(out, resume, say)
+    # Runs that surprise are kept next to the results, so that one folder is the whole night; a
+    # workflow uploads it.
     os.environ.setdefault("MESHWAKE_RUNS", str(out / "runs"))
     request = NightlyRequest(
         _lab_names(labs),

@@ -85,6 +85,7 @@ def probe(
     """Name a ztunnel's behaviour class; or, for git bisect run, say whether one check holds (0, 1,
     125)."""
     path = ztunnel or binary
+    # Without a scenario the question is another one: which class is it? That ends the command.
     if scenario is None:
         if check is not None:
             raise BadInput(
@@ -100,6 +101,7 @@ def probe(
         # answer.
         say(f"{error}")
         raise CommandExit(ABORT_GIT_BISECT + error.exit_code) from error
+    # git reads the exit code only; the sentence is for the person at the terminal.
     code = _code_for_git(answer.verdict, first_good)
     if as_json:
         print_json(answer.to_json() | {"exit_code": code})
@@ -234,7 +236,8 @@ def _signature(options: Options, version: str) -> BehaviourSignature:
 def _lab(path: Path | None, version: str, lab: str) -> str:
     if lab != AUTO:
         return lab
-    return "process" if path is not None or binaries.find(version) is not None else "model"
+    has_binary = path is not None or binaries.find(version) is not None
+    return "process" if has_binary else "model"
 
 
 def _against_table(signature: BehaviourSignature, in_table: str | None) -> tuple[ExitCode, str]:

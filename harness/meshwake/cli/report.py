@@ -70,6 +70,7 @@ def runs_command(
 ) -> None:
     """List kept runs, the newest first, as they were judged then."""
     kept = kept_runs()
+    # A program gets all of them; a person the newest.
     shown = kept if every or as_json else kept[:RUNS_SHOWN]
     rows = [_row_of(run) for run in shown]
     if as_json:
@@ -95,6 +96,7 @@ def checked_runs(paths: Iterable[Path]) -> list[Run]:
     BadInput that names all that are none."""
     checked, refusals = [], []
     for path in paths:
+        # A kept run is judged again: its pages are by today's checks, as `meshwake check` is.
         try:
             checked.append(check_run(path))
         except BadInput as error:

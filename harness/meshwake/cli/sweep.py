@@ -188,6 +188,7 @@ def _groups_table(groups: list[dict[str, Any]]) -> Table:
     for group in groups:
         lifetime = lasting(group["lifetime_s"] * NS_PER_S)
         title = f"{group['population']} {group['version']} {lifetime}"
+        # The population is written once for all its fixes.
         outage = group["outage_s_per_week"]
         table.add_row(
             title if title != before else "",
@@ -216,6 +217,7 @@ def _length(length_s: float) -> str:
 
 
 def _herds(sizes: str, fixes: list[str] | None, turns: int, seed: int) -> list[herds.HerdResult]:
+    # With turns only the guard is of interest: nothing else takes any.
     default_fixes = herds.FIXES_SHOWN if turns == 1 else herds.FIXES_WITH_TURNS
     found = []
     for nodes in _sizes(sizes):

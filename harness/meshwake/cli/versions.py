@@ -148,6 +148,7 @@ def refresh(
         text = table.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise unreadable(f"--table {table}", error) from error
+    # Of a refresh that failed half way the pages that were read are not fetched again for an hour.
     get = CachedFetch(fetch, binaries.cache_dir() / "refresh", time.time, say)
     renewed = renew(text, str(table), get, Sources(images, releases, deps))
     sys.stdout.write(renewed.diff)

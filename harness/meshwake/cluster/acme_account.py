@@ -45,6 +45,7 @@ def forget(kube: Kubernetes, certificates: list[JsonObject]) -> Callable[[], str
     and then the account. Returns what is missing to that: None when it is registered. Ended in
     between, it is begun again by the next `up`, which misses the certificates."""
     before = _registered_key(kube)
+    # The certificates first: one that is missing brings the next `up` back here, if this one ends.
     for certificate in certificates:
         namespace, name = (text_at(certificate, "metadata", key) for key in ("namespace", "name"))
         kube.delete_ours("Certificate.cert-manager.io", namespace, name)

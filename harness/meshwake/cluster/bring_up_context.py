@@ -7,6 +7,7 @@ import secrets
 import time
 import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,6 +79,7 @@ class BringUpContext:
 
     def kube(self) -> Kubernetes:
         """A client of the cluster's API, connected at first use."""
+        # Not before: the kubeconfig is there only when kind has made the machines.
         if self._kube is None:
             self._kube = self.dependencies.connect(self.state.kubeconfig)
         return self._kube
@@ -117,11 +119,14 @@ class BringUpContext:
 
 def node_names(choice: Choice, pins: Pins) -> tuple[str, ...]:
     """The names that kind gives the containers, and Kubernetes the nodes; workers first."""
-    roles = [str(node.get("role", "control-plane")) for node in kind_config(choice, pins)["nodes"]]
-    named = [
-        f"{choice.name}-{role}{roles[:position].count(role) + 1 if role in roles[:position] else ''}"
-        for position, role in enumerate(roles)
-    ]
+    # kind numbers the nodes of a role from the second on: worker, worker2, worker3.
+    named = []
+    seen: Counter[str] = Counter()
+    for node in kind_config(choice, pins)["nodes"]:
+        role = str(node.get("role", "control-plane"))
+        seen[role] += 1
+        number = "" if seen[role] == 1 else str(seen[role])
+        named.append(f"{choice.name}-{role}{number}")
     return tuple(sorted(named, key=lambda name: "-control-plane" in name))
 
 

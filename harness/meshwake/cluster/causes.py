@@ -111,12 +111,16 @@ def first_cause(evidence: ClusterEvidence, error: str) -> Cause | None:
 
     def key(cause: Cause) -> tuple[bool, bool, Rank, str, str]:
         wanted = cause.pod is not None and (cause.pod[0] in behind or _is_of(cause.pod, awaited))
+        # A machine or a kubelet that fails explains everything; then comes what the error is about;
+        # among those what lies deepest, and happened first.
         return cause.rank > Rank.KUBELET, not wanted, cause.rank, cause.when, cause.where
 
     return min(all_causes(evidence), key=key, default=None)
 
 
 def _is_of(pod: tuple[str, str], awaited: Iterable[tuple[str, str]]) -> bool:
+    # A pod has the name of what made it before its own: istiod-7d4b-x2k. With the dash `ztunnel` is
+    # not `ztunnel2`.
     return any(
         pod[0] == namespace and f"{pod[1]}-".startswith(f"{name}-") for namespace, name in awaited
     )
@@ -153,11 +157,9 @@ def _objects(path: Path) -> list[JsonObject]:
     except (OSError, ValueError):
         return []
     things = found if isinstance(found, list) else []
-    return [
-        thing
-        for thing in things
-        if isinstance(thing, dict) and isinstance(thing.get("metadata", {}), dict)
-    ]
+    # What a failure left may be half a file, or another's: evidence that cannot be read is none.
+    objects = [thing for thing in things if isinstance(thing, dict)]
+    return [thing for thing in objects if isinstance(thing.get("metadata", {}), dict)]
 
 
 # Logs
@@ -186,10 +188,13 @@ def _in_logs(logs: Mapping[str, str]) -> Iterator[Cause]:
 def last_words(text: str) -> str:
     """Of what a program wrote before it ended, the last line that sounds like trouble, else the
     last."""
-    lines = [plain for line in text.splitlines()[-40:] if (plain := _plain(line))]
-    return next(
-        (line for line in reversed(lines) if _TROUBLE.search(line)), lines[-1] if lines else ""
-    )
+    # Of the end only: an error of long ago is not why it ended.
+    plain = map(_plain, text.splitlines()[-40:])
+    lines = [line for line in plain if line]
+    for line in reversed(lines):
+        if _TROUBLE.search(line):
+            return line
+    return lines[-1] if lines else ""
 
 
 def _plain(line: str) -> str:
@@ -258,6 +263,7 @@ def _of_container(container: JsonObject, log: str) -> tuple[Rank, str] | None:
         return Rank.ENDS, _how_it_ended(container, ended, log)
     is_running = "running" in object_at(container, "state")
     if is_running and not container.get("ready"):
+        # One that complains is a better reason than one that is silent and merely waits.
         last_line = last_words(log)
         rank = Rank.NOT_READY if _TROUBLE.search(last_line) else Rank.SILENT
         return rank, f"runs and is not ready{_quoted(last_line)}"
@@ -282,18 +288,20 @@ def _log_of(logs: Mapping[str, str], namespace: str, pod: str, container: str) -
     place = re.compile(
         rf"pods/{re.escape(f'{namespace}_{pod}_')}[^/]*/{re.escape(container)}/(\d+)\.log$"
     )
-    found = [
-        (int(match[1]), text)
-        for path, text in logs.items()
-        if (match := place.search(path)) and text.strip()
-    ]
-    return max(found, default=(0, ""))[1]
+    by_start: dict[int, str] = {}
+    for path, text in logs.items():
+        match = place.search(path)
+        if match and text.strip():
+            by_start[int(match[1])] = text
+    # The numbers count restarts, and only the newest few logs are kept.
+    return by_start[max(by_start)] if by_start else ""
 
 
 def _of_node(node: JsonObject) -> Iterator[Cause]:
     where = f"Node {_name_of(node)[1]}"
     for kind in ("DiskPressure", "MemoryPressure", "PIDPressure", "Ready"):
         found = condition(node, kind)
+        # Ready should be True, pressure of any kind should not.
         is_wrong = (found.get("status") == "True") != (kind == "Ready")
         if found and is_wrong:
             since = text_at(found, "lastTransitionTime")
@@ -310,6 +318,7 @@ def _of_event(event: JsonObject, unready: set[tuple[str, str]]) -> Iterator[Caus
     kind, namespace, name = (text_at(about, key) for key in ("kind", "namespace", "name"))
     if kind == "Pod" and (namespace, name) not in unready:
         return
+    # Events of the API group events.k8s.io have only the latter.
     when = text_at(event, "firstTimestamp") or text_at(event, "eventTime")
     why = _shortened(f"{reason}: {text_at(event, 'message')}")
     yield Cause(rank, when, f"{kind} {namespace}/{name}", why, (namespace, name))

@@ -157,21 +157,26 @@ def choose_cluster(plan: Plan, engine: Engine) -> tuple[Choice, list[str]]:
         found = the_one(fit, there, "run").choice
         assert found is not None  # one whose making is not known fits only by its name
         return found, []
-    named = next(
-        (one for one in there if wanted.name is not None and one.name == full_name(wanted.name)),
-        None,
-    )
+    named = _named(there, wanted)
     if named is None or named.choice is None:
-        return choice_of(plan), [
-            f"{one.name} is there, but {'; '.join(_why(one, plan))}" for one in there
-        ]
+        # None fits, so one is made; why not is printed, since it takes minutes.
+        notes = [f"{one.name} is there, but {'; '.join(_why(one, plan))}" for one in there]
+        return choice_of(plan), notes
+    # A name that was typed means that cluster, and no new one.
     if wrong := _why(named, plan):
         raise BadInput(
             f"--name {wanted.name}: cluster {named.name} is there, but {'; '.join(wrong)}; "
             "leave those options out, "
-            f"choose another --name, or put it away: meshwake down --name {named.name}"
+            f"choose another --name, or delete it: meshwake down --name {named.name}"
         )
     return named.choice, []
+
+
+def _named(there: Sequence[There], wanted: PlannedCluster) -> There | None:
+    if wanted.name is None:
+        return None
+    name = full_name(wanted.name)
+    return next((one for one in there if one.name == name), None)
 
 
 def _why(one: There, plan: Plan) -> list[str]:
@@ -188,6 +193,7 @@ def version_there(wanted: PlannedCluster) -> str | None:
     if engine is not None:
         engine.close()
     releases = {one: one.choice.istio for one in fitting(there, wanted) if one.choice is not None}
+    # Several of one release may be meant: which of them, the run itself decides.
     if len(set(releases.values())) > 1:
         the_one(tuple(releases), there, "run")
     return next(iter(releases.values()), None)

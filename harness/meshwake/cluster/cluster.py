@@ -101,15 +101,16 @@ def bring_up(
     folder: Path | None = None,
     dependencies: Dependencies | None = None,
     own_images: Iterable[OwnImage] = (),
+    further_images: tuple[str, ...] = (),
     before: tuple[BringUpStep[BringUpContext], ...] = (),
     locked: bool = False,
 ) -> Cluster:
     """The cluster `choice`, brought up, or kept where it is up already. `folder` has charts/,
     images/ and manifests/ for a machine without a network; `own_images` are built and put in too
-    (helper_image.py); `before`: steps that are taken before anything is made; `locked`: the caller
-    holds the lock of its state. Raises StepFailed that names the step, quotes the true reason where
-    one is found, and says where everything was collected that may explain it; another call goes on
-    from there."""
+    (helper_image.py), `further_images` as far as they are at hand; `before`: steps that are taken
+    before anything is made; `locked`: the caller holds the lock of its state. Raises StepFailed
+    that names the step, quotes the true reason where one is found, and says where everything was
+    collected that may explain it; another call goes on from there."""
     state = ClusterState.of(choice.name)
     unknown_before = not state.directory.exists()
     with nullcontext() if locked else state.lock("up"):
@@ -119,7 +120,7 @@ def bring_up(
         )
         try:
             run_steps(
-                steps_of(choice, pins, before, own_images),
+                steps_of(choice, pins, before, own_images, further_images),
                 bringup,
                 report,
                 lambda step, error: collect(bringup, step, error),
@@ -174,11 +175,8 @@ def _forget_what_never_was(bringup: BringUpContext) -> None:
 def _broken(bringup: BringUpContext) -> list[str]:
     """Dependencies.health of a real cluster: UNKNOWN does not fail `up`; `status` shows it."""
     cluster = _ours(bringup.state, bringup.choice, node_names(bringup.choice, bringup.pins))
-    return [
-        str(finding)
-        for finding in check_health(cluster, bringup.engine)
-        if finding.verdict is Verdict.BROKEN
-    ]
+    findings = check_health(cluster, bringup.engine)
+    return [str(finding) for finding in findings if finding.verdict is Verdict.BROKEN]
 
 
 def _undo(bringup: BringUpContext) -> list[str]:
@@ -213,6 +211,7 @@ def find_drift(cluster: Cluster) -> list[str]:
     found: list[str] = []
     with cluster.opened() as kubernetes:
         for stage in stages(cluster.choice, read_pins(), facts):
+            # A stage that cannot be compared is reported, and does not hide the others.
             try:
                 found += [str(changed) for changed in stage_drift(kubernetes, stage)]
             except HarnessError as error:
@@ -231,12 +230,10 @@ def find_cluster(name: str) -> Cluster | None:
     engine nor cluster: `bring_up` with the same choice does, and costs seconds when all is well."""
     state = ClusterState.of(name)
     record = state.read()
-    if (
-        record is None
-        or record.choice is None
-        or record.up_wall_s is None
-        or not state.kubeconfig.is_file()
-    ):
+    if record is None or record.choice is None:
+        return None
+    # Half made: an `up` that was killed has no time of its end, or no kubeconfig yet.
+    if record.up_wall_s is None or not state.kubeconfig.is_file():
         return None
     return _ours(state, record.choice, node_names(record.choice, read_pins()))
 
@@ -300,6 +297,7 @@ def _remove_machines(name: str, engine: Engine) -> None:
 def our_clusters(engine: Engine | None) -> tuple[str, ...]:
     """Every cluster of ours: those with a state here, and those with containers in the engine."""
     names = set(known_names())
+    # A cluster may be made by another user of the engine, or its state may be lost.
     if engine is not None:
         names |= {
             machine.labels[KIND_CLUSTER_LABEL]
@@ -310,6 +308,7 @@ def our_clusters(engine: Engine | None) -> tuple[str, ...]:
 
 def remove_looks(engine: Engine) -> int:
     """Remove probe containers that a killed harness left; returns their number."""
+    # One that runs may belong to a command that is at work now.
     left = [look for look in engine.containers({LOOK_LABEL: None}) if look.state != "running"]
     for look in left:
         engine.remove(look.id)

@@ -39,6 +39,7 @@ from meshwake.core.json_types import (
     text_at,
     texts_at,
 )
+from meshwake.kubernetes.api import Executed
 
 ANSWER_WITHIN_S = 60
 PULL_WITHIN_S = 1800
@@ -141,8 +142,9 @@ class Engine(Protocol):
         gone afterwards. `of_machine`: privileged, and it sees the processes of the engine's
         machine."""
 
-    def execute(self, container: str, command: Sequence[str]) -> tuple[int, str]:
-        """Exit code and output (both streams) of `command` in a running container."""
+    def execute(self, container: str, command: Sequence[str]) -> Executed:
+        """How `command` ended in a running container. The engine sends both streams in pieces, in
+        any order: merged, curl's "200" once arrived in the middle of a word of its warning."""
 
     def read_file(self, container: str, path: str) -> str | None:
         """The text of a file in a container, whether or not that runs; None when there is none."""
@@ -183,6 +185,7 @@ def _answering_version() -> str:
     open that fails."""
     client = docker.from_env(timeout=ANSWER_WITHIN_S, version=_ANY_API_VERSION)
     try:
+        # Of a local engine the path of its socket: connected to first, and closed here.
         path = getattr(getattr(client.api, "_custom_adapter", None), "socket_path", None)
         if path is not None:
             with socket.socket(socket.AF_UNIX) as probe:
@@ -229,6 +232,7 @@ class DockerEngine:
 
     def image(self, reference: str) -> Image | None:
         """As `Engine.image` promises."""
+        # By digest, as it was pulled; then by tag, as it was loaded from an archive.
         for name in dict.fromkeys((without_tag(reference), reference.partition("@")[0])):
             with self._answering(), suppress(ImageNotFound):
                 found = self._client.api.inspect_image(name)  # type: ignore[no-untyped-call]
@@ -260,6 +264,7 @@ class DockerEngine:
                 without_tag(image) if here is None else here.name,
                 entrypoint=list(command[:1]),
                 command=list(command[1:]),
+                # So that one which a killed harness left is found and removed (remove_looks).
                 labels={LOOK_LABEL: "true"},
                 network_disabled=True,
                 host_config=host,
@@ -271,14 +276,16 @@ class DockerEngine:
             finally:
                 self.remove(made["Id"])
 
-    def execute(self, container: str, command: Sequence[str]) -> tuple[int, str]:
+    def execute(self, container: str, command: Sequence[str]) -> Executed:
         """As `Engine.execute` promises."""
         with self._answering():
             made = self._client.api.exec_create(container, list(command))
-            output = bytes(self._client.api.exec_start(made["Id"]))
-            return int(self._client.api.exec_inspect(made["Id"])["ExitCode"]), output.decode(
-                errors="replace"
-            )
+            streams = self._client.api.exec_start(made["Id"], demux=True)
+            # Known only now: exec_start returns when both streams have ended.
+            code = int(self._client.api.exec_inspect(made["Id"])["ExitCode"])
+        # None: nothing was written to that stream.
+        stdout, stderr = ((stream or b"").decode(errors="replace") for stream in streams)
+        return Executed(code, stdout, stderr)
 
     def read_file(self, container: str, path: str) -> str | None:
         """As `Engine.read_file` promises."""
@@ -287,6 +294,7 @@ class DockerEngine:
                 packed, _ = self._client.api.get_archive(container, path)
             except NotFound:
                 return None
+            # The engine hands out a tar archive with one member.
             with tarfile.open(fileobj=io.BytesIO(b"".join(packed))) as archive:
                 file = archive.extractfile(archive.getmembers()[0])
                 return None if file is None else file.read().decode(errors="replace")
@@ -308,9 +316,9 @@ class DockerEngine:
             except NotFound:
                 return None
             except APIError as error:
-                if error.status_code == HTTPStatus.CONFLICT and "already in progress" in str(
-                    error.explanation
-                ):
+                # 409: another command is removing it just now. It is gone when that is done.
+                is_being_removed = "already in progress" in str(error.explanation)
+                if error.status_code == HTTPStatus.CONFLICT and is_being_removed:
                     return str(error.explanation)
                 raise
             return None
@@ -344,6 +352,7 @@ class DockerEngine:
 
     @contextmanager
     def _patient(self, within_s: int) -> Iterator[None]:
+        # The SDK has one timeout for all requests; that of a pull would be too long for the others.
         usual, self._client.api.timeout = self._client.api.timeout, within_s
         try:
             yield
@@ -365,6 +374,7 @@ def without_tag(reference: str) -> str:
     name, at, digest = reference.partition("@")
     if not at:
         return reference
+    # Only the last part may have a tag: registry:5000/image has a port.
     directory, slash, last = name.rpartition("/")
     return f"{directory}{slash}{last.partition(':')[0]}@{digest}"
 

@@ -147,6 +147,7 @@ def _differences(wanted: JsonObject, found: JsonObject | None) -> Iterator[str]:
 
 def _of_container(wanted: JsonObject, found: JsonObject) -> Iterator[str]:
     for key in _COMPARED:
+        # An empty list and none at all are the same to the kubelet.
         if (wanted.get(key) or None) != (found.get(key) or None):
             yield f"{key} is {found.get(key)!r}, was {wanted.get(key)!r}"
     yield from _of_values("", _environment(wanted), _environment(found))
@@ -161,6 +162,7 @@ def _of_values(what: str, wanted: Mapping[str, str], found: Mapping[str, str]) -
 
 def _annotations(template: JsonObject) -> dict[str, str]:
     found = object_at(template, "metadata", "annotations")
+    # A restart with kubectl changes nothing of what the pods are made of.
     return {name: str(value) for name, value in found.items() if name != _RESTARTED}
 
 
@@ -181,7 +183,7 @@ def _environment(container: JsonObject) -> dict[str, str]:
 
 
 def _source(value_from: JsonObject) -> str:
-    (kind,) = value_from
+    (kind,) = value_from  # fieldRef, resourceFieldRef, configMapKeyRef, secretKeyRef: exactly one
     place = object_at(value_from, kind)
     keys = ("fieldPath", "resource", "name", "key")
     return f"{kind} {' '.join(str(place[key]) for key in keys if key in place)}"

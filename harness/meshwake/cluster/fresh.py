@@ -24,7 +24,7 @@ from meshwake.cluster.bring_up_context import BringUpContext, node_names
 from meshwake.cluster.docker import Engine
 from meshwake.cluster.steps import BringUpStep, Watch
 from meshwake.core.errors import HarnessError, LabUnavailable
-from meshwake.core.json_types import JsonObject, int_at, text_at, texts_at
+from meshwake.core.json_types import JsonObject, int_at, object_at, text_at, texts_at
 from meshwake.kubernetes.api import Kubernetes, container_starts, identity_of, is_ready
 from meshwake.kubernetes.rollouts import WORKLOADS
 from meshwake.system.process_stat import parse_stat
@@ -107,10 +107,10 @@ def _stale_workloads(kubernetes: Kubernetes, pods: Sequence[JsonObject]) -> Iter
 
 def _stale_workload(workload: JsonObject, ready_pods: Sequence[JsonObject]) -> str | None:
     # A DaemonSet counts in numberAvailable, Deployments and StatefulSets in availableReplicas.
-    reported = int_at(workload, "status", "numberAvailable") or int_at(
-        workload, "status", "availableReplicas"
-    )
+    status = object_at(workload, "status")
+    reported = int_at(status, "numberAvailable") or int_at(status, "availableReplicas")
     ready = _count(workload, ready_pods)
+    # Fewer than are ready is not stale: the controller has not counted the newest yet.
     if reported <= ready:
         return None
     return f"{reported} pods are reported as available, and {ready} are ready"
@@ -118,14 +118,15 @@ def _stale_workload(workload: JsonObject, ready_pods: Sequence[JsonObject]) -> s
 
 def read_machine(engine: Engine, node: str) -> ContainerUptime:
     """Read the clocks of a node. Raises LabUnavailable."""
-    code, output = engine.execute(node, _LOOK)
+    ended = engine.execute(node, _LOOK)
     try:
-        stat, uptime, now = output.strip().splitlines()
+        stat, uptime, now = ended.stdout.strip().splitlines()
+        # Both count from the boot of the engine's machine, so their difference is an age.
         since_s = float(uptime.split()[0]) - parse_stat(stat).started_ticks / _TICKS_PER_S
         return ContainerUptime(float(now), float(now) - since_s)
     except (ValueError, IndexError) as error:
         raise LabUnavailable(
-            f"node {node}: its clocks cannot be read (exit code {code}): {output[:200]}"
+            f"node {node}: its clocks cannot be read (exit code {ended.code}): {ended.output[:200]}"
         ) from error
 
 

@@ -50,5 +50,6 @@ def _of(kube: Kubernetes, kind: str, gateway: JsonObject) -> list[JsonObject]:
 
 def _touch(kube: Kubernetes, service: JsonObject) -> None:
     namespace, name = (text_at(service, "metadata", key) for key in ("namespace", "name"))
+    # Two changes of the Service; after the second it is as it was.
     for value in ("now", None):
         kube.patch("Service", namespace, name, {"metadata": {"labels": {RECOMPUTE: value}}})

@@ -104,25 +104,22 @@ def _chained_cni(subject: _Subject) -> _Result:
             "the CNI configuration lies on the nodes, which only a cluster of ours lets "
             "one look into",
         )
-    wrong = [
-        why for node in subject.nodes if (why := _not_chained(subject.engine, node)) is not None
-    ]
-    return (
-        (BROKEN, "; ".join(wrong))
-        if wrong
-        else (HOLDS, "what every node loads chains istio-cni to cilium-cni")
-    )
+    wrong = list(filter(None, (_not_chained(subject.engine, node) for node in subject.nodes)))
+    if wrong:
+        return BROKEN, "; ".join(wrong)
+    return HOLDS, "what every node loads chains istio-cni to cilium-cni"
 
 
 def _not_chained(engine: Engine, node: str) -> str | None:
-    code, output = engine.execute(node, _CNI_FILE)
-    if code != 0:
-        return f"{node}: no CNI configuration: {output.strip()}"
-    name, _, content = output.partition("\n")
+    ended = engine.execute(node, _CNI_FILE)
+    if ended.code != 0:
+        return f"{node}: no CNI configuration: {ended.stderr.strip()}"
+    name, _, content = ended.stdout.partition("\n")
     try:
         types = [str(plugin["type"]) for plugin in json.loads(content)["plugins"]]
     except (ValueError, KeyError, TypeError):
         return f"{node}: {name} is not a list of plugins: {content[:80]!r}"
+    # Plugins run in the order of the list, and istio-cni needs the interface that Cilium makes.
     if "cilium-cni" in types and "istio-cni" in types[types.index("cilium-cni") :]:
         return None
     return f"{node}: {name} has {', '.join(types)}, and istio-cni is expected after cilium-cni"
@@ -146,13 +143,14 @@ def _cilium_settings(subject: _Subject) -> _Result:
     found = subject.kubernetes.read("ConfigMap", CILIUM_NAMESPACE, "cilium-config")
     if found is None:
         return UNKNOWN, "there is no ConfigMap cilium-config"
+    # Without the first a Service's address is replaced inside the pod, past ztunnel (istio#49149);
+    # without the second Cilium renames istio-cni's configuration (docs/stack.md).
     wanted = {"bpf-lb-sock-hostns-only": "true", "cni-exclusive": "false"}
     data = texts_at(found, "data")
-    wrong = [
-        f"{key} is {data.get(key)!r}, expected {value!r}"
-        for key, value in wanted.items()
-        if data.get(key) != value
-    ]
+    wrong = []
+    for key, value in wanted.items():
+        if data.get(key) != value:
+            wrong.append(f"{key} is {data.get(key)!r}, expected {value!r}")
     if wrong:
         return BROKEN, "; ".join(wrong)
     return HOLDS, ", ".join(f"{key}={value}" for key, value in wanted.items())
@@ -163,11 +161,9 @@ def _cilium_settings(subject: _Subject) -> _Result:
 
 def _hbone_used(subject: _Subject) -> _Result:
     client = _client(subject.kubernetes)
-    ztunnels = [
-        pod
-        for pod in subject.kubernetes.pods(ISTIO_NAMESPACE, ZTUNNEL_LABELS)
-        if pod.node == client.node
-    ]
+    # Connections are counted by the ztunnel at their source.
+    everywhere = subject.kubernetes.pods(ISTIO_NAMESPACE, ZTUNNEL_LABELS)
+    ztunnels = [pod for pod in everywhere if pod.node == client.node]
     if not ztunnels:
         return BROKEN, f"no ztunnel on {client.node}, where {client} runs"
 
@@ -188,6 +184,7 @@ def _waypoint_in_the_way(subject: _Subject) -> _Result:
         return BROKEN, "no pod of the waypoint"
 
     def count() -> float:
+        # Of several waypoints any one may have the request.
         answers = [
             subject.kubernetes.get(pod, METRICS_PORT, ENVOY_METRICS_PATH, ANSWERS_WITHIN_S)
             for pod in waypoints
@@ -212,9 +209,8 @@ def _rises(
     after = count()
     if status != "200":
         return BROKEN, f"{client} requested http://{service} and got {status}"
-    return (
-        HOLDS if after > before else BROKEN
-    ), f"{what}: {before:.0f} before a request, {after:.0f} after"
+    verdict = HOLDS if after > before else BROKEN
+    return verdict, f"{what}: {before:.0f} before a request, {after:.0f} after"
 
 
 def total(metrics: str, name: str, label: str = "") -> float:
@@ -241,11 +237,9 @@ def _curl(kubernetes: Kubernetes, client: Pod, url: str) -> str:
 
 
 def _code(ended: Executed) -> str:
-    return (
-        ended.stdout.strip()
-        if ended.code == 0
-        else f"{ended.stderr.strip()} (curl ended with {ended.code})"
-    )
+    if ended.code == 0:
+        return ended.stdout.strip()
+    return f"{ended.stderr.strip()} (curl ended with {ended.code})"
 
 
 # The Gateway
@@ -303,9 +297,9 @@ def _gateway_urls(parts: frozenset[str]) -> Iterator[str]:
 
 def _from_node(engine: Engine, node: str, url: str, address: str) -> tuple[str, str]:
     port = 443 if url.startswith("https:") else 80
+    # --resolve: the name is in no DNS; TLS needs it all the same, for SNI and the certificate.
     command = [*_CURL, "-w", "%{http_code}", "--resolve", f"{GATEWAY_HOST}:{port}:{address}", url]
-    code, output = engine.execute(node, command)
-    return url, output.strip() if code == 0 else f"{output.strip()} (curl ended with {code})"
+    return url, _code(engine.execute(node, command))
 
 
 _CHECKS: tuple[tuple[str, Callable[[_Subject], _Result], frozenset[str]], ...] = (

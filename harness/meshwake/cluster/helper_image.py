@@ -33,11 +33,11 @@ def own_image_step(image: OwnImage) -> BringUpStep[BringUpContext]:
 
 def _done(bringup: BringUpContext, image: OwnImage) -> str | None:
     wanted = full_reference(image.reference)
-    there = [
-        wanted in images_in(bringup.engine, node)
-        for node in node_names(bringup.choice, bringup.pins)
-    ]
-    return f"{image.reference} is in every node" if all(there) else None
+    nodes = node_names(bringup.choice, bringup.pins)
+    # The tag ends with a digest of the sources: an image of older ones has another name.
+    if not all(wanted in images_in(bringup.engine, node) for node in nodes):
+        return None
+    return f"{image.reference} is in every node"
 
 
 def _provide(bringup: BringUpContext, watch: Watch, image: OwnImage) -> None:

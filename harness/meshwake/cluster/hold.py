@@ -71,11 +71,13 @@ class Holder:
         if self.machine != _machine():
             return None
         try:
+            # Signal 0 is not sent; only whether it could be is checked (kill(2)).
             os.kill(self.pid, 0)
         except ProcessLookupError:
             return False
         except PermissionError:
-            return True
+            return True  # it is another user's, and runs
+        # The number may have been given to another process since.
         return self.started == _started(self.pid)
 
     def __str__(self) -> str:
@@ -187,6 +189,7 @@ def _take(kubernetes: Kubernetes, real: HostTime, cluster: str, holder: Holder) 
             or _is_stale(lease, seen_version, since_ns, real)
         )
         if is_free:
+            # Written with the version that was read: of two that find it free, one is refused.
             if kubernetes.replace(_lease(holder, lease)):
                 return
             continue  # another command was faster: read again
@@ -194,6 +197,7 @@ def _take(kubernetes: Kubernetes, real: HostTime, cluster: str, holder: Holder) 
         _check_is_ours(lease)
         found, version = holder_in(lease), _version_of(lease)
         lives_here = found is not None and found.lives_here
+        # Its holder is elsewhere, and alive: between two looks the Lease was written again.
         was_renewed = seen_version not in ("", version)
         if lives_here or was_renewed:
             raise InUse(f"cluster {cluster}", found)

@@ -59,18 +59,7 @@ def images_step(choice: Choice, pins: Pins) -> BringUpStep[BringUpContext]:
 def fetch_images(bringup: BringUpContext, watch: Watch, wanted: tuple[str, ...]) -> None:
     """Loads from the folder what of `wanted` is not in the engine, and pulls what is still missing.
     Raises LabUnavailable that lists what cannot be had."""
-    if bringup.folder is not None:
-        for archive in sorted((bringup.folder / "images").glob("*.tar*")):
-            if not (missing := missing_images(bringup.engine, wanted)):
-                break
-            if may_hold(archive, missing):
-                watch.say(f"loading {archive.name}")
-                bringup.engine.load_archive(archive)
-        for reference in _by_tag_only(bringup, wanted):
-            watch.say(
-                f"{reference.partition('@')[0]} is taken as it was loaded: an archive has "
-                "no digest to compare"
-            )
+    _load_from_folder(bringup, watch, wanted)
     missing = missing_images(bringup.engine, wanted)
     for number, reference in enumerate(missing, start=1):
         watch.say(f"pulling {number} of {len(missing)}: {reference}")
@@ -86,6 +75,25 @@ def fetch_images(bringup: BringUpContext, watch: Watch, wanted: tuple[str, ...])
             raise LabUnavailable(
                 _missing_images(reference, error, still, len(wanted), bringup.folder)
             ) from error
+
+
+def _load_from_folder(bringup: BringUpContext, watch: Watch, wanted: tuple[str, ...]) -> None:
+    """Loads into the engine what of `wanted` it lacks and the folder has; no folder, nothing."""
+    if bringup.folder is None:
+        return
+    for archive in sorted((bringup.folder / "images").glob("*.tar*")):
+        missing = missing_images(bringup.engine, wanted)
+        if not missing:
+            break
+        # Loading takes long, so only what can help is loaded.
+        if may_hold(archive, missing):
+            watch.say(f"loading {archive.name}")
+            bringup.engine.load_archive(archive)
+    for reference in _by_tag_only(bringup, wanted):
+        watch.say(
+            f"{reference.partition('@')[0]} is taken as it was loaded: an archive has "
+            "no digest to compare"
+        )
 
 
 def may_hold(archive: Path, wanted: Iterable[str]) -> bool:
@@ -110,12 +118,13 @@ def _tags_in(archive: Path) -> set[str]:
 
 
 def _by_tag_only(bringup: BringUpContext, wanted: tuple[str, ...]) -> list[str]:
-    found = {reference: bringup.engine.image(reference) for reference in wanted if "@" in reference}
-    return [
-        reference
-        for reference, image in found.items()
-        if image is not None and "@" not in image.name
-    ]
+    by_tag = []
+    for reference in wanted:
+        image = bringup.engine.image(reference)
+        # Requested by digest, and the engine knows it only by its tag.
+        if "@" in reference and image is not None and "@" not in image.name:
+            by_tag.append(reference)
+    return by_tag
 
 
 def _missing_images(
@@ -159,7 +168,10 @@ def free_bytes(engine: Engine, machine: Image | None) -> int | None:
     """Room where the engine keeps images and nodes; None when neither this machine nor a container
     can say."""
     free = engine.free_disk_bytes()
-    return room_inside(engine, machine.name) if free is None and machine is not None else free
+    if free is None and machine is not None:
+        # The engine runs in a virtual machine: a container sees the disk that this one cannot.
+        return room_inside(engine, machine.name)
+    return free
 
 
 def _check_room(bringup: BringUpContext, missing: Sequence[str]) -> None:
@@ -186,24 +198,54 @@ def nodes_images_step(choice: Choice, pins: Pins) -> BringUpStep[BringUpContext]
         1800,
         _load_into_nodes,
         (f"docker save --platform <the engine's> and kind load image-archive, for {count} images",),
-        done=lambda bringup: None if _not_in_nodes(bringup) else f"all {count} are in every node",
+        done=lambda bringup: (
+            None
+            if _not_in_nodes(bringup, images(choice, pins))
+            else f"all {count} are in every node"
+        ),
     )
 
 
-def _not_in_nodes(bringup: BringUpContext) -> tuple[str, ...]:
-    """The images that at least one node lacks."""
-    wanted = images(bringup.choice, bringup.pins)
+def further_images_step(references: tuple[str, ...]) -> BringUpStep[BringUpContext]:
+    """The step that puts images into every node that are not the stack's, such as those of a fix,
+    as far as the folder or the engine has them. What neither has is left to kubelet to pull when a
+    pod needs it: such an image may be private, and the nodes may have a login that the engine has
+    not."""
+    return BringUpStep(
+        "further-images",
+        f"{len(references)} images of a run in every node",
+        900,
+        lambda bringup, watch: _load_further(bringup, watch, references),
+        tuple(f"docker save and kind load image-archive, for {name}" for name in references),
+        done=lambda bringup: (
+            None if _not_in_nodes(bringup, references) else f"{', '.join(references)}: there"
+        ),
+    )
+
+
+def _load_further(bringup: BringUpContext, watch: Watch, references: tuple[str, ...]) -> None:
+    lacked = _not_in_nodes(bringup, references)
+    _load_from_folder(bringup, watch, lacked)
+    for reference in lacked:
+        if missing_images(bringup.engine, [reference]):
+            watch.say(f"{reference} is left to the nodes to pull")
+            continue
+        watch.say(f"loading {reference} into the nodes")
+        load_one(bringup, watch, reference)
+
+
+def _not_in_nodes(bringup: BringUpContext, wanted: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of `wanted` that at least one node lacks."""
     there = [images_in(bringup.engine, node) for node in node_names(bringup.choice, bringup.pins)]
-    return tuple(
-        image for image in wanted if not all(full_reference(image) in found for found in there)
-    )
+    in_every_node = set.intersection(*there)
+    return tuple(image for image in wanted if full_reference(image) not in in_every_node)
 
 
 def images_in(engine: Engine, node: str) -> set[str]:
     """The full names of the images that a node has; none when it does not answer."""
-    code, output = engine.execute(node, ["crictl", "images", "--output", "json"])
+    ended = engine.execute(node, ["crictl", "images", "--output", "json"])
     try:
-        listed = json.loads(output)["images"] if code == 0 else []
+        listed = json.loads(ended.stdout)["images"] if ended.code == 0 else []
     except (ValueError, KeyError):
         return set()
     return {full_reference(name) for each in listed for name in each.get("repoTags") or ()}
@@ -216,7 +258,7 @@ def machine_image(engine: Engine, choice: Choice, pins: Pins) -> Image | None:
 
 
 def _load_into_nodes(bringup: BringUpContext, watch: Watch) -> None:
-    missing = _not_in_nodes(bringup)
+    missing = _not_in_nodes(bringup, images(bringup.choice, bringup.pins))
     _check_room(bringup, missing)
     for number, reference in enumerate(missing, start=1):
         watch.say(f"{number} of {len(missing)}: {reference}")
@@ -238,20 +280,20 @@ def _prune_layers(bringup: BringUpContext) -> None:
     containerd itself looks for its manifest and configuration only, also when it starts. Where it
     cannot be done, only room is lost."""
     for node in node_names(bringup.choice, bringup.pins):
-        code, output = bringup.engine.execute(node, [*_CTR, "content", "ls"])
-        if code == 0 and (found := prunable(output)):
-            # A lease that ends collects at once what nothing refers to any more.
-            drop = [
-                [*_CTR, "content", "label", blob, *(f"{key}=" for key in keys)]
-                for blob, keys in found.items()
-            ]
-            collect = [
-                [*_CTR, "leases", "create", "--id=prune"],
-                [*_CTR, "leases", "rm", "--sync", "prune"],
-            ]
-            bringup.engine.execute(
-                node, ["sh", "-c", "; ".join(map(shlex.join, [*drop, *collect]))]
-            )
+        ended = bringup.engine.execute(node, [*_CTR, "content", "ls"])
+        found = prunable(ended.stdout) if ended.code == 0 else {}
+        if not found:
+            continue
+        # A label without a value is removed, and with it the reference to a layer.
+        commands = [
+            [*_CTR, "content", "label", blob, *(f"{key}=" for key in keys)]
+            for blob, keys in found.items()
+        ]
+        # A lease that ends collects at once what nothing refers to any more.
+        commands.append([*_CTR, "leases", "create", "--id=prune"])
+        commands.append([*_CTR, "leases", "rm", "--sync", "prune"])
+        script = "; ".join(map(shlex.join, commands))
+        bringup.engine.execute(node, ["sh", "-c", script])
 
 
 def prunable(listed: str) -> dict[str, list[str]]:
@@ -259,11 +301,7 @@ def prunable(listed: str) -> dict[str, list[str]]:
     an image that has been unpacked. `ctr content prune references` would remove the layers of all
     others too, such as those of kind's own images that no pod has needed yet, and no pod could ever
     start from them."""
-    references: dict[str, dict[str, str]] = {}
-    for line in listed.splitlines():
-        if line.strip():
-            blob = line.split()[0]
-            references[blob] = dict(_REFERENCE.findall(line))
+    references = _references_in(listed)
     # An image's configuration refers to the snapshot into which it was unpacked.
     unpacked = {blob for blob, found in references.items() if _labels(found, _SNAPSHOT)}
     prunable_labels = {}
@@ -272,6 +310,16 @@ def prunable(listed: str) -> dict[str, list[str]]:
         if layers and found.get(_CONFIG) in unpacked:
             prunable_labels[blob] = layers
     return prunable_labels
+
+
+def _references_in(listed: str) -> dict[str, dict[str, str]]:
+    """blob -> its labels that refer to other blobs, label to digest."""
+    references: dict[str, dict[str, str]] = {}
+    for line in listed.splitlines():
+        if line.strip():
+            blob = line.split()[0]
+            references[blob] = dict(_REFERENCE.findall(line))
+    return references
 
 
 def _labels(references: Mapping[str, str], prefix: str) -> list[str]:
@@ -285,10 +333,12 @@ def load_one(bringup: BringUpContext, watch: Watch, reference: str) -> None:
     of platforms that are not here (kind#3795). An archive of one platform has not; older engines
     know no --platform and need none."""
     facts = bringup.engine.facts()
-    one_platform = (
-        ["--platform", facts.platform] if Version(facts.api_version) >= Version("1.48") else []
-    )
-    archive, here = bringup.state.directory / "image.tar", bringup.engine.image(reference)
+    one_platform = []
+    if Version(facts.api_version) >= Version("1.48"):
+        one_platform = ["--platform", facts.platform]
+    here = bringup.engine.image(reference)
+    archive = bringup.state.directory / "image.tar"
+    # The names of its logs; a reference has slashes.
     words = f"load-{hashlib.sha256(reference.encode()).hexdigest()[:12]}"
     try:
         save = [
@@ -309,6 +359,8 @@ def full_reference(image: str) -> str:
     """`image` as containerd names it: docker.io/library/busybox:latest for busybox."""
     name, at, digest = image.partition("@")
     first, slash, _ = name.partition("/")
+    # The rule of Docker's references: what comes before the first slash is a registry if it has a
+    # dot or a port, or is localhost; else all of it is a name on Docker Hub.
     if not slash:
         name = f"docker.io/library/{name}"
     elif "." not in first and ":" not in first and first != "localhost":

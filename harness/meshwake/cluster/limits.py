@@ -104,6 +104,7 @@ def limits_of(output: str) -> Limits:
                 confined.append(profile)
         elif value.isdecimal():
             numbers[name] = int(value)
+    # Three limits of the same thing; the smallest is the one that is met.
     tasks = [numbers[name] for name in ("threads", "pids", "tasks") if name in numbers]
     return Limits(
         instances=numbers.get("instances"),

@@ -34,7 +34,7 @@ _ASK_FOR_POOLS = (
     "sh",
     "-c",
     "kubectl --kubeconfig=/etc/kubernetes/admin.conf --request-timeout=5s get "
-    "ipaddresspools.metallb.io -A -o jsonpath='{.items[*].spec.addresses[*]}' 2>/dev/null",
+    "ipaddresspools.metallb.io -A -o jsonpath='{.items[*].spec.addresses[*]}'",
 )
 
 
@@ -58,9 +58,8 @@ def cluster_step(choice: Choice, pins: Pins) -> BringUpStep[BringUpContext]:
 def _cluster_done(bringup: BringUpContext) -> str | None:
     wanted = node_names(bringup.choice, bringup.pins)
     machines = {machine.name: machine.state for machine in bringup.containers()}
-    if not bringup.state.kubeconfig.is_file() or any(
-        machines.get(name) != "running" for name in wanted
-    ):
+    all_run = all(machines.get(name) == "running" for name in wanted)
+    if not bringup.state.kubeconfig.is_file() or not all_run:
         return None
     return None if _unregistered(bringup) is not None else f"{len(wanted)} machines run"
 
@@ -81,14 +80,13 @@ def _make_cluster(bringup: BringUpContext, watch: Watch) -> None:
     wanted = node_names(bringup.choice, bringup.pins)
     machines = bringup.containers()
     # kind writes the kubeconfig last, so a cluster that has one was made to its end.
-    whole = {machine.name for machine in machines} >= set(
-        wanted
-    ) and bringup.state.kubeconfig.is_file()
-    if whole:
+    all_there = {machine.name for machine in machines} >= set(wanted)
+    if all_there and bringup.state.kubeconfig.is_file():
         for machine in machines:
             if machine.state != "running":
                 watch.say(f"starting {machine.name}, which is {machine.state}")
                 bringup.engine.start(machine.id)
+        # The API server may have another port on this machine now.
         bringup.forget_kube()
     else:
         _create(bringup, machines, watch)
@@ -110,6 +108,7 @@ def _create(bringup: BringUpContext, machines: tuple[Container, ...], watch: Wat
     manager = KindManager(bringup, watch)
     manager.create(
         ClusterOptions(kubeconfig_path=bringup.state.kubeconfig, provider_config=path),
+        # Machines of a creation that failed stay, for their logs; the next `up` removes them.
         options=["--retain"],
     )
 
@@ -186,9 +185,9 @@ def facts_step() -> BringUpStep[BringUpContext]:
 def _facts_done(bringup: BringUpContext) -> str | None:
     facts = read_facts(bringup.state)
     published = bringup.engine.read_file(_own_machine(bringup), _POOL_FILE) or ""
-    return (
-        f"addresses {facts.pool}" if facts is not None and published.strip() == facts.pool else None
-    )
+    if facts is None or published.strip() != facts.pool:
+        return None
+    return f"addresses {facts.pool}"
 
 
 def _find_facts(bringup: BringUpContext, watch: Watch) -> None:
@@ -208,21 +207,20 @@ def _choose_pool(bringup: BringUpContext, watch: Watch) -> str:
             "meanwhile?"
         )
     while True:
-        taken = [
-            address
-            for addresses in _taken_by_others(bringup, watch).values()
-            for address in addresses
-        ]
-        pool = pool_of(network.ipam, [*network.addresses, *taken])
+        taken = list(network.addresses)
+        for addresses in _taken_by_others(bringup, watch).values():
+            taken += addresses
+        pool = pool_of(network.ipam, taken)
+        # Published first and looked at again afterwards, so that of two that choose at once at
+        # least one sees the other.
         _publish(bringup, pool)
         # Another may have chosen at the same moment: both see it now, and one of them chooses
         # again.
-        chosen, others = set(addresses_in(pool)), _taken_by_others(bringup, watch)
-        clash = [
-            name
-            for name, taken in others.items()
-            if name < bringup.name and not chosen.isdisjoint(taken)
-        ]
+        chosen = set(addresses_in(pool))
+        others = _taken_by_others(bringup, watch)
+        overlapping = [name for name, taken in others.items() if not chosen.isdisjoint(taken)]
+        # The order of names decides which one: the later one gives way.
+        clash = [name for name in overlapping if name < bringup.name]
         if not clash:
             return pool
         watch.say(f"{', '.join(clash)} has chosen the same addresses; choosing again")
@@ -254,7 +252,7 @@ def _taken_by_others(bringup: BringUpContext, watch: Watch) -> dict[str, list[st
         with suppress(LabUnavailable):  # it is being deleted
             own += (bringup.engine.read_file(machine.name, _POOL_FILE) or "").split()
             if machine.state == "running":
-                own += bringup.engine.execute(machine.name, _ASK_FOR_POOLS)[1].split()
+                own += bringup.engine.execute(machine.name, _ASK_FOR_POOLS).stdout.split()
             elif not own:
                 watch.say(
                     f"{machine.name} is {machine.state}: which addresses {cluster} hands "

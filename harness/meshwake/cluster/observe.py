@@ -139,17 +139,20 @@ class SeenCertificates:
                 continue
             self._held[identity] = held
             states.append((identity, held))
-            if held.serial is not None and (before is None or held.serial != before.serial):
-                assert held.not_before_wall_s is not None
-                ago_ns = authority_wall_ns - (held.not_before_wall_s + self._backdate_s) * NS_PER_S
-                issued.append(
-                    Issued(
-                        min(max(looked_world_ns - ago_ns, earliest_ns), looked_world_ns),
-                        identity,
-                        held,
-                    )
-                )
+            is_new = before is None or held.serial != before.serial
+            if held.serial is not None and is_new:
+                ago_ns = self._issued_ago_ns(held, authority_wall_ns)
+                # Not before the last look, at which it was not there, and not in the future, where
+                # whole seconds of notBefore could put it.
+                world_ns = min(max(looked_world_ns - ago_ns, earliest_ns), looked_world_ns)
+                issued.append(Issued(world_ns, identity, held))
         return issued, states
+
+    def _issued_ago_ns(self, held: Held, authority_wall_ns: int) -> int:
+        """How long ago it was issued, by the authority's clock, which wrote its notBefore."""
+        assert held.not_before_wall_s is not None
+        issued_wall_s = held.not_before_wall_s + self._backdate_s
+        return authority_wall_ns - issued_wall_s * NS_PER_S
 
 
 class Ztunnels:
@@ -226,6 +229,7 @@ class Running:
             "ztunnel": {pod: list(releases) for pod, releases in self.ztunnels.items()},
             "istiod": self.istiod,
             "istiod_nodes": list(self.istiod_nodes),
+            # Left out where there is nothing, as in histories from before it was recorded.
             **({"unknown": list(self.unknown)} if self.unknown else {}),
         }
 
@@ -250,6 +254,7 @@ def check_versions(plan: Plan, cluster: str, running: Running) -> None:
     """Raises LabUnavailable when a ztunnel is a known release, and another than the one that would
     be judged."""
     for pod, releases in running.ztunnels.items():
+        # A build of one's own has no row, and is judged as the release that was named.
         known = [release for release in releases if versions.has_row(release)]
         if known and plan.version not in known:
             raise LabUnavailable(
@@ -262,17 +267,22 @@ def check_versions(plan: Plan, cluster: str, running: Running) -> None:
 def node_names(plan: Plan, nodes: Sequence[str], istiod_nodes: Sequence[str]) -> dict[str, str]:
     """Which Kubernetes node each node of the plan is: istiod's own is the one on which the plan
     lets the authority live; where the plan has it apart, istiod's is taken last."""
-    home = next((node for node in istiod_nodes if node in nodes), None)
+    # With several istiods the first that is on a node of the cluster.
+    homes = [node for node in istiod_nodes if node in nodes]
+    home = homes[0] if homes else None
     free = [node for node in nodes if node != home]
     taken: dict[str, str] = {}
     if home is not None and plan.authority_node is not None:
         taken[plan.authority_node] = home
     elif home is not None:
+        # The plan has an authority that never sleeps: istiod's node is used only when no other is
+        # left.
         free.append(home)
+    # In the order of the plan. What is taken already is the node of the authority.
+    names: dict[str, str] = {}
     for node in plan.nodes:
-        if node.name not in taken:
-            taken[node.name] = free.pop(0)
-    return {node.name: taken[node.name] for node in plan.nodes}
+        names[node.name] = taken.get(node.name) or free.pop(0)
+    return names
 
 
 def istiod_nodes(kubernetes: Kubernetes) -> tuple[str, ...]:

@@ -51,6 +51,7 @@ def _preflight(bringup: BringUpContext, watch: Watch) -> None:
     if problems:
         raise LabUnavailable("\n".join(problems))
     record = bringup.state.read()
+    # Before the first machine is made, so that one which is left half made is known to be ours.
     if record is None or record.choice != bringup.choice or not machines:
         bringup.state.write(
             Record(bringup.name, bringup.choice, int(bringup.dependencies.wall_s()), None)
@@ -83,14 +84,11 @@ def _name_problems(bringup: BringUpContext, machines: tuple[Container, ...]) -> 
         )
     elif record.choice.digest != bringup.choice.digest:
         was, wanted = choice_to_json(record.choice), choice_to_json(bringup.choice)
-        differs = [
-            f"{key} {was[key]} there, {wanted[key]} wanted"
-            for key in was
-            if was[key] != wanted[key]
-        ]
+        differing = [key for key in was if was[key] != wanted[key]]
+        differs = [f"{key} {was[key]} there, {wanted[key]} wanted" for key in differing]
         yield (
             f"a cluster {bringup.name} is there and is another one: {'; '.join(differs)}; "
-            f"put it away: meshwake down --name {bringup.name}, or choose another --name"
+            f"delete it: meshwake down --name {bringup.name}, or choose another --name"
         )
 
 

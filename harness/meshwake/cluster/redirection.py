@@ -67,6 +67,7 @@ def _is_ambient(pod: JsonObject, namespace_labels: Mapping[str, str]) -> bool:
         return False
     if texts_at(pod, "metadata", "annotations").get(REDIRECTION) == "enabled":
         return True
+    # The label of a pod counts before that of its namespace, also to take it out (mode "none").
     own_mode = texts_at(pod, "metadata", "labels").get(MODE_LABEL)
     mode = own_mode if own_mode is not None else namespace_labels.get(MODE_LABEL)
     return mode == "ambient"
@@ -85,15 +86,16 @@ def not_redirected(
 
 def _listening_pods(engine: Engine, node: str) -> Iterator[tuple[str, bool]]:
     """(uid, whether something listens) for every pod with processes on a node."""
-    _, output = engine.execute(node, _LOOK)  # the exit code is that of the last grep only
+    ended = engine.execute(node, _LOOK)  # its code is that of the last grep only
     listeners = Counter[str]()
-    for pid, count in _SOCKETS.findall(output):
+    for pid, count in _SOCKETS.findall(ended.stdout):
         listeners[pid] += int(count)
     if not listeners:
-        raise LabUnavailable(f"node {node}: /proc shows no sockets: {output[:200]}")
+        raise LabUnavailable(f"node {node}: /proc shows no sockets: {ended.output[:200]}")
     found: dict[str, bool] = {}
-    for pid, uid in _CGROUP.findall(output):
+    for pid, uid in _CGROUP.findall(ended.stdout):
         named = uid.replace("_", "-")
+        # A pod has several processes, in one network namespace.
         found[named] = found.get(named, False) or listeners[pid] > 0
     yield from found.items()
 

@@ -66,6 +66,8 @@ KINDS_OF_A_RUN = (
     "Gateway.gateway.networking.k8s.io",
     "HTTPRoute.gateway.networking.k8s.io",
     "DestinationRule.networking.istio.io",
+    # Before the CronJob, whose controller would count them.
+    "Job.batch",
     "CronJob.batch",
     "DaemonSet.apps",
     "Deployment.apps",
@@ -138,9 +140,11 @@ def apply_run_objects(
     """Apply `objects`, namespaces first, and wait until each of `awaited` (namespace, labels) has
     a ready pod. Raises LabUnavailable, before anything is changed, when an object of that name
     exists and is not ours."""
+    # False sorts before True, and the others keep their order.
     things = sorted(
         (of_this_run(thing) for thing in objects), key=lambda thing: thing["kind"] != "Namespace"
     )
+    # All names are looked at before the first object is applied.
     for thing in things:
         _check_name_is_free(kubernetes, thing)
     kubernetes.apply(things)
@@ -164,9 +168,9 @@ def _await_pod(
 ) -> None:
     def look() -> str | None:
         pods = kubernetes.pods(namespace, labels)
-        return ", ".join(f"{pod} is not ready" for pod in pods if not pod.ready) or (
-            None if pods else "no pod"
-        )
+        if not pods:
+            return "no pod"
+        return ", ".join(f"{pod} is not ready" for pod in pods if not pod.ready) or None
 
     selector = ",".join(f"{key}={value}" for key, value in labels.items())
     wait_for(f"a ready pod of {selector} in {namespace}", real, READY_WITHIN_S, look)
@@ -195,6 +199,8 @@ def restart_ztunnels(
     ]
     added = [name for name in wanted if name not in environment]
     template = _template({RESTARTED: stamp}, entries, [*environment, *added])
+    # Written in the same patch as the change itself: a kill between two would leave a change of
+    # which nothing is known.
     note = {"annotations": {CHANGED: json.dumps(changed)}}
     kubernetes.patch(*ZTUNNEL, {"metadata": note, "spec": {"template": template}})
     await_ztunnels(kubernetes, real)
@@ -256,13 +262,10 @@ def restore_cluster(kubernetes: Kubernetes, real: HostTime) -> list[str]:
     not keep the others from being undone."""
     done: list[str] = []
     failed: list[Exception] = []
-    for undo in (
-        _remove_objects,
-        restore_clocks,
-        _restore_istiod,
-        _restore_ztunnels,
-        _remove_helper,
-    ):
+    # In this order: the objects of runs, fixes among them; clocks, before programs start again;
+    # istiod, before the ztunnels that need certificates of it; last the helper, which moves clocks.
+    steps = (_remove_objects, restore_clocks, _restore_istiod, _restore_ztunnels, _remove_helper)
+    for undo in steps:
         try:
             done += undo(kubernetes, real)
         except (Unreachable, HarnessError) as error:
@@ -333,6 +336,7 @@ def _restored_template(
         if value_at(environment.get(name), "value") != change["set"]:
             continue
         if change["was"] is None:
+            # A merge removes an entry of a list only by this word of the API.
             entries.append({"name": name, "$patch": "delete"})
             deleted.add(name)
         else:
@@ -353,6 +357,7 @@ def scale_istiod_down(kubernetes: Kubernetes) -> None:
     found = kubernetes.read(*ISTIOD)
     if _changed_in(found) is not None:
         return  # an earlier outage, which still lasts, has recorded the number
+    # At least one: a cluster whose istiod was at 0 could not be used by the next run.
     change: _IstiodChange = {"replicas": max(int_at(found, "spec", "replicas"), 1)}
     note = {"annotations": {CHANGED: json.dumps(change)}}
     kubernetes.patch(*ISTIOD, {"metadata": note, "spec": {"replicas": 0}})

@@ -95,13 +95,13 @@ def stage_digest(stage: Stage) -> str:
 
 def _stage_done(name: str, bringup: BringUpContext) -> str | None:
     stage = bringup.stage(name)
-    if _marks(bringup).get(name) != stage_digest(stage) or _is_account_forgotten(bringup, stage):
+    if _marks(bringup).get(name) != stage_digest(stage):
+        return None  # never put in, or its values have changed since
+    if _is_account_forgotten(bringup, stage):
         return None
-    return (
-        "is in, and ready"
-        if _not_ready(bringup, stage) is None and not stage_drift(bringup.kube(), stage)
-        else None
-    )
+    if _not_ready(bringup, stage) is not None or stage_drift(bringup.kube(), stage):
+        return None
+    return "is in, and ready"
 
 
 def _marks(bringup: BringUpContext) -> dict[str, str]:
@@ -125,13 +125,11 @@ def _take_stage(name: str, bringup: BringUpContext, watch: Watch) -> None:
 
 
 def _certificates(stage: Stage) -> list[JsonObject]:
-    return [
-        thing
-        for piece in stage.pieces
-        if isinstance(piece, Objects)
-        for thing in piece.objects
-        if thing["kind"] == "Certificate"
-    ]
+    found: list[JsonObject] = []
+    for piece in stage.pieces:
+        if isinstance(piece, Objects):
+            found += [thing for thing in piece.objects if thing["kind"] == "Certificate"]
+    return found
 
 
 def _is_account_forgotten(bringup: BringUpContext, stage: Stage) -> bool:
@@ -173,10 +171,10 @@ def _not_ready(bringup: BringUpContext, stage: Stage) -> str | None:
     """None when everything of the stage is ready; else what was seen. A server that does not answer
     was seen, too."""
     try:
-        seen = [why for thing in _there(bringup.kube(), stage) if (why := unmet(thing)) is not None]
+        seen = [unmet(thing) for thing in _there(bringup.kube(), stage)]
     except HarnessError as error:
         return str(error)
-    return "; ".join(seen) if seen else None
+    return "; ".join(filter(None, seen)) or None
 
 
 def _there(kube: Kubernetes, stage: Stage) -> Iterator[JsonObject]:
@@ -273,17 +271,19 @@ def _apply(bringup: BringUpContext, watch: Watch, thing: JsonObject) -> None:
 def _documents_of(
     bringup: BringUpContext, watch: Watch, manifest: RemoteManifest
 ) -> list[JsonObject]:
-    here = (
-        bringup.folder / "manifests" / f"{manifest.name}.yaml"
-        if bringup.folder is not None
-        else None
-    )
-    if here is not None and here.is_file():
-        content = here.read_bytes()
-    else:
+    content = _manifest_in_folder(bringup, manifest)
+    if content is None:
         watch.say(f"fetching {manifest.url}")
         content = bringup.dependencies.fetch(manifest.url, min(FETCH_WITHIN_S, watch.left_s))
+    # A file that begins or ends with --- has an empty document there.
     return [thing for thing in yaml.safe_load_all(content) if thing]
+
+
+def _manifest_in_folder(bringup: BringUpContext, manifest: RemoteManifest) -> bytes | None:
+    if bringup.folder is None:
+        return None
+    path = bringup.folder / "manifests" / f"{manifest.name}.yaml"
+    return path.read_bytes() if path.is_file() else None
 
 
 def _install(bringup: BringUpContext, watch: Watch, chart: Chart) -> None:
@@ -313,31 +313,25 @@ def _chart_source(bringup: BringUpContext, chart: Chart) -> list[str]:
         raise LabUnavailable(
             f"chart {name} {chart.version}: neither {unpacked} nor {packed} is there; put it there"
         )
-    return [
-        chart.chart,
-        "--version",
-        chart.version,
-        *(["--repo", chart.repo] if chart.repo else []),
-    ]
+    # An oci:// address names its registry itself.
+    repo = ["--repo", chart.repo] if chart.repo else []
+    return [chart.chart, "--version", chart.version, *repo]
 
 
 def _heal_release(bringup: BringUpContext, watch: Watch, chart: Chart) -> None:
     """A helm that was killed leaves its release pending, and every later helm refuses it. No other
     command works on this cluster (it is locked), so what is pending has been abandoned."""
     release = read_release(bringup.kube(), chart.namespace, chart.release)
-    if release is not None and (
-        release.status.startswith("pending-") or release.status in _PENDING
-    ):
-        watch.say(f"release {chart.release} was left {release.status}; that is undone first")
-        word = _PENDING.get(release.status, "rollback")
-        bringup.run(
-            watch,
-            f"helm-{word}-{chart.release}",
-            "helm",
-            word,
-            chart.release,
-            *_place(bringup, chart),
-        )
+    if release is None:
+        return
+    is_left = release.status.startswith("pending-") or release.status in _PENDING
+    if not is_left:
+        return
+    watch.say(f"release {chart.release} was left {release.status}; that is undone first")
+    # An upgrade goes back to the revision before it; what _PENDING names has none.
+    word = _PENDING.get(release.status, "rollback")
+    log = f"helm-{word}-{chart.release}"
+    bringup.run(watch, log, "helm", word, chart.release, *_place(bringup, chart))
 
 
 def _place(bringup: BringUpContext, chart: Chart) -> tuple[str, ...]:

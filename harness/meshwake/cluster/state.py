@@ -117,6 +117,7 @@ class ClusterState:
         path = self.directory / name
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         fresh = path.with_name(f".{path.name}.{os.getpid()}")
+        # For the user alone: kubeconfig and seed are as good as the cluster's own secrets.
         fresh.touch(mode=0o600)
         fresh.write_text(content, encoding="utf-8")
         fresh.replace(path)
@@ -150,9 +151,10 @@ class ClusterState:
                     holder = _holder_in(handle)
                     if holder is None or holder.lives_here is not False:
                         raise InUse(f"cluster {self.name}", holder)
-                    time.sleep(
-                        _LOOK_EVERY_S
-                    )  # another command reads who holds it (`holder`), for a moment
+                    # Another command reads who holds it (`holder`), for a moment.
+                    time.sleep(_LOOK_EVERY_S)
+                # `down` may have removed the directory while this waited: then what is locked is a
+                # file without a name, and another command can lock the new one.
                 elif _is_still(handle, self._lock_path):
                     os.truncate(handle, 0)
                     os.pwrite(handle, Holder.here(doing).to_text().encode(), 0)

@@ -145,6 +145,7 @@ def _run_step(
         report_state("failed", str(error).splitlines()[0])
         collected = collect(step, error) if error.evidence is None else Collected(error.evidence)
         cause = f"\ncause: {collected.cause}" if collected.cause else ""
+        # The exit code stays that of the error: who must act does not change by the step.
         failed = StepFailed(f"step {step.name} ({step.title}): {error}{cause}")
         failed.exit_code, failed.evidence = error.exit_code, collected.place
         raise failed from error

@@ -113,6 +113,7 @@ class InstalledTools:
         with _words(log) as (out, err):
             code = _run_guarded([str(path), *arguments], within_s, out, err, environment or {})
             output = Output(_text(out), _text(err))
+        # The end of it: helm and kind print warnings first and the error last.
         words = (output.stderr.strip() or output.stdout.strip())[-LAST_WORDS:]
         kept = f"; all of it: {log}.err" if log is not None else ""
         if code is None:
@@ -170,19 +171,15 @@ def _find(needed: Needed, wanted: str | None) -> Path:
             return Path(path)
         wrong.append(f"{needed.name}: found {version} at {path}")
     want = f", wanted {_range(wanted)}" if wanted else ""
-    output = (
-        "; ".join(wrong)
-        or f"{needed.name}: not found on PATH, nor in {cache_dir() / 'tools' / 'bin'}"
-    )
+    output = "; ".join(wrong)
+    if not wrong:
+        output = f"{needed.name}: not found on PATH, nor in {cache_dir() / 'tools' / 'bin'}"
     raise LabUnavailable(f"{output}{want}; {needed.get}")
 
 
 def _ask_version(needed: Needed, path: Path) -> str:
-    output = (
-        InstalledTools({needed.name: path})
-        .run(needed.name, *needed.ask, within_s=ASK_VERSION_WITHIN_S)
-        .stdout
-    )
+    tool = InstalledTools({needed.name: path})
+    output = tool.run(needed.name, *needed.ask, within_s=ASK_VERSION_WITHIN_S).stdout
     match = _VERSION.search(output)
     if match is None:
         raise LabUnavailable(

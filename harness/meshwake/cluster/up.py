@@ -6,6 +6,7 @@
     nodes-images   the images are in every node, so that nothing is pulled three times
     statuses       what the cluster says is of now, not of before its machines were stopped or slept (fresh.py)
     helper, guard  images of ours, built and put into every node, where the stack or a run has use for them
+    further-images what the fix of a run names, as far as it is at hand
     facts          addresses for load balancers, which no other cluster of kind on that network hands out; a seed
     leftovers      what a run left that was killed; a command that works on the cluster meanwhile is not disturbed
     STAGE...       harness/meshwake/cluster/stack says what goes in and what must be true before the next
@@ -24,7 +25,7 @@ from collections.abc import Iterable
 from meshwake.cluster.bring_up_context import BringUpContext
 from meshwake.cluster.fresh import fresh_step
 from meshwake.cluster.helper_image import own_image_step
-from meshwake.cluster.images import images_step, nodes_images_step
+from meshwake.cluster.images import further_images_step, images_step, nodes_images_step
 from meshwake.cluster.machines import cluster_step, facts_step
 from meshwake.cluster.preflight import preflight_step
 from meshwake.cluster.redirection import redirection_step
@@ -46,9 +47,12 @@ def steps_of(
     pins: Pins,
     before: tuple[BringUpStep[BringUpContext], ...] = (),
     own_images: Iterable[OwnImage] = (),
+    further_images: tuple[str, ...] = (),
 ) -> tuple[BringUpStep[BringUpContext], ...]:
     """All steps of `up`, in order. `before`: further ones that are taken before anything is made;
-    `own_images`: those that are wanted in every node in addition to what the stack itself needs."""
+    `own_images`: those that are wanted in every node in addition to what the stack itself needs;
+    `further_images`: others, by name, which the nodes may pull where they are not at hand."""
+    # Profile full has a guard that only looks.
     of_stack = [GUARD] if "observability" in choice.parts else []
     return (
         preflight_step(choice),
@@ -58,6 +62,7 @@ def steps_of(
         fresh_step(),
         nodes_images_step(choice, pins),
         *map(own_image_step, dict.fromkeys([*of_stack, *own_images])),
+        *([further_images_step(further_images)] if further_images else []),
         facts_step(),
         _leftovers_step(),
         *(stage_step(stage) for stage in stages(choice, pins, PLANNED_FACTS)),
@@ -105,6 +110,7 @@ def _look_at_health(bringup: BringUpContext, watch: Watch) -> None:
     watch.wait_for(
         "a healthy stack", lambda: "\n".join(bringup.dependencies.health(bringup)) or None
     )
+    # From here on the cluster counts as up: find_cluster looks at this time.
     record = bringup.state.read()
     if record is not None:
         bringup.state.write(

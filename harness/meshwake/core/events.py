@@ -185,6 +185,16 @@ class ApplicationsRestarted(Event, kind="applications_restarted"):
     cause = Datum[str]()
 
 
+class JobEnded(Event, kind="job_ended"):
+    """A job of the fix's CronJob ended, in a real cluster. `cron_job` is namespace/name, `outcome`
+    complete or failed, `message` what the job controller reports."""
+
+    cron_job = Datum[str]()
+    job = Datum[str]()
+    outcome = Datum[str]()
+    message = Datum[str]()
+
+
 class PodReplaced(Event, kind="pod_replaced"):
     """One pod was replaced: its ztunnel drops its certificate and requests another."""
 

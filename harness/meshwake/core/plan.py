@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, SerializationInfo, field_serializer
 
 from meshwake.core.authority_state import AuthorityState
+from meshwake.core.dates import Dates, dates_of
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.json_types import MutableJsonObject
 from meshwake.core.planned_faults import (
@@ -104,7 +105,8 @@ class PlannedExpectation(_Frozen):
 class Plan(_Frozen):
     """Everything a lab needs to know. Times are world time in ns; `starts_wall_s` is Unix time at
     world time 0. Of a history that really happened (`recorded`) results are shown with its dates:
-    `dates_from_wall_s` is Unix time at world time 0 for that, None where a scenario has no date."""
+    `dates_from_wall_s` is Unix time at world time 0 for that, None where a scenario has no date;
+    `dates_zone` is the zone of the people who know them (core/zones.py), None for UTC."""
 
     format: Literal[1] = PLAN_FORMAT
     scenario: str
@@ -132,6 +134,7 @@ class Plan(_Frozen):
     goal: Goal | None = None
     recorded: bool = False
     dates_from_wall_s: int | None = None
+    dates_zone: str | None = None
 
     @field_serializer("faults")
     def _flat_faults(
@@ -152,6 +155,11 @@ class Plan(_Frozen):
             exclude=_unused_fields(self), context=_unused_in_faults(self.faults)
         )
         return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def dates(self) -> Dates | None:
+        """How moments are shown as dates; None where they have none."""
+        return dates_of(self.dates_from_wall_s, self.dates_zone)
 
     @property
     def half_life_s(self) -> Fraction:
@@ -222,7 +230,7 @@ _LATER_IN_CLUSTER = (
 def _unused_fields(plan: Plan) -> dict[str, Any]:
     """What of `plan` is not hashed, in the form of pydantic's `exclude`."""
     # What only changes how a result is shown.
-    unused: dict[str, Any] = {"recorded": True, "dates_from_wall_s": True}
+    unused: dict[str, Any] = {"recorded": True, "dates_from_wall_s": True, "dates_zone": True}
     # True leaves out a whole field, a set of names those fields within it.
     cluster = plan.cluster
     if cluster is None:

@@ -95,6 +95,7 @@ def resolve(request: PlanRequest) -> Plan:
         goal=request.goal,
         recorded=scenario.recorded_from is not None,
         dates_from_wall_s=_dates_from_wall_s(request),
+        dates_zone=None if request.real_time else scenario.recorded_zone,
     )
 
 

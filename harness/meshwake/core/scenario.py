@@ -30,6 +30,7 @@ from meshwake.core.scenario_values import (
     Strict,
     VersionRange,
     VersionText,
+    ZoneText,
 )
 from meshwake.core.text_files import read_text
 
@@ -160,6 +161,8 @@ class Scenario(Strict):
     # The date of world time 0 in a history that really happened and that `starts` moves to later
     # years; dates are shown by it, and nothing else changes.
     recorded_from: datetime | None = None
+    # The zone in which they are shown (core/zones.py); None: UTC.
+    recorded_zone: ZoneText | None = None
     certificate: Certificate = Certificate()
     node: Annotated[list[Node], Field(min_length=1)]
     gateway: list[Gateway] = Field(default=[])

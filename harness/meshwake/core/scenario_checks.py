@@ -44,6 +44,8 @@ def check_scenario(scenario: Scenario) -> None:
     _check_zone("starts", scenario.starts)
     if scenario.recorded_from is not None:
         _check_zone("recorded_from", scenario.recorded_from)
+    elif scenario.recorded_zone is not None:
+        raise missing(("recorded_from",), "the date of which recorded_zone is the time zone")
     if scenario.duration // scenario.traffic.every > ATTEMPTS_MAX:
         every = format_duration(scenario.traffic.every)
         raise impossible(("traffic", "every"), every, f"makes over {ATTEMPTS_MAX} attempts")

@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
 from pydantic_core import PydanticCustomError
 
 from meshwake.core.durations import NS_PER_S, parse_duration_ns
+from meshwake.core.zones import zone_of
 
 NEVER = "never"
 
@@ -104,6 +105,14 @@ def _version(value: str) -> str:
     return value
 
 
+def _zone(value: str) -> str:
+    try:
+        zone_of(value)
+    except ValueError as error:
+        raise PydanticCustomError("zone", "{why}", {"why": str(error)}) from error
+    return value
+
+
 def _corrected_after(value: Any) -> int | None:
     # A word and not a missing key: a wall clock that stays behind is meant, not forgotten.
     if value == NEVER:
@@ -125,3 +134,4 @@ Rate = Annotated[Decimal, BeforeValidator(_rate)]
 IdentityName = Annotated[str, AfterValidator(_identity)]
 VersionRange = Annotated[str, AfterValidator(_versions)]
 VersionText = Annotated[str, AfterValidator(_version)]
+ZoneText = Annotated[str, AfterValidator(_zone)]

@@ -22,6 +22,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from meshwake.core.dates import dates_of
 from meshwake.core.errors import BadInput
 from meshwake.core.history import History
 from meshwake.core.json_types import JsonObject, MutableJsonObject
@@ -239,7 +240,7 @@ def _read_plan(path: Path) -> Plan:
         )
     try:
         # As JSON and not as a dict: a strict model takes a list for a tuple only from JSON.
-        return Plan.model_validate_json(json.dumps(raw))
+        return _with_known_zone(path, Plan.model_validate_json(json.dumps(raw)))
     except ValidationError as error:
         # One is enough: the file was cut or edited, and is not one that a person writes.
         first = error.errors()[0]
@@ -247,6 +248,15 @@ def _read_plan(path: Path) -> Plan:
         raise BadInput(
             f"{path}: not a complete plan: {place or 'top level'}: {first['msg']}"
         ) from error
+
+
+def _with_known_zone(path: Path, plan: Plan) -> Plan:
+    """`plan`, if this machine has the time zone of its dates: a run may come from another one."""
+    try:
+        dates_of(plan.dates_from_wall_s, plan.dates_zone)
+    except ValueError as error:
+        raise BadInput(f"{path}: dates_zone: {plan.dates_zone!r}: {error}") from error
+    return plan
 
 
 def read_result(run: Path) -> MutableJsonObject | None:

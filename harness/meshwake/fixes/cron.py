@@ -24,7 +24,8 @@ watch, a restart of the controller.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from meshwake.clocks.virtual import Clocks, NodeClock
 from meshwake.core.durations import NS_PER_S
@@ -51,6 +52,14 @@ RESTARTS_APPLICATIONS = (
 )
 
 
+class DueJob(NamedTuple):
+    """One job of a CronJob: when the controller starts it."""
+
+    world_ns: int
+    namespace: str
+    cron_job: str
+
+
 def namespace_of(plan: Plan) -> str:
     """Where ztunnel lives in the cluster of `plan`."""
     return (plan.fix.ztunnel_namespace if plan.fix else None) or ISTIO_NAMESPACE
@@ -71,6 +80,32 @@ def restarts(plan: Plan, clocks: Clocks, cause: str) -> list[PlannedRestart]:
         [(task, without_conditions(task, task.reading.of("ztunnel"))) for task in tasks],
         cause,
     )
+
+
+def due_jobs(plan: Plan, clocks: Clocks, cause: str) -> list[DueJob]:
+    """Every job that the CronJobs of `restarts` start, in order: for a lab in which the jobs
+    themselves are real, and only the controller that starts them is computed. Raises BadInput as
+    `restarts` does."""
+    tasks = acting(tasks_of(plan), "ztunnel", RESTARTS_ZTUNNEL)
+    for task in tasks:
+        without_conditions(task, task.reading.of("ztunnel"))
+    return sorted(
+        # An object without a namespace is created in "default".
+        DueJob(world_ns, task.place.namespace or "default", task.name)
+        for task, times_ns in zip(tasks, _times_of_jobs(plan, clocks, tasks, cause), strict=True)
+        for world_ns in times_ns
+        if world_ns < plan.duration_ns
+    )
+
+
+def _times_of_jobs(
+    plan: Plan, clocks: Clocks, tasks: Sequence[Task], cause: str
+) -> Iterator[Iterator[int]]:
+    """For each of `tasks`: when its jobs start, in world time. The draw of a controller's resync
+    is made by the name, so several CronJobs do not share one."""
+    for number, task in enumerate(tasks):
+        name = cause if len(tasks) == 1 else f"{cause} {number}"
+        yield cron_times_ns(plan, clocks, task.cron_job, name)
 
 
 def application_restarts(plan: Plan, clocks: Clocks, cause: str) -> list[PlannedRestart]:
@@ -103,13 +138,11 @@ def _restarts(
     plan: Plan, clocks: Clocks, doing: list[tuple[Task, list[Action]]], cause: str
 ) -> list[PlannedRestart]:
     found: set[PlannedRestart] = set()
-    for number, (task, actions) in enumerate(doing):
+    times = _times_of_jobs(plan, clocks, [task for task, _ in doing], cause)
+    for (_, actions), times_ns in zip(doing, times, strict=True):
         for action in actions:
             check_possible(plan, action)
-        # Each CronJob has a draw of the resync interval of its own, and a single one the draw that
-        # its name always had.
-        name = cause if len(doing) == 1 else f"{cause} {number}"
-        for world_ns in cron_times_ns(plan, clocks, task.cron_job, name):
+        for world_ns in times_ns:
             found.update(
                 each
                 for action in actions

@@ -13,12 +13,18 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from contextlib import suppress
+from datetime import datetime
 from typing import Any, BinaryIO, NamedTuple, TextIO
 
 from meshwake.core.json_types import MutableJsonObject
 from meshwake.importers.items import LINE_CHARACTERS_MAX, Tally, checked_ns, lines_of
 
 _NS_PER_US = 1_000
+_US_PER_S = 1_000_000
+# Offsets from UTC are multiples of this.
+_OFFSETS_APART_S = 900
+_WRITTEN_WITHIN_S = 60
 _MONOTONIC_NS_MAX = 100 * 366 * 86_400 * 1_000_000_000
 # The most that journald writes of one field (DATA_SIZE_MAX in journal-importer.h).
 _BINARY_BYTES_MAX = 768 << 20
@@ -31,6 +37,7 @@ CURSOR_HEADING = re.compile(
     r"m=(?P<m>[0-9a-f]+);t=(?P<t>[0-9a-f]+);x=[0-9a-f]+)\]\s*$",
     re.MULTILINE,
 )
+_LOCAL_TIME = re.compile(r"(\d{4}-\d\d-\d\d) (\d\d:\d\d:\d\d)(?:\.\d+)? \S+ $")
 _CURSOR = re.compile(r"s=([0-9a-f]+);i=([0-9a-f]+)")
 _WHOLE_CURSOR = re.compile(r"s=[0-9a-f]+;i=[0-9a-f]+;b=([0-9a-f]{32});m=([0-9a-f]+);t=([0-9a-f]+)")
 # A log of several containers has the name of each before its lines.
@@ -199,6 +206,7 @@ def verbose_entries(stream: TextIO, tally: Tally) -> Iterator[JournalEntry]:
     for line in lines_of(stream):
         if heading := CURSOR_HEADING.search(line):
             yield from _whole(fields, tally)
+            _see_offset(line[: heading.start()], int(heading["t"], 16), tally)
             fields = {
                 "__CURSOR": heading[1],
                 "__REALTIME_TIMESTAMP": int(heading["t"], 16),
@@ -211,6 +219,21 @@ def verbose_entries(stream: TextIO, tally: Tally) -> Iterator[JournalEntry]:
         elif line.strip() and not line.startswith((" ", "\t", "-- ")):
             tally.broken(line, "is not a field of an entry")
     yield from _whole(fields, tally)
+
+
+def _see_offset(text: str, wall_us: int, tally: Tally) -> None:
+    """What precedes the cursor is the same moment in local time, with the abbreviation of its zone,
+    which several zones may have: CST is China's and Chicago's."""
+    local = _LOCAL_TIME.search(text)
+    if local is None:
+        return
+    with suppress(ValueError):
+        shown_s = int(datetime.fromisoformat(f"{local[1]}T{local[2]}Z").timestamp())
+        ahead_s = shown_s - wall_us // _US_PER_S
+        # An entry may show when its message was written, some seconds before it reached journald.
+        offset_s = round(ahead_s / _OFFSETS_APART_S) * _OFFSETS_APART_S
+        if abs(ahead_s - offset_s) < _WRITTEN_WITHIN_S:
+            tally.offsets.add(wall_us * _NS_PER_US, offset_s)
 
 
 def _entry(fields: MutableJsonObject, shown: str, tally: Tally) -> Iterator[JournalEntry]:

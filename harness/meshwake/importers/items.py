@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Literal, NamedTuple, TextIO
 
 from meshwake.core.durations import NS_PER_S
+from meshwake.importers.offsets import OffsetsSeen
 
 SleepKind = Literal["suspend", "pause", "off"]
 # Lines that are not understood are most often of one kind, many times.
@@ -72,7 +73,7 @@ JournalItem = PowerEvent | SleepSpan | ClockStep
 @dataclass
 class Tally:
     """How many entries of one journal were understood. `used`: about sleep; `other`: well formed,
-    about something else; `not_understood`: neither."""
+    about something else; `not_understood`: neither. `offsets`: what they show of its time zone."""
 
     path: str
     system: str = ""
@@ -81,6 +82,7 @@ class Tally:
     not_understood: int = 0
     examples: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    offsets: OffsetsSeen = field(default_factory=OffsetsSeen)
 
     @property
     def entries(self) -> int:

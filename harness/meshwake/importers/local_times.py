@@ -128,6 +128,16 @@ def knows_its_zone(text: str) -> bool:
     return match is not None and bool(match[4])
 
 
+def offset_s_of(text: str) -> int | None:
+    """How far ahead of UTC the zone in the text is; None where it has none, or is UTC itself, which
+    says nothing of where it was written."""
+    match = _ISO.match(text.strip())
+    if match is None or not match[4] or match[4][0] not in "+-":
+        return None
+    offset = datetime.fromisoformat(f"{match[1]}T{match[2]}{match[4]}").utcoffset()
+    return int(offset.total_seconds()) if offset else None
+
+
 def local_of(text: str) -> LocalTime:
     """The local time in `text`. Raises ValueError when there is none."""
     cleaned = plain(text)

@@ -93,6 +93,8 @@ def _rows(stream: TextIO, tally: Tally) -> Iterator[_Row]:
         except ValueError as error:
             tally.broken(line, str(error), place)
             continue
+        if time is not None:
+            tally.offsets.add(wall_ns, _offset_s(time["offset"]))
         text = line[time.end() :] if time else ""
         yield _Row(wall_ns, line[:EXAMPLE_CHARACTERS], _mark(text), place)
 
@@ -152,7 +154,12 @@ def _hours(written: int, half: str | None) -> int:
 @lru_cache(maxsize=16)
 def _midnight_s(day: str, offset: str) -> int:
     """A month of a log has thirty days, and a hundred thousand lines."""
-    minutes = int(offset[1:3]) * 60 + int(offset[3:])
-    zone = timezone(timedelta(minutes=-minutes if offset[0] == "-" else minutes))
+    zone = timezone(timedelta(seconds=_offset_s(offset)))
     year, month, of_month = map(int, day.split("-"))
     return int(datetime(year, month, of_month, tzinfo=zone).timestamp())
+
+
+def _offset_s(text: str) -> int:
+    """Of -0730."""
+    minutes = int(text[1:3]) * 60 + int(text[3:])
+    return -minutes * 60 if text[0] == "-" else minutes * 60

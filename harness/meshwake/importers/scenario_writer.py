@@ -14,11 +14,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from itertools import pairwise
 
 from meshwake.core.durations import NS_PER_S, format_duration
 from meshwake.core.scenario import DEFAULT_STARTS
+from meshwake.core.zones import UTC_ZONE, Zone, offset_text
 from meshwake.importers.sleep_history import MachineEvent, SleepHistory
 
 WEEK_S = 604_800
@@ -34,18 +35,23 @@ HOPES = {
 class ScenarioOptions:
     """What to write in addition to the history. `corrected_after_ns`: how long after a pause the
     wall clock is corrected, None for never; `every_sleep_as`: "suspend" or "pause" instead of what
-    the journals say."""
+    the journals say; `zone`: that of its dates, None where it is not known."""
 
     sources: Sequence[str]
     node: str = "laptop"
     corrected_after_ns: int | None = 0
     every_sleep_as: str | None = None
+    zone: Zone | None = None
 
 
 def scenario_text(history: SleepHistory, writing: ScenarioOptions) -> str:
     """The scenario, as TOML."""
     weeks = weeks_ahead(_earliest_wall_s(history))
-    starts = _date(history.starts_wall_s + weeks * WEEK_S)
+    # Both with the offset of the day when it happened: summer time may end in the weeks between,
+    # and the hours stay the same.
+    began_wall_s = history.starts_wall_s
+    offset_s = None if writing.zone is None else writing.zone.offset_s(began_wall_s)
+    starts = _date(began_wall_s + weeks * WEEK_S, offset_s)
     sleeps, days = history.count("suspend", "pause"), history.duration_ns / (86_400 * NS_PER_S)
     times = "once" if sleeps == 1 else f"{sleeps} times"
     lines = [
@@ -56,7 +62,8 @@ def scenario_text(history: SleepHistory, writing: ScenarioOptions) -> str:
         'labs     = ["model", "process"]',
         f"duration = {_quoted(format_duration(history.duration_ns))}",
         f"starts   = {starts}  # {weeks} weeks later than it was: the same weekdays and hours",
-        f"recorded_from = {_date(history.starts_wall_s)}  # results are shown with these dates",
+        f"recorded_from = {_date(began_wall_s, offset_s)}  # results are shown with these dates",
+        *_zone_line(writing.zone),
         "",
         "[[node]]",
         f"name       = {_quoted(writing.node)}",
@@ -75,12 +82,21 @@ def scenario_text(history: SleepHistory, writing: ScenarioOptions) -> str:
             f"because = {_quoted(because)}",
         ]
     for each, room_ns, ahead_ns in _with_room(history):
-        lines += ["", f"# {_shown(history, each, ahead_ns)}", *_fault(each, room_ns, writing)]
+        at_wall_s = history.starts_wall_s + (each.at_world_ns + ahead_ns) // NS_PER_S
+        shown = _shown(at_wall_s, writing.zone)
+        lines += ["", f"# {shown}", *_fault(each, room_ns, writing)]
     return "\n".join(lines) + "\n"
 
 
-def _date(wall_s: int) -> str:
-    return datetime.fromtimestamp(wall_s, UTC).isoformat().replace("+00:00", "Z")
+def _zone_line(zone: Zone | None) -> Iterator[str]:
+    if zone is not None:
+        yield f"recorded_zone = {_quoted(zone.text)}"
+
+
+def _date(wall_s: int, offset_s: int | None) -> str:
+    """RFC 3339, by clocks that are `offset_s` ahead of UTC; in UTC for None."""
+    zone = UTC if offset_s is None else timezone(timedelta(seconds=offset_s))
+    return datetime.fromtimestamp(wall_s, zone).isoformat().replace("+00:00", "Z")
 
 
 def weeks_ahead(earliest_wall_s: int) -> int:
@@ -101,9 +117,11 @@ def _earliest_wall_s(history: SleepHistory) -> int:
     return history.starts_wall_s + min([0, *after]) // NS_PER_S
 
 
-def _shown(history: SleepHistory, event: MachineEvent, ahead_ns: int) -> str:
-    at_s = history.starts_wall_s + (event.at_world_ns + ahead_ns) // NS_PER_S
-    return f"{datetime.fromtimestamp(at_s, UTC):%Y-%m-%d %H:%M:%S} UTC"
+def _shown(wall_s: int, zone: Zone | None) -> str:
+    """What the wall clock of the machine showed, for a comment."""
+    if zone is None:
+        return f"{UTC_ZONE.local(wall_s):%a %Y-%m-%d %H:%M:%S} UTC"
+    return f"{zone.local(wall_s):%a %Y-%m-%d %H:%M:%S} {offset_text(zone.offset_s(wall_s))}"
 
 
 def _with_room(history: SleepHistory) -> Iterator[tuple[MachineEvent, int | None, int]]:

@@ -29,6 +29,7 @@ from meshwake.importers.local_times import (
     knows_its_zone,
     local_of,
     moment_ns,
+    offset_s_of,
     order_of,
     plain,
 )
@@ -382,6 +383,9 @@ def _events(rows: Sequence[_Row], reading: LocalTimeRules, tally: Tally) -> Iter
             tally.broken(row.text, str(error), row.place)
             continue
         before_ns = wall_ns
+        offset_s = offset_s_of(plain(row.when))
+        if offset_s is not None:
+            tally.offsets.add(wall_ns, offset_s)
         provider = _provider(row)
         vm = _VM.match(row.message) if HYPER_V in provider else None
         yield WindowsEvent(

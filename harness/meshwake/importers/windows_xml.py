@@ -53,7 +53,7 @@ def _events(stream: TextIO, tally: Tally) -> Iterator[WindowsEvent]:
                 yield event
             continue
         try:
-            yield _parse(text)
+            yield _parse(text, tally)
         except (ET.ParseError, ValueError, KeyError) as error:
             tally.broken(text, f"is not an event ({error})", place)
 
@@ -100,12 +100,15 @@ def _log(text: str) -> str:
     return found[1] if found else ""
 
 
-def _parse(text: str) -> WindowsEvent:
+def _parse(text: str, tally: Tally) -> WindowsEvent:
     root = _root(text)
     provider = _needed(root, "System/Provider").get("Name", "")
     number = int((root.findtext("System/EventID") or "").strip())
     wall_ns = utc_ns(_needed(root, "System/TimeCreated").get("SystemTime", ""))
     data = {str(each.get("Name")): (each.text or "").strip() for each in root.iter("Data")}
+    with suppress(KeyError, ValueError):
+        # In minutes, west of Greenwich being positive: 480 is UTC-08:00.
+        tally.offsets.add(wall_ns, -60 * int(data["TimeZoneBias"]))
     # Hyper-V writes it below UserData, and not as Data with a name.
     vm = data.get("VmName") or next((each.text for each in root.iter("VmName") if each.text), None)
     return WindowsEvent(

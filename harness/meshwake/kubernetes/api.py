@@ -76,6 +76,11 @@ class Executed:
     stdout: str
     stderr: str
 
+    @property
+    def output(self) -> str:
+        """Both streams, stdout first: for messages, not to be parsed."""
+        return self.stdout + self.stderr
+
 
 class Conversation(Protocol):
     """A program in a container that answers each line with one."""
@@ -171,6 +176,7 @@ def condition(thing: JsonObject, name: str) -> JsonObject:
 
 def container_starts(pod: JsonObject) -> list[str]:
     """When each container of a pod that runs was started, as the API has it."""
+    # Empty until the kubelet has reported; a container that waits or has ended has no "running".
     containers = objects_at(pod, "status", "containerStatuses")
     starts = [text_at(container, "state", "running", "startedAt") for container in containers]
     return [start for start in starts if start]
@@ -183,5 +189,6 @@ def is_ready(thing: JsonObject) -> bool:
 
 def kind_of(thing: JsonObject) -> str:
     """Its kind as `Kubernetes` takes it: DaemonSet.apps."""
+    # "apps/v1" has a group; "v1", of Pods and Nodes, has none.
     group = str(thing["apiVersion"]).rpartition("/")[0]
     return f"{thing['kind']}.{group}" if group else str(thing["kind"])

@@ -154,7 +154,9 @@ def read_access(kubeconfig: Path | None, context: str | None = None) -> Access:
     contents = [(file, _content(file)) for file in files]
     where = ", ".join(map(str, files))
     sections = {section: _merged(contents, section) for section in _SECTIONS}
-    current = next((name for file, content in contents if (name := _current(content, file))), "")
+    # As in kubectl, the first file that sets a current context decides.
+    currents = [_current(content, file) for file, content in contents]
+    current = next(filter(None, currents), "")
     name = _chosen(where, sections["contexts"], context, current)
     return _access(name, sections)
 
@@ -189,11 +191,9 @@ def _home() -> Path:
 def _content(file: Path) -> MutableJsonObject:
     """What `file` holds; an empty one holds nothing. Raises BadInput."""
     if not is_there(file):
-        hint = (
-            f"a list of files goes into KUBECONFIG, or {GIVE_ONE}"
-            if os.pathsep in str(file)
-            else GIVE_ONE
-        )
+        hint = GIVE_ONE
+        if os.pathsep in str(file):
+            hint = f"a list of files goes into KUBECONFIG, or {GIVE_ONE}"
         raise BadInput(f"--kubeconfig {file}: not a kubeconfig: there is no such file; {hint}")
     documents = read_documents(read_text(file), f"{file}: not a kubeconfig")
     if not documents:
@@ -233,18 +233,18 @@ def _section(content: MutableJsonObject, section: str, file: Path) -> dict[str, 
     found: dict[str, _Entry] = {}
     for number, item in enumerate(items):
         place = f"{file}: not a kubeconfig: {section}[{number}]"
-        if not isinstance(item, dict) or not isinstance(item.get("name"), str) or not item["name"]:
+        name = item.get("name") if isinstance(item, dict) else None
+        if not isinstance(item, dict) or not isinstance(name, str) or not name:
             raise BadInput(f"{place}: expected an entry with a name, found {_shown(item)}")
         inner = item.get(_SECTIONS[section]) or {}
         if not isinstance(inner, dict):
             raise BadInput(
                 f"{place}: {_SECTIONS[section]}: expected keys and values, found {_shown(inner)}"
             )
-        if item["name"] in found:
-            raise BadInput(f"{place}: the name {item['name']!r} is there twice in this file")
-        found[item["name"]] = _Entry(
-            _fields(inner, f"{file}: {_SECTIONS[section]} {item['name']!r}"), file
-        )
+        # Between files the first one counts (_merged); within one it is a mistake.
+        if name in found:
+            raise BadInput(f"{place}: the name {name!r} is there twice in this file")
+        found[name] = _Entry(_fields(inner, f"{file}: {_SECTIONS[section]} {name!r}"), file)
     return found
 
 
@@ -317,6 +317,7 @@ def _access(name: str, sections: Mapping[str, dict[str, _Entry]]) -> Access:
         raise BadInput(f"{context.file}: context {name!r} names no cluster; it lacks cluster: NAME")
     cluster_place = f"{cluster.file}: cluster {context.value['cluster']!r}"
     user_name = text_at(context.value, "user")
+    # A context without a user is allowed: the API server then decides what anonymous users may.
     user = user or _Entry({}, context.file)
     user_place = f"{user.file}: user {user_name!r}"
     of_cluster = _resolved(cluster, (_AUTHORITY,), cluster_place)
@@ -443,6 +444,7 @@ def _written(value: JsonObject, folder: Path) -> MutableJsonObject:
         content = written.pop(f"{key}-data", None)
         if content is not None:
             path = folder / key
+            # Made before it is written, so that no other user can read a key for a moment.
             path.touch(mode=0o600)
             path.write_bytes(_decoded(str(content), key))
             written[key] = str(path)
@@ -554,6 +556,7 @@ def _plugin(plugin: object, entry: _Entry, place: str) -> MutableJsonObject:
     # exec(2) and its environment are C strings: a NUL would end them.
     if "\0" in command:
         raise BadInput(f"{place}: command: {_shown(command)} is not a program")
+    # As with execvp(3): a word without a slash is looked for on PATH. A path begins at the file.
     if os.sep in command:
         command = str(entry.file.absolute().parent / command)
     return {**plugin, "command": command, "args": arguments, "env": environment}

@@ -49,6 +49,7 @@ async def get(websocket: Websocket, path: str) -> bytes:
     words = (http.send(request) or b"") + (http.send(h11.EndOfMessage()) or b"")
     await websocket.send_bytes(bytes([_DATA]) + words)
     body, status, named, answered = b"", 0, set[int](), False
+    # h11 does no reading and writing of its own: it wants data, and gives events.
     while True:
         try:
             event: Any = http.next_event()
@@ -82,6 +83,7 @@ async def _next_data(websocket: Websocket, named: set[int]) -> bytes:
         except httpx_ws.WebSocketDisconnect:
             return b""
         channel = frame[0]
+        # The first frame of a channel holds only the number of the port, in two bytes.
         if channel not in named:
             named.add(channel)
         elif channel == _ERROR:

@@ -67,8 +67,10 @@ def _not_rolled_out(thing: JsonObject) -> str | None:
         # 0 wanted: its controller has not counted the nodes yet.
         return None if 0 < wanted <= have else f"{have} of {wanted} pods available"
     spec = object_at(thing, "spec")
+    # 1 is the API server's own default; a chart may leave it out, and 0 means none on purpose.
     wanted = int_at(spec, "replicas") if "replicas" in spec else 1
     have = min(int_at(status, "updatedReplicas"), int_at(status, "availableReplicas"))
+    # Pods of the old template that a rolling update has not ended yet.
     leftover = int_at(status, "replicas") - wanted
     if have >= wanted and leftover <= 0:
         return None

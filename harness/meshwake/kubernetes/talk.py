@@ -44,6 +44,7 @@ class Talk:
         answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         await self._questions.put((line, answer))
         waited: set[asyncio.Future[Any]] = {answer, self._task}
+        # Whichever comes first: an answer, or the end of the task that would have brought it.
         await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
         if answer.done():
             return answer.result()
@@ -62,6 +63,8 @@ class Talk:
                 line, answer = await self._questions.get()
                 await websocket.send_bytes(bytes([_STDIN]) + line.encode() + b"\n")
                 line = await anext(lines)
+                # A caller that gave up has cancelled it; its line is read all the same, or the next
+                # question would get that answer.
                 if not answer.done():
                     answer.set_result(line)
 
@@ -73,6 +76,7 @@ async def _lines(websocket: Websocket) -> AsyncIterator[str]:
         frame = await websocket.receive_bytes()
         channel, data = frame[0], frame[1:]
         if channel == _STDERR:
+            # Only the end of it, in case the program dies: then it is the reason.
             complaint = (complaint + data)[-_REASON_AT_MOST:]
         elif channel == _ENDED and data:
             raise TalkOver(

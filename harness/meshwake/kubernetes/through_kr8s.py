@@ -139,6 +139,7 @@ class ThroughKr8s:
     def _call(self, work: Coroutine[Any, Any, _Answer], within_s: float, what: str) -> _Answer:
         future = asyncio.run_coroutine_threadsafe(asyncio.wait_for(work, within_s), self._loop)
         try:
+            # A second more than the coroutine has: normally its own deadline ends it, in the loop.
             return future.result(within_s + 1.0)
         except TimeoutError as error:
             stuck = not future.done()
@@ -178,9 +179,8 @@ class ThroughKr8s:
                 access = self._access()
                 config: Any = access.laid_out(Path(self._keys.name))
                 with warnings.catch_warnings():
-                    warnings.simplefilter(
-                        "ignore"
-                    )  # kr8s warns of Kubernetes versions newer than itself
+                    # kr8s warns of Kubernetes versions newer than itself.
+                    warnings.simplefilter("ignore")
                     api = await _logged_in(access, partial(connect_kr8s, kubeconfig=config))
                 # kr8s logs in again by itself when credentials have run out.
                 auth: Any = api.auth
@@ -266,19 +266,14 @@ class ThroughKr8s:
 
     def version(self) -> str:
         """The version that the API server gives itself."""
-        return str(
-            self._call(self._request("GET", "/version"), CALL_WITHIN_S, "version").json()[
-                "gitVersion"
-            ]
-        )
+        answer = self._call(self._request("GET", "/version"), CALL_WITHIN_S, "version")
+        return str(answer.json()["gitVersion"])
 
     def ready(self) -> bool:
         """See Kubernetes."""
         try:
-            return (
-                self._call(self._request("GET", "/readyz"), CALL_WITHIN_S, "readyz").text.strip()
-                == "ok"
-            )
+            answer = self._call(self._request("GET", "/readyz"), CALL_WITHIN_S, "readyz")
+            return answer.text.strip() == "ok"
         except (Unreachable, Refused):
             return False
 
@@ -304,6 +299,7 @@ class ThroughKr8s:
             if error.status == _NOT_FOUND:
                 return []
             raise
+        # The items of a list have neither: it is written once, at the list itself.
         about = {"kind": kind.partition(".")[0], "apiVersion": str(answer.get("apiVersion", ""))}
         return [{**about, **item} for item in answer.get("items") or []]
 
@@ -314,11 +310,12 @@ class ThroughKr8s:
 
     def pods(self, namespace: str | None, labels: Mapping[str, str]) -> list[Pod]:
         """See Kubernetes."""
-        pods = [
-            pod_of(thing)
-            for thing in self.all("Pod", namespace, labels)
-            if "deletionTimestamp" not in object_at(thing, "metadata")
+        found = self.all("Pod", namespace, labels)
+        # A pod on its way out is still listed, and ready, for up to its grace period (30 s).
+        staying = [
+            thing for thing in found if "deletionTimestamp" not in object_at(thing, "metadata")
         ]
+        pods = [pod_of(thing) for thing in staying]
         return sorted(pods, key=lambda pod: pod.name)
 
     def log_lines(self, pod: Pod, container: str, since_s: int) -> list[str]:
@@ -375,10 +372,8 @@ class ThroughKr8s:
 
     async def _get(self, pod: Pod, port: int, path: str) -> bytes:
         api = await self._connected()
-        url, place = (
-            f"pods/{pod.name}/portforward",
-            {"namespace": pod.namespace, "params": {"ports": str(port)}},
-        )
+        url = f"pods/{pod.name}/portforward"
+        place = {"namespace": pod.namespace, "params": {"ports": str(port)}}
         for _ in range(FORWARDS):
             async with api.open_websocket(version="v1", url=url, **place) as websocket:
                 with suppress(ported.ClosedUnanswered):
@@ -462,6 +457,7 @@ class ThroughKr8s:
         try:
             self._call(work, CALL_WITHIN_S, f"delete {kind} {name}")
         except Refused as error:
+            # It has gone meanwhile, or another object has its name (the precondition on the uid).
             if error.status in {_NOT_FOUND, _CONFLICT}:
                 return False
             raise
@@ -519,11 +515,9 @@ class _NoSuchKind(kr8s.ServerError):
 
 
 def _refused(what: str, error: kr8s.ServerError) -> Refused | Unreachable:
-    status = (
-        _NOT_FOUND
-        if isinstance(error, _NoSuchKind)
-        else getattr(error.response, "status_code", _SERVER_ERROR)
-    )
+    status = getattr(error.response, "status_code", _SERVER_ERROR)
+    if isinstance(error, _NoSuchKind):
+        status = _NOT_FOUND
     message = _message_of(error)
     if status >= _SERVER_ERROR:
         return Unreachable(f"{what}: {message}")
@@ -532,10 +526,10 @@ def _refused(what: str, error: kr8s.ServerError) -> Refused | Unreachable:
 
 def _message_of(error: kr8s.ServerError) -> str:
     """The API server's own sentence; kr8s gives it for 4xx only."""
+    if error.response is None:
+        return str(error)
     try:
-        return str(
-            (error.response.json() if error.response is not None else {}).get("message") or error
-        )
+        return str(error.response.json().get("message") or error)
     except (ValueError, AttributeError):
         return str(error)
 
@@ -543,16 +537,11 @@ def _message_of(error: kr8s.ServerError) -> str:
 def _unreachable(
     what: str, error: BaseException, group: BaseException | None = None
 ) -> Unreachable:
-    local = next(
-        (
-            each
-            for each in _causes(group or error)
-            if isinstance(each, OSError) and each.errno in _LOCAL
-        ),
-        None,
-    )
-    if local is not None:
-        return LocalFailure(f"{what}: no request was sent, for this machine could not: {local}")
+    # What this machine lacks is somewhere down the chain of causes; on top there is httpx's own
+    # "All connection attempts failed".
+    for each in _causes(group or error):
+        if isinstance(each, OSError) and each.errno in _LOCAL:
+            return LocalFailure(f"{what}: no request was sent, for this machine could not: {each}")
     return Unreachable(f"{what}: {type(error).__name__}: {error}")
 
 

@@ -51,8 +51,10 @@ class Driver:
         self._schedule = Schedule(plan, backend.timeline)
         self._probes = ProbeSchedule(plan, backend.timeline)
         self._flood = FloodGuard(len(_identities_of(plan)), backend.flood_window_ns)
+        # What the authority reported and is not recorded yet, until everything is quiet.
         self._reports: list[CsrReport] = []
         self._states: dict[str, ReportedCertificate] = {}
+        # Pairs that are in an outage.
         self._failing: set[tuple[str, str]] = set()
         self._node_of = {identity: plan.node_of(identity) for identity in _identities_of(plan)}
         self._expiry_logged_wall_ns: dict[str, int] = {}
@@ -69,6 +71,8 @@ class Driver:
                     self._step(next_ns)
                 self._advance(self._plan.duration_ns)
                 reason = "duration"
+            # Time would never go on: a ztunnel that requests without a pause has always something
+            # to do now.
             except CsrFlood:
                 self._record_reports()
                 reason = "csr_flood"
@@ -87,6 +91,8 @@ class Driver:
     def _start_all(self) -> None:
         self._backend.begin_time()
         nodes = [node.name for node in self._plan.nodes]
+        # Guests start together, since each takes its time; elsewhere one node after the other, so
+        # that the same plan has the same order of events.
         groups = [nodes] if self._backend.starts_together else [[node] for node in nodes]
         for group in groups:
             self._start(self._on(group, "ztunnel"), "start")
@@ -110,6 +116,8 @@ class Driver:
         return min([duration_ns, *(time_ns for time_ns in times if time_ns is not None)])
 
     def _step(self, next_world_ns: int) -> None:
+        # The order at one world time: what is planned (faults, restarts, polls of fixes), then what
+        # programs do because a time has come, and only then connections, which see all of it.
         self._advance(next_world_ns)
         self._run_schedule()
         self._backend.fire_timers()
@@ -272,6 +280,7 @@ class Driver:
     def settle(self) -> None:
         """See Recording."""
         self._backend.await_quiet()
+        # Recording a state may query a process, and what it does meanwhile is reported again.
         while self._reports:
             for identity in self._record_reports():
                 self.record_state(identity)
@@ -353,6 +362,7 @@ class Driver:
 
     def expiry_logged(self, node: str, since_wall_ns: int) -> bool:
         """See View."""
+        # Without an entry in the log: a moment before the time in question.
         return self._expiry_logged_wall_ns.get(node, since_wall_ns - 1) >= since_wall_ns
 
     # Recording

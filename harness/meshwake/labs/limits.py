@@ -30,6 +30,8 @@ class FloodGuard:
     def is_flooded_by(self, world_ns: int) -> bool:
         """Counts one request at `world_ns`; whether it is one too many within the window (a second)
         of world time."""
+        # The queue has room for one more than is allowed: when it is full, its first is the oldest
+        # of those that count.
         self._worlds_ns.append(world_ns)
         return len(self._worlds_ns) > self._most and self._worlds_ns[0] > world_ns - self._window_ns
 

@@ -29,6 +29,7 @@ from meshwake.core.json_types import JsonObject, MutableJsonObject, int_at, obje
 from meshwake.labs import Toolbox
 
 _PROGRESS_EVERY_S = 0.2
+# Which error it is again on the side of the lab; every other code is a fault of the harness.
 _ERRORS: dict[int, type[HarnessError]] = {
     ExitCode.LAB_UNAVAILABLE: LabUnavailable,
     ExitCode.HARNESS_FAULT: SubjectFailed,
@@ -49,6 +50,7 @@ class RunSender:
 
     def progress(self, world_ns: int) -> None:
         """World time went on; may be called often."""
+        # The model passes thousands of world times a second; a terminal shows five.
         if time.monotonic() >= self._next_progress_s:
             self._next_progress_s = time.monotonic() + _PROGRESS_EVERY_S
             self._send({"progress": world_ns})
@@ -62,6 +64,8 @@ class RunSender:
         """Whatever is raised in the block ends it, and is sent as `failed` after `before()`."""
         try:
             yield
+        # With its exit code: who must act is decided where it happened, and the type is lost on the
+        # way.
         except HarnessError as error:
             before()
             self._fail(int(error.exit_code), str(error))

@@ -96,6 +96,7 @@ class Schedule:
         done what was overdue, which they do at once; then call again."""
         thawed = False
         while self._pending and self._pending[0][0] <= now_world_ns:
+            # Phases from a restart on wait until what was frozen has caught up.
             if thawed and self._pending[0][1] >= Phase.RESTART_BY_FAULT:
                 return True
             action = heapq.heappop(self._pending)[-1]
@@ -109,6 +110,7 @@ class Schedule:
     def _poll(self, watcher: Watcher, view: View, world_ns: int) -> None:
         for restart in watcher.look(view):
             self._add(_action_of_restart(restart))
+        # Only now: what a watcher saw may change when it looks again.
         self._add_next_poll(watcher, world_ns)
 
     def _add_next_poll(self, watcher: Watcher, after_world_ns: int) -> None:
@@ -117,6 +119,7 @@ class Schedule:
             self._add(ScheduledAction(next_world_ns, Phase.POLL, None, watcher=watcher))
 
     def _add(self, action: ScheduledAction) -> None:
+        # What is due at the end itself does not happen: a run is [0, duration).
         if action.world_ns < self._ends_world_ns:
             self._added += 1
             heapq.heappush(self._pending, (action.world_ns, action.phase, self._added, action))

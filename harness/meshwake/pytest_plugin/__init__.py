@@ -73,6 +73,7 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
     if file_path.suffix != ".toml":
         return None
     if not parent.session.isinitpath(file_path):
+        # Every pyproject.toml of every project comes by here, so the cheap question comes first.
         if "scenarios" not in file_path.parent.parts:
             return None
         if not _SCENARIO_TABLE.search(file_path.read_bytes()):
@@ -92,6 +93,7 @@ def pytest_runtest_makereport(
     report = yield
     item.stash[_FAILED] = item.stash.get(_FAILED, False) or report.failed
     row = item.stash.get(ROW, None)
+    # An attribute of the report: with xdist a report is sent as JSON, with all that vars() has.
     if row is not None:
         vars(report)["meshwake_row"] = row
         del item.stash[ROW]

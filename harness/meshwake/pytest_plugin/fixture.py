@@ -24,6 +24,7 @@ class MadeMesh:
         session = request.config.stash[SESSION]
         self._node, self._report = request.node, session.report
         self._keep_all = session.options.keep_run
+        # The name becomes that of a directory; a parametrised test has brackets and spaces in it.
         name = re.sub(r"[^A-Za-z0-9_.-]+", "-", request.node.name).strip("-")
         # Fixes and goals of the command line are for scenario files: a test deploys its own.
         options = replace(session.options, keep_run=True, fixes=(), goal=None)
@@ -39,10 +40,13 @@ class MadeMesh:
         if failed:
             evidence = f"evidence: {directories[-1].path}"
             self._node.add_report_section("teardown", "meshwake", evidence)
+        # Each answer ran the whole timeline again, so the last run has all of it.
         self._remove(directories[:-1] if failed else directories)
 
     def _remove(self, directories: list[RunDirectory]) -> None:
-        for directory in () if self._keep_all else directories:
+        if self._keep_all:
+            return
+        for directory in directories:
             directory.remove()
 
     def _row(self, failed: bool) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from meshwake.checks.format import dated
 from meshwake.core.errors import HarnessError, LabUnavailable
 from meshwake.core.outcome import Comparison, OutcomeKind, Verdict
 from meshwake.core.run import Run
@@ -46,6 +47,8 @@ class ScenarioItem(pytest.Item):
     def __init__(self, *, case: Case, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.case = case
+        # Skipped at collection, but with a row of its own: a case that did not run must not look as
+        # if there were none.
         if case.refusal is not None:
             self._remember(Ending(case, error=LabUnavailable(case.refusal)))
             self.add_marker(pytest.mark.skip(reason=f"{case.lab}: {case.refusal}"))
@@ -58,6 +61,7 @@ class ScenarioItem(pytest.Item):
             self._remember(Ending(self.case, error=error))
             raise
         self._remember(Ending(self.case, run=run))
+        # The canary first: where it fails, no other line of the session can be believed.
         words = _canary_words(self.path, run) + _words(self.case, run)
         if words:
             raise _NotAsExpected("\n".join(words))
@@ -91,6 +95,7 @@ class _NotAsExpected(Exception):
 def _canary_words(path: Path, run: Run) -> list[str]:
     if "canary" not in path.parts or run.plan.goal is not None:
         return []
+    # "As expected" alone is not enough: a canary without an expectation of BROKEN would pass too.
     broken = any(
         row.expected is Verdict.BROKEN and row.finding.verdict is Verdict.BROKEN
         for row in run.outcome.comparisons
@@ -110,7 +115,7 @@ def _words(case: Case, run: Run) -> list[str]:
     lines = [f"{first.verdict}: {first.text}", judged(run)]
     for row in run.outcome.comparisons:
         if row.kind is not OutcomeKind.AS_EXPECTED:
-            lines += _comparison_words(row)
+            lines += (dated(line, run.plan.dates) for line in _comparison_words(row))
     return [*lines, f"evidence: {run.path}", f"repeat:   {case.repeat_command}"]
 
 

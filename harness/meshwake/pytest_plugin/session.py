@@ -25,6 +25,8 @@ class Session:
     def begin(self, is_first: bool) -> None:
         """Checks the options; the first of several processes begins the report. Raises
         HarnessError."""
+        # A project that has the plugin installed and no scenario pays nothing: the chooser looks
+        # for binaries, and is made when the first scenario needs it.
         if self._flags != RunFlags():
             _ = self.chooser
         if self.report is not None and is_first:

@@ -72,12 +72,11 @@ def ascii_timelines(plan: Plan, history: History, columns: int) -> RenderableTyp
     nodes, width = node_tracks(plan, history), max(columns - LABEL_COLUMNS, 20)
     if not nodes:
         return Text("no event of this history holds the clocks of a node: there is nothing to draw")
-    from_and_to = [
-        dated(moment(at_ns), plan.dates_from_wall_s) for at_ns in (0, history.end_world_ns)
-    ]
-    parts = [
-        part for node in nodes for part in _strip(node, history.end_world_ns, width, from_and_to)
-    ]
+    ends_ns = (0, history.end_world_ns)
+    from_and_to = [dated(moment(at_ns), plan.dates) for at_ns in ends_ns]
+    parts: list[RenderableType] = []
+    for node in nodes:
+        parts += _strip(node, history.end_world_ns, width, from_and_to)
     return Group(*parts, *(Text(line, style="dim") for line in LEGEND))
 
 
@@ -86,24 +85,22 @@ def _strip(
 ) -> Iterator[Text]:
     yield Text.assemble((f"{node.node}: ", "bold"), describe_node(node), overflow="fold")
     begins, ends = from_and_to
-    yield Text(
-        " " * LABEL_COLUMNS + begins + " " * (width - len(begins) - len(ends)) + ends, style="dim"
-    )
-    yield _line(
-        "asleep", _painted([(*span, "asleep") for span in node.asleep], end_world_ns, width), "."
-    )
+    between = " " * (width - len(begins) - len(ends))
+    yield Text(" " * LABEL_COLUMNS + begins + between + ends, style="dim")
+    asleep = [(*span, "asleep") for span in node.asleep]
+    yield _line("asleep", _painted(asleep, end_world_ns, width), ".")
     for track in node.tracks:
         yield _line(track.label, _painted(_things(track), end_world_ns, width), " ")
     yield Text()
 
 
 def _things(track: Track) -> Iterator[tuple[int, int, str]]:
-    yield from ((bar.from_world_ns, bar.to_world_ns, bar.state) for bar in track.bars)
-    yield from (
-        (mark.world_ns, mark.world_ns, mark.kind)
-        for mark in track.marks
-        if mark.kind in _WORST_FIRST
-    )
+    for bar in track.bars:
+        yield bar.from_world_ns, bar.to_world_ns, bar.state
+    # Marks without a character of their own are shown on pages only.
+    for mark in track.marks:
+        if mark.kind in _WORST_FIRST:
+            yield mark.world_ns, mark.world_ns, mark.kind
 
 
 def _painted(
@@ -112,9 +109,12 @@ def _painted(
     """For each column the worst of what lies in it."""
     ranks = {state: rank for rank, state in enumerate(_WORST_FIRST)}
     columns: list[str | None] = [None] * width
+    # A history of no length is drawn, too.
+    whole_ns = max(end_world_ns, 1)
     for from_ns, to_ns, state in things:
-        first = min(from_ns * width // max(end_world_ns, 1), width - 1)
-        last = min(max(-(-to_ns * width // max(end_world_ns, 1)) - 1, first), width - 1)
+        first = min(from_ns * width // whole_ns, width - 1)
+        # The last column that [from, to) reaches into: rounded up, less one; a mark has one column.
+        last = min(max(-(-to_ns * width // whole_ns) - 1, first), width - 1)
         for column in range(first, last + 1):
             there = columns[column]
             if there is None or ranks[state] < ranks[there]:
@@ -131,9 +131,9 @@ def _line(label: str, columns: list[str | None], nothing: str) -> Text:
 
 def _fitting(label: str) -> str:
     room = LABEL_COLUMNS - 2
-    shown = (
-        label
-        if len(label) <= room
-        else f"{label[: room // 2 - 1]}..{label[-(room - room // 2 - 1) :]}"
-    )
+    shown = label
+    if len(label) > room:
+        # Both ends stay: the namespace, and the end of the name, by which names differ.
+        front = room // 2 - 1
+        shown = f"{label[:front]}..{label[-(room - front - 2) :]}"
     return shown.replace("\N{RIGHTWARDS ARROW}", ">").ljust(LABEL_COLUMNS)

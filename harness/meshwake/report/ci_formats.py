@@ -28,6 +28,7 @@ def junit_xml(runs: Sequence[tuple[Summary, float]]) -> str:
     suite = ET.Element("testsuite", name="meshwake", tests=str(len(runs)))
     totals = dict.fromkeys(("failure", "skipped", "error"), 0)
     for summary, real_s in runs:
+        # As pytest names the case; the fix where several may have been compared.
         fix = f"-{summary.fix}" if summary.goal and summary.fix != "none" else ""
         name = f"{summary.scenario}[{summary.lab}-{summary.version}{fix}]"
         case = ET.SubElement(
@@ -86,11 +87,10 @@ def github_annotations(summaries: Iterable[Summary]) -> list[str]:
     """Lines for the log of a GitHub job, which shows them at the scenario file: an error for a
     surprise and for what failed, a warning for an unknown."""
     kinds = {OutcomeKind.SURPRISE.value: "error", OutcomeKind.UNKNOWN.value: "warning"}
-    return [
-        _annotation(kinds.get(each.outcome, "error"), each)
-        for each in summaries
-        if each.outcome not in {OutcomeKind.AS_EXPECTED.value, "refused"}
-    ]
+    # What a lab refused is not a defect of the change that the job is about.
+    silent = {OutcomeKind.AS_EXPECTED.value, "refused"}
+    shown = [each for each in summaries if each.outcome not in silent]
+    return [_annotation(kinds.get(each.outcome, "error"), each) for each in shown]
 
 
 def _annotation(kind: str, summary: Summary) -> str:
@@ -103,6 +103,7 @@ def _annotation(kind: str, summary: Summary) -> str:
 
 def _in_message(text: str) -> str:
     """As GitHub's workflow commands want it."""
+    # The percent sign first: it begins the escapes of the other two.
     return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 
@@ -129,13 +130,10 @@ def markdown(summaries: Sequence[Summary]) -> str:
         "",
         "| | scenario | lab | ztunnel | outcome | outage, awake | first failure |",
         "|---|---|---|---|---|---|---|",
-        *(
-            _line(each)
-            for each in sorted(
-                summaries, key=lambda each: each.outcome == OutcomeKind.AS_EXPECTED.value
-            )
-        ),
     ]
+    # False sorts first; among themselves both kinds keep their order.
+    by_need = sorted(summaries, key=lambda each: each.outcome == OutcomeKind.AS_EXPECTED.value)
+    lines += [_line(each) for each in by_need]
     return "\n".join(lines) + "\n"
 
 
@@ -143,20 +141,21 @@ def _line(summary: Summary) -> str:
     outcome = summary.outcome
     if outcome != OutcomeKind.AS_EXPECTED.value:
         outcome = summary.judged or (f"{outcome}: {summary.why}" if summary.why else outcome)
-    outage = (
-        "-"
-        if summary.outage_ns is None
-        else lasting(summary.outage_ns)
-        if summary.outage_ns
-        else "none"
-    )
     first = "-"
     if summary.first_failure_world_ns is not None:
-        first = dated(moment(summary.first_failure_world_ns), summary.dates_from_wall_s)
+        first = dated(moment(summary.first_failure_world_ns), summary.dates)
     sign = _SIGNS.get(summary.outcome, "\N{WARNING SIGN}")
-    cells = (sign, f"`{summary.scenario}`", summary.lab, summary.version, outcome, outage, first)
+    subject = (f"`{summary.scenario}`", summary.lab, summary.version)
+    cells = (sign, *subject, outcome, _outage(summary), first)
     return f"| {' | '.join(_cell(cell) for cell in cells)} |"
 
 
+def _outage(summary: Summary) -> str:
+    if summary.outage_ns is None:
+        return "-"  # the case did not run
+    return lasting(summary.outage_ns) if summary.outage_ns else "none"
+
+
 def _cell(text: str) -> str:
+    # A bar would end the cell, a line end the table, and < would begin HTML.
     return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")

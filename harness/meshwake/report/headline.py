@@ -40,6 +40,7 @@ class Headline(NamedTuple):
 
 def headline(run: Run) -> Headline:
     """What happens to the mesh in `run`."""
+    # The order is that of bad news: not judged at all, broken, not known, holds.
     for finding in run.findings:
         if finding.is_assumption and finding.verdict is not Verdict.HOLDS:
             return Headline(Verdict.UNKNOWN, f"nothing could be judged: {finding.because}")
@@ -79,8 +80,9 @@ def _outage(run: Run) -> str:
     of = f"of {lasting(run.plan.duration_ns)} without mTLS"
     if lost.outage_ns is None or lost.first_world_ns is None:
         return f"an unknown part {of}"
+    # "day 0 at 00:47"; `dated` knows the form and makes a date of it for a recorded month.
     day, time = moment(lost.first_world_ns).rsplit(" ", 1)
-    first = dated(f"first on {day} at {time}", run.plan.dates_from_wall_s)
+    first = dated(f"first on {day} at {time}", run.plan.dates)
     return f"{lasting(lost.outage_ns)} {of}, {first}"
 
 
@@ -96,6 +98,7 @@ def lost_connections(run: Run) -> LostConnections:
     """Of the whole run."""
     try:
         failing = failures(run.plan, run.history)
+        # Two pairs that are out at the same time count once.
         total_ns = Spans(outage.span for outage in outages(run.plan, run.history)).total_ns
     except Exception:  # noqa: BLE001
         # A damaged history: judge() met the same error and has named it in every finding.
@@ -109,6 +112,7 @@ def _known(run: Run, known: KnownIssue) -> str:
     version = run.plan.version
     if not has_row(version) or not find(version).classified:
         return ""
+    # A patched ztunnel is not the one that the issue is about.
     patched = run.plan.fix is not None and FIXES[run.plan.fix.name].patch is not None
     if patched or run.plan.behaviour_class not in known.classes:
         return ""

@@ -34,12 +34,12 @@ class ProgressLine:
         self._started_s = self._shown_s = time.monotonic()
 
         def progress(world_ns: int) -> None:
+            if not self._shown:
+                return
             now_s = time.monotonic()
-            if (
-                self._shown
-                and now_s - self._started_s > QUIET_S
-                and now_s - self._shown_s > REFRESH_S
-            ):
+            # A run of less than a second shows no line at all, a longer one ten a second.
+            is_long = now_s - self._started_s > QUIET_S
+            if is_long and now_s - self._shown_s > REFRESH_S:
                 self._shown_s = now_s
                 self._show(name, world_ns, duration_ns)
 

@@ -15,6 +15,7 @@ from typing import TypedDict, TypeVar
 from meshwake.checks.facts.certificates import Renewal, renewals
 from meshwake.checks.facts.clocks import ClockFault, clock_faults
 from meshwake.checks.facts.traffic import Outage, outages
+from meshwake.core.dates import Dates, dates_of
 from meshwake.core.durations import seconds
 from meshwake.core.outcome import Comparison
 from meshwake.core.run import Run
@@ -170,8 +171,8 @@ def _clock_fault(fault: ClockFault) -> ClockFaultRow:
 class Summary:
     """One row of a table of runs. `outage_ns`: time awake during which any pair was out; None
     where the case did not run. `why`: what was unexpected, or why it did not run; `run`: where the
-    evidence lies; `dates_from_wall_s`: as the plan has it. `headline` and `judged`: what
-    happens to the mesh, and what that is against the expectations (report/headline.py); `repeat`:
+    evidence lies; `dates_from_wall_s`, `dates_zone`: as the plan has them. `headline` and
+    `judged`: what happens to the mesh, and what that is against the expectations (report/headline.py); `repeat`:
     the command that does the same again; `file`: where the scenario is written. They are "" where
     that is not known."""
 
@@ -184,12 +185,18 @@ class Summary:
     why: str = ""
     run: Path | None = None
     dates_from_wall_s: int | None = None
+    dates_zone: str | None = None
     fix: str = ""
     goal: str = ""
     headline: str = ""
     judged: str = ""
     repeat: str = ""
     file: str = ""
+
+    @property
+    def dates(self) -> Dates | None:
+        """How moments are shown as dates; None where they have none."""
+        return dates_of(self.dates_from_wall_s, self.dates_zone)
 
 
 def summarise(run: Run) -> Summary:
@@ -205,6 +212,7 @@ def summarise(run: Run) -> Summary:
         why=outcome.why,
         run=run.path,
         dates_from_wall_s=plan.dates_from_wall_s,
+        dates_zone=plan.dates_zone,
         fix=run.fix_name,
         goal=plan.goal or "",
         headline=f"{first.verdict}: {first.text}",

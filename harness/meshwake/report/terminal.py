@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, datetime
 from itertools import chain
 
 from rich import box
@@ -21,6 +20,7 @@ from rich.text import Text
 from meshwake.checks.facts.certificates import renewals
 from meshwake.checks.facts.clocks import clock_faults
 from meshwake.checks.format import dated, lasting, moment, moment_exactly
+from meshwake.core.dates import Dates
 from meshwake.core.history import History
 from meshwake.core.outcome import Comparison, OutcomeKind, Verdict
 from meshwake.core.plan import Plan
@@ -88,10 +88,10 @@ def summary_table(summaries: Sequence[Summary]) -> RenderableType:
 
 def _differ_in_fix(summaries: Sequence[Summary]) -> bool:
     """Whether one scenario ran with several fixes."""
-    without = {(row.scenario, row.lab, row.version) for row in summaries if row.fix}
-    return len(without) < len(
-        {(row.scenario, row.lab, row.version, row.fix) for row in summaries if row.fix}
-    )
+    with_fix = [row for row in summaries if row.fix]
+    cases = {(row.scenario, row.lab, row.version) for row in with_fix}
+    cases_by_fix = {(row.scenario, row.lab, row.version, row.fix) for row in with_fix}
+    return len(cases) < len(cases_by_fix)
 
 
 def _word(word: str) -> Text:
@@ -114,7 +114,7 @@ def _outage(row: Summary) -> str:
 def _first_failure(row: Summary) -> str:
     if row.first_failure_world_ns is None:
         return _NOTHING
-    return dated(moment(row.first_failure_world_ns), row.dates_from_wall_s)
+    return dated(moment(row.first_failure_world_ns), row.dates)
 
 
 def _remarks(row: Summary) -> Iterator[RenderableType]:
@@ -161,14 +161,12 @@ def run_detail(run: Run, verbose: bool = False) -> RenderableType:
 
 
 def _when_it_began(plan: Plan) -> str:
-    dates_from_s = plan.dates_from_wall_s
-    if dates_from_s is None:
-        return f"day 0 00:00 is {_date(plan.starts_wall_s)}, when every ztunnel was started"
-    return f"every ztunnel was started on {_date(dates_from_s)}; all times are UTC"
-
-
-def _date(wall_s: int) -> str:
-    return f"{datetime.fromtimestamp(wall_s, UTC):%A %Y-%m-%d %H:%M} UTC"
+    dates = plan.dates
+    if dates is None:
+        began = Dates(plan.starts_wall_s).to_the_minute(0)
+        return f"day 0 00:00 is {began} UTC, when every ztunnel was started"
+    began = dates.to_the_minute(0)
+    return f"every ztunnel was started on {began}; all times are {dates.zone.label}"
 
 
 def _is_aside(row: Comparison) -> bool:
@@ -177,22 +175,21 @@ def _is_aside(row: Comparison) -> bool:
 
 
 def _comparison(plan: Plan, row: Comparison, verbose: bool) -> Iterator[RenderableType]:
-    finding, dates_from_s = row.finding, plan.dates_from_wall_s
+    finding, dates = row.finding, plan.dates
+    in_full = verbose or row.kind is not OutcomeKind.AS_EXPECTED
     yield Text.assemble(
         (f"{finding.verdict.value:<8}", _STYLES[finding.verdict.value]),
         finding.check,
         _goal(row) if plan.goal is not None else _expectation(row),
     )
-    yield _indented(dated(finding.because, dates_from_s), 8)
-    if (
-        row.expected is not None
-        and not finding.is_assumption
-        and (verbose or row.kind is not OutcomeKind.AS_EXPECTED)
-    ):
+    yield _indented(dated(finding.because, dates), 8)
+    if not in_full:
+        return
+    # That an assumption should hold needs no reason.
+    if row.expected is not None and not finding.is_assumption:
         yield _indented(f"expected {row.expected.value}, because {row.expected_because}", 8)
-    if verbose or row.kind is not OutcomeKind.AS_EXPECTED:
-        for evidence in finding.evidence:
-            yield _indented(dated(evidence.text, dates_from_s), 10)
+    for evidence in finding.evidence:
+        yield _indented(dated(evidence.text, dates), 10)
 
 
 def _goal(row: Comparison) -> str:
@@ -220,7 +217,7 @@ def _tables(plan: Plan, history: History) -> list[RenderableType]:
 
 
 def _when(plan: Plan, world_ns: int) -> str:
-    return dated(moment_exactly(world_ns), plan.dates_from_wall_s)
+    return dated(moment_exactly(world_ns), plan.dates)
 
 
 def _table(title: str, *headings: str, rows: Iterable[Sequence[str]]) -> Iterator[RenderableType]:
@@ -233,16 +230,18 @@ def _table(title: str, *headings: str, rows: Iterable[Sequence[str]]) -> Iterato
 
 
 def _renewal_table(plan: Plan, history: History) -> Iterator[RenderableType]:
-    rows = [
-        (
-            renewal.identity,
-            _when(plan, renewal.certificate.issued_world_ns),
-            _when(plan, renewal.certificate.due_world_ns),
-            "never" if renewal.done_world_ns is None else _when(plan, renewal.done_world_ns),
-            _NOTHING if renewal.late_ns is None else lasting(renewal.late_ns),
+    rows = []
+    for renewal in renewals(plan, history):
+        done_ns, late_ns = renewal.done_world_ns, renewal.late_ns
+        rows.append(
+            (
+                renewal.identity,
+                _when(plan, renewal.certificate.issued_world_ns),
+                _when(plan, renewal.certificate.due_world_ns),
+                "never" if done_ns is None else _when(plan, done_ns),
+                _NOTHING if late_ns is None else lasting(late_ns),
+            )
         )
-        for renewal in renewals(plan, history)
-    ]
     return _table("Renewals", "identity", "issued", "due", "done", "late (wall)", rows=rows)
 
 

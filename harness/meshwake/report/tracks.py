@@ -172,6 +172,7 @@ def _tracks_of_node(
     events: _SortedHistory,
 ) -> NodeTracks:
     shown = [*identities, *_others_on(history, node, identities)]
+    # The order of the lines on the page: certificates, gateways, connections, faults.
     failing = events.failing.get(node, [])
     tracks = [
         *(_certificate_track(history, identity, clock, events) for identity in shown),
@@ -185,7 +186,8 @@ def _tracks_of_node(
     ]
     line = _clock_line(events.by_node.get(node, []), history.end_world_ns)
     out = Spans((f.from_world_ns, f.to_world_ns) for f in failing)
-    out_ns = sum(to_ns - from_ns for span in out for from_ns, to_ns in clock.asleep.without(*span))
+    awake = chain.from_iterable(clock.asleep.without(*span) for span in out)
+    out_ns = sum(to_ns - from_ns for from_ns, to_ns in awake)
     return NodeTracks(
         node=node,
         asleep=tuple(clock.asleep),
@@ -213,6 +215,7 @@ def _others_on(history: History, node: str, identities: tuple[str, ...]) -> list
 def _clock_line(events: list[Event], end_world_ns: int) -> ClockLine:
     """Where the lag of a clock bends or jumps; what lies on a straight line between is left out."""
     points = list(_clock_points(events))
+    # The line goes on to the end of the picture, as far off as it was last.
     if points and end_world_ns > points[-1][0]:
         points.append((end_world_ns, points[-1][1]))
     kept = list(_bends(points))
@@ -238,6 +241,7 @@ def _lag(start: tuple[int, ClockReading], world_ns: int, clocks: ClockReading) -
 
 
 def _bends(recorded: list[tuple[int, ClockReading]]) -> Iterator[tuple[int, ClockReading]]:
+    # Events of one moment have the same reading, and each is written down.
     points = [point for point, _ in groupby(recorded)]
     for position, point in enumerate(points):
         last = position in (0, len(points) - 1)
@@ -278,11 +282,10 @@ def _certificate_track(
 ) -> Track:
     held = certificates(history).get(identity, ())
     bars = [bar for certificate in held for bar in _life_bars(certificate, clock)]
-    marks = [
-        mark
-        for old, new in pairwise((None, *held, None))
-        for mark in _life_marks(old, new, clock, history)
-    ]
+    marks: list[Mark] = []
+    # Each certificate with the one before it; None before the first and after the last.
+    for old, new in pairwise((None, *held, None)):
+        marks += _life_marks(old, new, clock, history)
     for holding in events.unissued.get(identity, []):
         span = (holding.from_world_ns, holding.to_world_ns)
         text = f"certificate {holding.serial}, as ztunnel shows it"
@@ -304,11 +307,9 @@ def _gateway_track(gateway: PlannedGateway, history: History, clock: NodeTimelin
     ends_ns = sorted([*(event.world_ns for event in issued), *stopped_ns, history.end_world_ns])
     bars: list[Bar] = []
     for event in issued:
-        until_ns = next(
-            end_ns
-            for end_ns in ends_ns
-            if end_ns > event.world_ns or end_ns == history.end_world_ns
-        )
+        # Until the next issue, a restart of the gateway, or the end, whichever comes first.
+        later_ns = [end_ns for end_ns in ends_ns if end_ns > event.world_ns]
+        until_ns = later_ns[0] if later_ns else history.end_world_ns
         text = f"certificate {event.serial} of {moment_exactly(event.world_ns)}"
         assert event.not_after_wall_s is not None  # as always when it was issued
         bars += _validity_bars(
@@ -328,6 +329,7 @@ def _life_bars(certificate: CertificateInUse, clock: NodeTimeline) -> Iterator[B
 def _validity_bars(
     span: Span, not_after_wall_s: int, due_world_ns: int, clock: NodeTimeline, text: str
 ) -> Iterator[Bar]:
+    # notAfter itself is still valid: expired is the first whole second after it (RFC 5280).
     expired = Spans(clock.spans_at_or_after_wall((not_after_wall_s + 1) * NS_PER_S, *span))
     for from_ns, to_ns in expired.without(*span):
         middle_ns = min(max(due_world_ns, from_ns), to_ns)
@@ -373,12 +375,11 @@ def _life_marks(
     if new is None:
         return
     if old is not None and old.life is new.life:
-        late = lasting(new.issued_wall_ns - old.due_wall_ns)
-        words = (
-            f"renewed, {late} after it was due"
-            if new.issued_wall_ns - old.due_wall_ns >= NS_PER_S
-            else "renewed"
-        )
+        late_ns = new.issued_wall_ns - old.due_wall_ns
+        words = "renewed"
+        # Certificates have whole seconds, so less than one is on time.
+        if late_ns >= NS_PER_S:
+            words = f"renewed, {lasting(late_ns)} after it was due"
         yield Mark(new.issued_world_ns, RENEWED, words)
     else:
         yield Mark(new.issued_world_ns, ISSUED, "first certificate of this ztunnel")

@@ -56,28 +56,30 @@ class Case(PlanRequest):
     @property
     def repeat_command(self) -> str:
         """What to type to see the same again; "" for a scenario that no file holds."""
+        # The timeline of a test, of a sweep or of the falsifier: its "path" is a name.
         if not self.scenario.path.endswith(".toml"):
             return ""
-        return " ".join(
-            [
-                "meshwake run",
-                shlex.quote(_typed_path(self.scenario.path)),
-                f"--lab {self.lab} --istio {self.version} --seed {self.seed}",
-                *self._subject_words(),
-                *self._judged_words(),
-                *self._cluster_words(),
-            ]
-        )
+        words = ["meshwake run", shlex.quote(_typed_path(self.scenario.path))]
+        # Lab, release and seed are written even where they are defaults: what `auto` chooses, and
+        # which release is the newest, may be different on the day of the repetition.
+        words.append(f"--lab {self.lab} --istio {self.version} --seed {self.seed}")
+        words += self._subject_words()
+        words += self._judged_words()
+        words += self._cluster_words()
+        return " ".join(words)
 
     def _subject_words(self) -> list[str]:
         words = []
         if self.ztunnel is not None:
             words.append(f"--ztunnel {shlex.quote(str(self.ztunnel))}")
-        if self.lab == "model" and self.behaviour_class != versions.find(self.version).model_class:
+        # A model of another class than the release has is the choice of a person, with --as-class.
+        own_class = versions.find(self.version).model_class
+        if self.lab == "model" and self.behaviour_class != own_class:
             words.append(f"--as-class {self.behaviour_class}")
         return words
 
     def _judged_words(self) -> list[str]:
+        # --fix implies the goal, which need not be typed too.
         if self.named_fix is not None:
             return [f"--fix {self.named_fix}"]
         return [] if self.goal is None else [f"--goal {self.goal}"]
@@ -128,13 +130,14 @@ class Chooser:
         """One case for each version under test and each fix that was named. Raises BadInput when
         the scenario and its files do not fit together."""
         check_ranges(scenario)
-        wanted = [(fix, subject) for fix in self.options.fixes for subject in self._subjects]
-        if not wanted:
+        if not self.options.fixes:
             return tuple(self._case(scenario, subject) for subject in self._subjects)
-        return tuple(
-            replace(self._case(with_fix(scenario, fix), subject), named_fix=fix)
-            for fix, subject in wanted
-        )
+        found = []
+        for fix in self.options.fixes:
+            deployed = with_fix(scenario, fix)
+            cases = [self._case(deployed, subject) for subject in self._subjects]
+            found += [replace(case, named_fix=fix) for case in cases]
+        return tuple(found)
 
     def _case(self, scenario: Scenario, subject: Subject) -> Case:
         options = self.options
@@ -142,13 +145,14 @@ class Chooser:
             scenario=scenario,
             lab=options.lab,
             version=subject.version,
-            behaviour_class="",
+            behaviour_class="",  # filled in by _on, with the lab
             seed=options.seed,
             real_time=options.real_time or self._lab_runs_in_real_time(),
             manifest=read_manifest(scenario),
             cluster=options.cluster if options.lab == "kind" else None,
             goal=options.goal,
         )
+        # A binary that was typed is wanted on a real lab: the model would silently not use it.
         if options.lab == AUTO and options.ztunnel is None:
             return self._automatic(base, subject)
         return self._named(base, subject)
@@ -172,6 +176,8 @@ class Chooser:
         process = self._judged(_on(base, "process", subject, because, as_class=None))
         if process.refusal is None:
             return process
+        # Without --istio the subject is what the cache has; the model needs no binary, so it can be
+        # of the newest release that is known.
         if not self.options.istio:
             subject = replace(subject, version=versions.newest().version)
         because = f"model: {process.refusal}"
@@ -189,17 +195,24 @@ class Chooser:
         reason = self._refusal_without_plan(case)
         if reason is not None:
             return reason
+        # What the machine lacks comes first: where a lab cannot run at all, what it would refuse of
+        # this plan does not matter.
         reasons = self._missing_for(case) or load_lab(case.lab).refusals(case.plan)
         if case.ztunnel is not None:
+            # A fix that is a patch of ztunnel needs a binary that was built with it.
             unpatched = lacks_patch(patch_of(case.plan), case.ztunnel)
-            reasons = reasons if unpatched is None else [*reasons, unpatched]
+            if unpatched is not None:
+                reasons = [*reasons, unpatched]
         return "; ".join(reasons) or None
 
     def _refusal_without_plan(self, case: Case) -> str | None:
         if case.lab not in case.scenario.labs:
             return f"the scenario names only {', '.join(case.scenario.labs)} in 'labs'"
         if case.real_time and case.scenario.real_time is None:
-            return "the scenario has no [real_time] table"
+            return (
+                "the scenario has no [real_time] table, whose numbers fit a run in real time; add "
+                "one, or skip idle time with --clock process and without --real-time"
+            )
         if case.lab not in WITH_BINARY:
             return None
         if not sys.platform.startswith("linux"):
@@ -212,6 +225,8 @@ class Chooser:
         """What this machine lacks. A cluster that exists needs no tools to bring one up."""
         if case.cluster is not None and case.cluster.kubeconfig is not None:
             return []
+        # Examined once for each lab and binary: lab process starts a program to see whether
+        # namespaces are allowed, and the corpus has dozens of scenarios.
         key = (case.lab, case.ztunnel)
         if key not in self._missing:
             self._missing[key] = load_lab(case.lab).missing(case.ztunnel)
@@ -257,7 +272,8 @@ def check_ranges(scenario: Scenario) -> None:
     never be noticed."""
     known = versions.releases()
     for position, row in enumerate(scenario.expect):
-        if any(versions.covers(row.versions, each.version, row.until) for each in known):
+        covered = [versions.covers(row.versions, each.version, row.until) for each in known]
+        if any(covered):
             continue
         until = f" until {row.until}" if row.until else ""
         raise BadInput(
@@ -271,6 +287,7 @@ def _expectations(scenario: Scenario, version: str) -> tuple[Expect, ...]:
     rows = tuple(
         row for row in scenario.expect if versions.covers(row.versions, version, row.until)
     )
+    # Two rows for one check contradict each other, or one of them is never compared.
     checks = [row.check for row in rows]
     for check in checks:
         if checks.count(check) > 1:
@@ -294,13 +311,15 @@ def read_manifest(scenario: Scenario) -> str | None:
         return None
     if scenario.fix.manifest is None:
         return FIXES[scenario.fix.name].read_manifest()
+    # Next to the scenario, as a user has it; or from the root, as the corpus writes it.
     folders = (Path(scenario.path).parent, resources.ROOT)
-    for path in (folder / scenario.fix.manifest for folder in folders):
+    places = [folder / scenario.fix.manifest for folder in folders]
+    for path in places:
         if is_there(path):
             # With a byte order mark, or lines that end as on Windows, a script is not executable
             # for the kernel: both stay, so that the fix fails here as it would there.
             return read_text(path, keep_mark=True)
-    looked = " or ".join(str((folder / scenario.fix.manifest).parent) for folder in folders)
+    looked = " or ".join(str(path.parent) for path in places)
     raise BadInput(
         f"{scenario.path}: fix.manifest: read {scenario.fix.manifest!r}, which is not a file "
         f"in {looked}"

@@ -49,6 +49,7 @@ def _named(path: Path) -> Path:
     in_corpus = resources.ROOT / path
     if in_corpus.is_relative_to(resources.SCENARIOS) and in_corpus.exists():
         return in_corpus
+    # A name, or the end of a path: `ztunnel_1481` and `regressions/ztunnel_1481` are the same.
     wanted = path.with_suffix(".toml").parts
     for file in corpus():
         if file.parts[-len(wanted) :] == wanted:

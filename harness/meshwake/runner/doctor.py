@@ -61,6 +61,7 @@ def _examine_lab(name: str, found: tuple[binaries.CachedBinary, ...]) -> LabHeal
         return _health(name, _missing(name, None))
     if not sys.platform.startswith("linux"):
         return _health(name, ["needs Linux; --lab model runs here"])
+    # The newest binary, which is what a run without --istio would use.
     if found:
         return _health(name, _missing(name, found[-1].path))
     # How to get a binary helps more than that there is none.

@@ -28,6 +28,7 @@ def execute(plan: Plan, toolbox: Toolbox | None = None, recorder: Recorder | Non
     try:
         load_lab(plan.lab).run(plan, toolbox, recorder)
     finally:
+        # Also after an error: what was recorded until then is the evidence.
         recorder.close()
     history = recorder.history
     findings = judge(plan, history)

@@ -28,7 +28,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
 
 from meshwake.core.errors import BadInput
 
@@ -131,7 +131,7 @@ class LabFlags(ClusterFlags, WhereFlags):
 
     clock: Annotated[
         str | None,
-        Flag("--clock", "How lab kind moves clocks: engine (default), command or process."),
+        Flag("--clock", "How lab kind moves clocks: process (default), engine or command."),
     ] = None
     allow_own_clock: Annotated[
         bool, Flag("--allow-own-clock", "Let --clock engine set the clock of this very machine.")
@@ -224,13 +224,16 @@ def given_in(flags: Flags, of: type[Flags]) -> list[str]:
 def variables_behind(message: str) -> list[str]:
     """One line for each option in `message` whose default is set in the environment: the user may
     have typed none of it."""
-    return [
-        f"{flag.variable}={os.environ[flag.variable]} is set, the default of {flag.name}"
-        for flag in (each.flag for each in declared_in(RunFlags))
-        if flag.variable is not None
-        and os.environ.get(flag.variable)
-        and re.search(rf"{flag.name}(?![\w-])", message)
-    ]
+    lines = []
+    for declared in declared_in(RunFlags):
+        flag = declared.flag
+        if flag.variable is None or not os.environ.get(flag.variable):
+            continue
+        # The whole name: --istio is not mentioned where a message is about --istio-something.
+        if re.search(rf"{flag.name}(?![\w-])", message):
+            value = os.environ[flag.variable]
+            lines.append(f"{flag.variable}={value} is set, the default of {flag.name}")
+    return lines
 
 
 # --- The command line -----------------------------------------------------------------------------
@@ -243,6 +246,8 @@ def with_flags(
     its parameter `flags`."""
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        # Evaluated: `from __future__ import annotations` makes texts of them, and typer would look
+        # the names up in this module.
         signature = inspect.signature(command, eval_str=True)
         own = [each for each in signature.parameters.values() if each.name != "flags"]
         added = [_typer_parameter(each) for each in declared_in(flags)]
@@ -261,7 +266,7 @@ def with_flags(
 
 
 def _typer_parameter(declared: Declared) -> inspect.Parameter:
-    import typer
+    import typer  # only here: pytest reads this module too
 
     flag = declared.flag
     option = typer.Option(
@@ -312,10 +317,18 @@ def add_to_pytest(group: Any, prefix: str = PREFIX) -> None:
 def add_ini_to_pytest(parser: Any) -> None:
     """Adds a key of pytest's settings for each option: meshwake_lab, meshwake_istio, ..."""
     for declared in declared_in(RunFlags):
-        kind = "bool" if declared.of_type(bool) else "args" if declared.repeatable else "string"
+        kind = _ini_kind(declared)
         about = f"default of {declared.flag.name.replace('--', PREFIX, 1)}"
         default = [] if declared.repeatable else declared.default
         parser.addini(f"meshwake_{declared.field}", about, type=kind, default=default)
+
+
+def _ini_kind(declared: Declared) -> Literal["bool", "args", "string"]:
+    """The type of a key as pytest names it; "args" is split as a shell would."""
+    if declared.of_type(bool):
+        return "bool"
+    # A number too is a string here: _from_ini reads it, with its bounds and our message.
+    return "args" if declared.repeatable else "string"
 
 
 def as_typed_to_pytest(message: str) -> str:
@@ -345,6 +358,8 @@ def from_pytest(
     values = {}
     for declared in declared_in(RunFlags):
         value = getoption(f"meshwake_{declared.field}")
+        # pytest does not show whether an option was typed; one typed with its default value is
+        # the same as none.
         if value in (declared.default, []):
             value = _default_for_pytest(declared, getini) or value
         if declared.of_type(Path) and value is not None:

@@ -205,6 +205,7 @@ class Mesh:
     def play(self, timeline: Timeline) -> None:
         """What `meshwake.testing.timelines()` draws, from here on, until its last fault is over."""
         for fault in faults_of(timeline, self._now_ns):
+            # Faults of the authority have no node, and a [[fault]] with one would be refused.
             authority = fault["kind"] in {"ca_outage", "ca_hang", "token_expired"}
             where = {} if authority else self._where(None)
             self._happen(**fault | where)
@@ -238,14 +239,16 @@ class Mesh:
     def as_asserted(self) -> Run:
         """The last answer, with what was asserted of it as its expectations."""
         run = self._answer()
-        rows = tuple(
-            PlannedExpectation(
-                check=cast(CheckName, check), verdict=verdict, because="the test asserts it"
+        rows = []
+        for check, verdict in self._asserted.items():
+            # An assumption can be asserted too, and is not what a scenario may expect.
+            if check not in get_args(CheckName):
+                continue
+            name = cast(CheckName, check)
+            rows.append(
+                PlannedExpectation(check=name, verdict=verdict, because="the test asserts it")
             )
-            for check, verdict in self._asserted.items()
-            if check in get_args(CheckName)
-        )
-        return replace(run, plan=run.plan.model_copy(update={"expectations": rows}))
+        return replace(run, plan=run.plan.model_copy(update={"expectations": tuple(rows)}))
 
     @property
     def chosen_because(self) -> str:
@@ -296,6 +299,8 @@ class Mesh:
         self._advance(0)
 
     def _changed(self) -> None:
+        # The timeline is longer now: the next answer runs all of it, and what was asserted of the
+        # shorter one is not a claim about this.
         self._answered = self._case = None
         self._asserted = {}
 
@@ -309,9 +314,11 @@ class Mesh:
         return self._answered
 
     def _remember(self, run: Run) -> None:
-        if run.path is not None and self.keep_runs:
+        if run.path is None:
+            return
+        if self.keep_runs:
             self.directories.append(RunDirectory(run.path))
-        elif run.path is not None:
+        else:
             RunDirectory(run.path).remove()
 
     def _chosen(self) -> Case:
@@ -331,6 +338,7 @@ class Mesh:
             "gateway": self._gateways,
             "traffic": {"pairs": self._pairs or [[CLIENT, SERVER]], "every": self.world.every},
             "fault": self._faults,
+            # The format wants a row. It is replaced by what the test asserts (as_asserted).
             "expect": [
                 {
                     "check": "traffic_flows",
@@ -368,6 +376,7 @@ def _ns(lasts: Lasts, length: Mapping[str, float]) -> int:
     if isinstance(lasts, bool) or not isinstance(lasts, (int, float, timedelta)):
         raise BadInput(f"read {lasts!r} as a duration: expected '8h', seconds, or hours=8")
     if isinstance(lasts, timedelta):
+        # In whole microseconds, which is all that a timedelta has: total_seconds() is a float.
         return lasts // timedelta(microseconds=1) * 1_000
     return round(lasts * NS_PER_S)
 

@@ -36,6 +36,7 @@ def find_subjects(options: Options) -> tuple[Subject, ...]:
 
 
 def _newest_in_cache() -> Subject | None:
+    # A release that has no row in clusters/versions.toml has no class and no expectations.
     known = {release.version for release in versions.releases()}
     for binary in reversed(binaries.cached()):
         if binary.version in known:
@@ -51,6 +52,7 @@ def _named_version(version: str) -> Subject:
 
 def _version_of_cluster(cluster: PlannedCluster) -> str:
     """The release of the cluster that a run would use, or of the one that would be made."""
+    # Only here: the modules of a cluster import a Kubernetes client, which other labs do not need.
     from meshwake.cluster.choosing import version_there
     from meshwake.cluster.stack.choice import choose_stack
     from meshwake.cluster.stack.pins import read_pins
@@ -70,9 +72,15 @@ def _given_binary(path: Path, options: Options) -> Subject:
             "give one --istio"
         )
     identity = binaries.identify(path)
-    named = options.istio[0] if options.istio else None
-    version = _version_of_build(identity) if named is None else _agreed_version(identity, named)
+    version = _version_given(identity, options)
     return Subject(version, identity.path, f"given with --ztunnel {path}")
+
+
+def _version_given(identity: binaries.Identity, options: Options) -> str:
+    # A build of one's own may be named after the release that it is nearest to.
+    if options.istio:
+        return _agreed_version(identity, options.istio[0])
+    return _version_of_build(identity)
 
 
 def _version_of_build(identity: binaries.Identity) -> str:
@@ -97,7 +105,8 @@ def _agreed_version(identity: binaries.Identity, named: str) -> str:
     release only after itself."""
     wanted = versions.find(named).version
     own = identity.own_version
-    if own is not None and versions.has_row(own) and versions.find(own).version != wanted:
+    is_release = own is not None and versions.has_row(own)
+    if own is not None and is_release and versions.find(own).version != wanted:
         raise BadInput(
             f"--ztunnel {identity.path}: reports version {own}, --istio names {wanted}; "
             "leave --istio out"

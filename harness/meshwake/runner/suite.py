@@ -73,6 +73,7 @@ class Suite:
 def run_suite(suite: Suite) -> Suite:
     """Runs all of `suite`. Raises BadInput, before anything runs, when a file is wrong."""
     scenarios = read_scenarios(suite.paths)
+    # One for all: it looks at the binary and at the machine once.
     chooser = Chooser(suite.options)
     cases = [case for scenario in scenarios for case in chooser.cases(scenario)]
     endings = []
@@ -93,6 +94,7 @@ def _run_one(case: Case, suite: Suite) -> Ending:
 
 def read_scenarios(paths: Iterable[Path]) -> list[Scenario]:
     """The scenarios in all files of `paths`. Raises BadInput that names every bad file."""
+    # Every file is read before the first complaint, so that one edit can mend all of them.
     scenarios, refusals = [], []
     for path in scenario_files(paths):
         try:

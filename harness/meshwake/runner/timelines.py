@@ -51,11 +51,16 @@ class Move:
     def takes(self) -> int:
         """Minutes until the next move may begin: a fault of the authority overlaps what
         follows it."""
-        return (
-            0
-            if self.kind in ("ca_outage", "ca_hang", "token_expired")
-            else self.lasts + -(-self.corrected_s // 60)
-        )
+        if self.kind in ("ca_outage", "ca_hang", "token_expired"):
+            return 0
+        # Rounded up to whole minutes: the next move must not begin before the correction.
+        return self.lasts + -(-self.corrected_s // 60)
+
+    @property
+    def rate(self) -> float:
+        """How fast the wall clock runs in a drift: 1.013, or 0.987 backward."""
+        off = self.rate_off / 1_000
+        return 1 - off if self.backward else 1 + off
 
 
 Timeline = tuple[Move, ...]
@@ -64,8 +69,8 @@ Timeline = tuple[Move, ...]
 def _move(kind: str) -> SearchStrategy[Move]:
     from hypothesis import strategies as st  # here and below: no other command needs it
 
-    after = st.integers(1, 1_440)
-    hours = st.integers(1, 1_500)
+    after = st.integers(1, 1_440)  # minutes: up to a day
+    hours = st.integers(1, 1_500)  # minutes: up to 25 h, more than a certificate of 24 h lasts
     more: dict[str, dict[str, SearchStrategy[Any]]] = {
         "pause": {"lasts": hours, "corrected_s": st.integers(1, 600)},
         "step": {"by": hours, "backward": st.booleans()},
@@ -97,9 +102,10 @@ def ends_ns(timeline: Timeline) -> int:
 
 
 def _placed_end_ns(timeline: Timeline) -> Iterator[int]:
-    now = 0
+    now = 0  # minutes
     for move in timeline:
         now += move.after
+        # A fault of the authority takes no time of the timeline, and lasts all the same.
         yield (now + max(move.takes, move.lasts)) * MINUTE_NS
         now += move.takes
 
@@ -116,28 +122,26 @@ def faults_of(timeline: Timeline, from_ns: int = 0) -> Iterator[dict[str, Any]]:
         if move.corrected_s:
             fault["corrected_after"] = format_duration(move.corrected_s * NS_PER_S)
         if move.by:
-            fault["by"] = format_duration(move.by * MINUTE_NS * (-1 if move.backward else 1))
+            by_ns = move.by * MINUTE_NS
+            fault["by"] = format_duration(-by_ns if move.backward else by_ns)
         if move.rate_off:
-            fault["rate"] = f"{1 + move.rate_off / 1_000 * (-1 if move.backward else 1):.3f}"
+            fault["rate"] = f"{move.rate:.3f}"
         yield fault
         now += move.takes
 
 
 def describe(timeline: Timeline) -> str:
     """A timeline in words: 'suspend 12 h 1 m'."""
-    same = [
-        (words, len(list(group))) for words, group in groupby(_words(move) for move in timeline)
-    ]
-    return ", then ".join(words if many == 1 else f"{many} x {words}" for words, many in same)
+    parts = []
+    for words, group in groupby(map(_words, timeline)):
+        many = len(list(group))
+        parts.append(words if many == 1 else f"{many} x {words}")
+    return ", then ".join(parts)
 
 
 def _words(move: Move) -> str:
     if move.kind == "step":
         return f"step {'-' if move.backward else '+'}{lasting(move.by * MINUTE_NS)}"
     length = f" {lasting(move.lasts * MINUTE_NS)}" if move.lasts else ""
-    rate = (
-        f" at {1 + move.rate_off / 1_000 * (-1 if move.backward else 1):.3f}"
-        if move.rate_off
-        else ""
-    )
+    rate = f" at {move.rate:.3f}" if move.rate_off else ""
     return f"{move.kind.replace('_', ' ')}{length}{rate}"

@@ -3,6 +3,7 @@ network."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
@@ -26,7 +27,8 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from tests.support.browser import WAITS_S, open_page
-from tests.unit.report.runs import ISSUE_1481, NIGHTS, recorded
+from tests.support.scenarios import small
+from tests.unit.report.runs import ISSUE_1481, NIGHTS, modelled, recorded
 
 ON_KIND = "nightly_sleep-lapse-kind-1.31.0-rc.0"
 GUARDED_ON_KIND = "nightly_sleep_with_guard-lapse-kind-1.31.0-rc.0"
@@ -160,6 +162,72 @@ def test_the_axis_of_the_node_stops_with_its_clock(browser: webdriver.Chrome, is
     asleep = ask(browser, "MESHWAKE.plots[0].div.data[0].x.slice(0, 2)")
     assert [round(at - starts_s) for at in asleep] == [1800, 1800]
     assert ask(browser, "MESHWAKE.page.range") == [starts_s, starts_s + 10_800]
+    assert complaints(browser) == []
+
+
+@pytest.fixture(scope="module")
+def autumn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two reports of months that end summer time, on two sides of an ocean."""
+    path = tmp_path_factory.mktemp("autumn") / "report"
+    write_report(path, [autumn_run("Europe/Berlin"), autumn_run("America/New_York")])
+    return path
+
+
+def autumn_run(zone: str) -> Run:
+    """Nine days from Friday noon; summer time ends in the first or the second night to Sunday."""
+    month = small(
+        (
+            'duration = "2d"',
+            f'duration = "9d"\nrecorded_from = 2026-10-23T12:00:00Z\nrecorded_zone = "{zone}"',
+        ),
+        ('lasts = "8h"', 'lasts = "20h"'),
+    )
+    return modelled(month, zone.rpartition("/")[2].lower())
+
+
+def test_dates_of_a_zone_are_those_of_python(browser: webdriver.Chrome, autumn: Path) -> None:
+    """At every quarter of an hour, over the end of summer time; the browser's own zone and its own
+    rules of summer time do not matter."""
+    for name in ("berlin", "new_york"):
+        opened(browser, next(autumn.glob(f"{name}-*.html")))
+        zone = "Europe/Berlin" if name == "berlin" else "America/New_York"
+        dates = autumn_run(zone).plan.dates
+        assert dates is not None
+        shown = ask(
+            browser,
+            "Array.from({length: 9 * 96}, (_, at) => "
+            "MESHWAKE.moment(MESHWAKE.plots[0].run, at * 900, true))",
+        )
+        assert shown == [dates.to_the_second(at * 900) for at in range(9 * 96)]
+        assert sum(" -" in each or " +" in each for each in shown) == 8
+        assert complaints(browser) == []
+
+
+def test_the_axis_has_local_midnights(browser: webdriver.Chrome, autumn: Path) -> None:
+    """Before and after the change; the range and the reading of the cursor name the zone."""
+    opened(browser, next(autumn.glob("berlin-*.html")))
+    browser.execute_script("MESHWAKE.show(MESHWAKE.whole())")
+    ticks = ask(browser, "MESHWAKE.plots[0].div.layout.xaxis")
+    at_s = dict(zip(ticks["ticktext"], ticks["tickvals"], strict=True))
+    # Friday 12:00 UTC is 14:00 in Berlin: midnight ten hours later, and on Sunday one more.
+    assert at_s["2026-10-24"] == 10 * 3_600
+    assert at_s["2026-10-26"] == (10 + 48 + 1) * 3_600
+    assert browser.find_element(By.CSS_SELECTOR, ".range").text.endswith("Europe/Berlin")
+    plot = browser.find_element(By.CSS_SELECTOR, ".plot")
+    plot.send_keys(Keys.HOME)
+    readout = browser.find_element(By.CSS_SELECTOR, ".readout").text
+    assert "Fri 2026-10-23 14:00:00 · wall 2026-10-23 14:00:00 Europe/Berlin" in readout
+    browser.find_element(By.CSS_SELECTOR, "[data-axis=wall]").click()
+    assert "2026-10-23 14:00 to " in browser.find_element(By.CSS_SELECTOR, ".range").text
+
+
+def test_two_months_of_two_zones(browser: webdriver.Chrome, autumn: Path) -> None:
+    """Side by side each has the dates of its own zone; no date is shown in two ways."""
+    opened(browser, autumn / "compare.html", done="compared")
+    for zone in ("Europe/Berlin", "America/New_York"):
+        assert zone in browser.find_element(By.CSS_SELECTOR, ".range").text
+    page = browser.find_element(By.TAG_NAME, "main").text
+    assert not re.search(r"\bday \d+ \d\d:|\d UTC\b", page)
     assert complaints(browser) == []
 
 

@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 
 import pytest
 from meshwake.checks.format import count, dated, lasting, moment, moment_exactly
+from meshwake.core.dates import Dates
+from meshwake.core.zones import zone_of
 
 from tests.support.histories import ns
 
@@ -43,12 +45,14 @@ def test_moments() -> None:
 def test_moments_as_dates() -> None:
     """Of a world that began at a date; everything else in the text stays."""
     begun_s = int(datetime(2026, 11, 22, 8, tzinfo=UTC).timestamp())
+    berlin = Dates(begun_s, zone_of("Europe/Berlin"))
     text = "late at day 2 07:58 (2 days), first on day 0 at 16:00; due day 1 00:00:02"
     assert dated(text, None) == text
-    assert dated(text, begun_s) == (
+    assert dated(text, Dates(begun_s)) == (
         "late at Tue 2026-11-24 15:58 (2 days), first on Mon 2026-11-23 00:00; "
         "due Mon 2026-11-23 08:00:02"
     )
+    assert dated(text, berlin).startswith("late at Tue 2026-11-24 16:58 (2 days)")
 
 
 def test_count() -> None:

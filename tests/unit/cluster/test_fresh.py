@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from meshwake.cluster.fresh import ContainerUptime, read_machine, stale
 from meshwake.core.errors import LabUnavailable
+from meshwake.kubernetes.api import Executed
 
 from tests.support.fake_kubernetes import FakeKubernetes
 from tests.unit.cluster.world import SimulatedEngine, World
@@ -29,8 +30,8 @@ class Node(SimulatedEngine):
         super().__init__(World())
         self.look = look
 
-    def execute(self, container: str, command: Sequence[str]) -> tuple[int, str]:
-        return 0, self.look
+    def execute(self, container: str, command: Sequence[str]) -> Executed:
+        return Executed(0, self.look, "")
 
 
 def at(wall_s: float) -> str:

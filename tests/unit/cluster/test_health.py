@@ -85,18 +85,17 @@ class Node(SimulatedEngine):
     ) -> None:
         super().__init__(World())
         self.text = json.dumps({"plugins": [{"type": each} for each in plugins]})
-        self.code, self.listens, self.commands = code, True, list[str]()
+        self.gateway = Executed(0, code, "")
+        self.listens, self.commands = True, list[str]()
 
-    def execute(self, container: str, command: Sequence[str]) -> tuple[int, str]:
+    def execute(self, container: str, command: Sequence[str]) -> Executed:
         self.commands.append(" ".join(command))
         if "cni/net.d" in command[-1]:
-            return 0, f"02-istio-cni.conflist\n{self.text}"
+            return Executed(0, f"02-istio-cni.conflist\n{self.text}", "")
         if "/proc/" in command[-1]:
-            return (
-                0,
-                f"/proc/10/cgroup:pod{UID}\n/proc/10/net/tcp:{int(self.listens)}\n/proc/1/net/tcp:0",
-            )
-        return 0, self.code
+            sockets = f"/proc/10/net/tcp:{int(self.listens)}\n/proc/1/net/tcp:0"
+            return Executed(0, f"/proc/10/cgroup:pod{UID}\n{sockets}", "")
+        return self.gateway
 
 
 def verdicts(stack: Stack, node: Node | None = None) -> dict[str, tuple[str, str]]:
@@ -192,6 +191,16 @@ def test_a_gateway_that_answers_with_an_error() -> None:
     """Programmed, and no route."""
     verdict, because = verdicts(Stack(), Node(code="404"))["gateway_answers"]
     assert verdict == "BROKEN" and "404" in because
+
+
+def test_a_gateway_that_does_not_answer_is_described_by_what_curl_reports() -> None:
+    """curl prints a status of 000 in addition to its error; only the error is of use."""
+    node = Node()
+    node.gateway = Executed(28, "000", "curl: (28) Connection timed out\n")
+    verdict, because = verdicts(Stack(), node)["gateway_answers"]
+    assert verdict == "BROKEN"
+    assert "curl: (28) Connection timed out (curl ended with 28)" in because
+    assert "000" not in because
 
 
 def test_what_only_nodes_know_is_unknown_of_a_cluster_that_exists() -> None:

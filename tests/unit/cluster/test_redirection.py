@@ -13,6 +13,7 @@ from meshwake.cluster import redirection
 from meshwake.cluster.redirection import ambient_pods, not_redirected
 from meshwake.core.errors import LabUnavailable
 from meshwake.core.json_types import text_at
+from meshwake.kubernetes.api import Executed
 from meshwake.ztunnel.ports import HBONE_PORT
 
 from tests.support.fake_kubernetes import FakeKubernetes
@@ -49,8 +50,8 @@ class Node(SimulatedEngine):
         super().__init__(World())
         self.output = output
 
-    def execute(self, container: str, command: Sequence[str]) -> tuple[int, str]:
-        return 1, self.output
+    def execute(self, container: str, command: Sequence[str]) -> Executed:
+        return Executed(1, self.output, "")
 
 
 def test_which_pods_are_in_the_mesh() -> None:

@@ -485,6 +485,31 @@ def test_the_base_of_an_image_of_ours_comes_from_the_folder_too(tmp_path: Path) 
     assert GUARD.base in world.images and HELPER.base == GUARD.base
 
 
+def test_an_image_of_a_fix_is_loaded_where_it_is_at_hand_and_else_left_to_the_nodes(
+    tmp_path: Path,
+) -> None:
+    """From the folder into every node, once. What neither folder nor engine has is not pulled by
+    the engine: the nodes may have a login that it lacks."""
+    fix, private = "docker.io/bitnami/kubectl:latest", "registry.example/private:1"
+    world = World()
+    folder = _folder(tmp_path, [*wanted_images(CHOICE, PINS), fix])
+    for _ in range(2):
+        lines: list[Progress] = []
+        # The folder has no charts.
+        with pytest.raises(StepFailed, match="step cilium"):
+            bring_up(
+                *(CHOICE, PINS, SimulatedEngine(world), SimulatedTools(world), lines.append),
+                folder=folder,
+                dependencies=world.dependencies(),
+                further_images=(fix, private),
+            )
+        assert any(f"{private} is left to the nodes to pull" in str(line) for line in lines)
+    assert all(fix in images for images in world.in_nodes.values())
+    into_nodes = [act for act in world.acts if act.startswith(f"load {fix} into")]
+    assert into_nodes == [f"load {fix} into {node}" for node in sorted(world.in_nodes)]
+    assert not [act for act in world.acts if private in act]
+
+
 def test_only_those_archives_are_loaded_that_have_what_is_missing(tmp_path: Path) -> None:
     """Loading one takes a minute. One that does not say what it has is loaded: it may."""
     for name, tags in (("a", ["python:3.11"]), ("b", ["quay.io/cilium/cilium:v1"])):

@@ -29,7 +29,7 @@ from meshwake.cluster.docker import (
 from meshwake.cluster.images import full_reference
 from meshwake.cluster.tools import Output, ToolFailed
 from meshwake.core.errors import LabUnavailable
-from meshwake.kubernetes.api import Unreachable
+from meshwake.kubernetes.api import Executed, Unreachable
 from meshwake.kubernetes.rollouts import WORKLOADS
 
 from tests.support.fake_kubernetes import FakeKubernetes
@@ -53,6 +53,8 @@ NOT_PROGRAMMED = {
 }
 
 _BLOB = "sha256:{:064d}"
+# crictl and kubectl warn of much, and what they print is read all the same.
+_WARNING = 'time="2026-11-30T20:00:00Z" level=warning msg="cgroup v1 is deprecated"\n'
 _CONFIG, _LAYER = "containerd.io/gc.ref.content.config", "containerd.io/gc.ref.content.l.0"
 
 
@@ -194,34 +196,30 @@ class SimulatedEngine:
         assert self.image(image) is not None, f"{image} is not here"
         return self.world.answers(of_machine)
 
-    def execute(self, container: str, command: Sequence[str]) -> tuple[int, str]:
+    def execute(self, container: str, command: Sequence[str]) -> Executed:
         if command[0] == "sh" and "meshwake-pool" in command[-1]:
             self.world.act(
                 f"publish {container}", lambda: self._publish(container, command[-1].split()[1])
             )
-            return 0, ""
+            return Executed(0, "", "")
         if command[0] == "sh" and "ipaddresspools" in command[-1]:
-            return 0, self.world.metallb.get(container, "")
+            return Executed(0, self.world.metallb.get(container, ""), _WARNING)
         if command[0] == "sh" and "--sync" not in command[-1]:
-            return 0, self.world.looked(container, command[-1])
+            return Executed(0, self.world.looked(container, command[-1]), "")
         if list(command) == ["ctr", "--namespace=k8s.io", "content", "ls"]:
             manifest = (
                 f"{_BLOB.format(1)} 5B now {_CONFIG}={_BLOB.format(2)},{_LAYER}={_BLOB.format(3)}"
             )
-            return (
-                0,
-                f"{manifest}\n{_BLOB.format(2)} 5B now "
-                f"containerd.io/gc.ref.snapshot.x={_BLOB.format(4)}\n",
-            )
+            unpacked = f"{_BLOB.format(2)} 5B now containerd.io/gc.ref.snapshot.x={_BLOB.format(4)}"
+            return Executed(0, f"{manifest}\n{unpacked}\n", "")
         if command[0] == "sh":
             assert f"content label {_BLOB.format(1)} {_LAYER}=" in command[-1]
             self.world.pruned.add(container)
-            return 0, ""
+            return Executed(0, "", "")
         assert list(command) == ["crictl", "images", "--output", "json"]
         there = sorted(self.world.in_nodes.get(container, set()))
-        return 0, json.dumps(
-            {"images": [{"id": id_of(name), "repoTags": [name]} for name in there]}
-        )
+        listed = {"images": [{"id": id_of(name), "repoTags": [name]} for name in there]}
+        return Executed(0, json.dumps(listed), _WARNING)
 
     def read_file(self, container: str, path: str) -> str | None:
         return self.world.pools.get(container)

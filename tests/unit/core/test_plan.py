@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -41,6 +42,23 @@ def test_dates_that_are_shown() -> None:
     shown = [resolve(case_of(text + SMALL)).dates_from_wall_s for text in (recorded, own, "")]
     assert shown == [1_763_726_400, 1_799_409_600, None]
     assert resolve(case_of(recorded + SMALL)).sha256 == resolve(case_of(own + SMALL)).sha256
+
+
+def test_the_zone_of_dates() -> None:
+    """It is in the plan, and does not change what runs; without one, and in the file of an earlier
+    version, dates are UTC."""
+    recorded = "recorded_from = 2025-11-21T12:00:00Z\n"
+    plan = resolve(case_of(f'{recorded}recorded_zone = "Europe/Berlin"\n{SMALL}'))
+    in_utc = resolve(case_of(recorded + SMALL))
+    assert plan.sha256 == in_utc.sha256
+    earlier = json.loads(in_utc.model_dump_json())
+    del earlier["dates_zone"]
+    shown = [
+        each.dates.to_the_minute(0)
+        for each in (plan, in_utc, Plan.model_validate_json(json.dumps(earlier)))
+        if each.dates is not None
+    ]
+    assert shown == ["Fri 2025-11-21 13:00", *["Fri 2025-11-21 12:00"] * 2]
 
 
 def test_a_plan_survives_json() -> None:

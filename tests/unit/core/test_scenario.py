@@ -56,6 +56,26 @@ def test_what_no_ztunnel_could_do_is_refused(ztunnel: str, fault: str, why: str)
         parse(text)
 
 
+@pytest.mark.parametrize(
+    ("zone", "message"),
+    [
+        ("Europe/Berln", r"invalid value 'Europe/Berln' for recorded_zone: .*'Europe/Berlin'\?"),
+        ("localtime", "invalid value 'localtime' for recorded_zone: expected a time zone such as"),
+        ("../etc/passwd", "for recorded_zone: expected a time zone such as Europe/Berlin, or an"),
+        ("+25:00", "for recorded_zone: expected a time zone"),
+        ("+01:00, +02:00", "a change of it as '-07:00 from 2026-11-01T08:00:00Z'"),
+    ],
+)
+def test_a_zone_that_is_not_one(zone: str, message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        parse(f'recorded_from = 2026-11-22T08:00:00Z\nrecorded_zone = "{zone}"\n' + SMALL)
+
+
+def test_a_zone_without_a_recorded_date() -> None:
+    with pytest.raises(BadInput, match="recorded_from is missing: expected the date"):
+        parse('recorded_zone = "Europe/Berlin"\n' + SMALL)
+
+
 def test_a_recorded_date_needs_a_zone() -> None:
     with pytest.raises(BadInput, match="recorded_from: .*needs a zone"):
         parse("recorded_from = 2026-11-22T08:00:00\n" + SMALL)

@@ -105,7 +105,7 @@ def test_the_detail_of_a_run_says_everything_in_words() -> None:
     assert answer == "BROKEN: 1 d 16 h of 7 d without mTLS, first on day 2 at 07:58"
     assert outcome.startswith("outcome: surprise (a regression: traffic_flows")
     assert title == "by_hand on model, ztunnel 1.31.0, 7 d: Written by hand"
-    assert starts == "day 0 00:00 is Friday 2027-01-15 08:00 UTC, when every ztunnel was started"
+    assert starts == "day 0 00:00 is Fri 2027-01-15 08:00 UTC, when every ztunnel was started"
     assert "HOLDS   clock_fault_happened  (as expected)" in text
     assert "BROKEN  renewals_on_time  (as expected)" in text
     assert "BROKEN  traffic_flows  (surprise: expected HOLDS)" in text

@@ -220,7 +220,10 @@ def test_a_number_that_cannot_be_is_refused_by_both(arguments: list[str]) -> Non
         (LabFlags(lab="kind", clock="process"), True),
         (LabFlags(lab="kind", clock="process", real_time=True), False),
         (LabFlags(lab="kind", clock="engine"), False),
-        (LabFlags(lab="kind"), False),
+        (LabFlags(lab="kind"), True),
+        (LabFlags(lab="kind", real_time=True), False),
+        (LabFlags(lab="kind", allow_own_clock=True), False),
+        (LabFlags(lab="kind", suspend_command="systemctl suspend"), False),
     ],
 )
 def test_idle_time_is_skipped_where_programs_clocks_are_moved(flags: LabFlags, lapse: bool) -> None:

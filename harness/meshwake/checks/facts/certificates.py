@@ -55,6 +55,8 @@ def lives(history: History) -> tuple[Life, ...]:
     for event in history:
         if not isinstance(event, ZtunnelStarted | ZtunnelStopped):
             continue
+        # A process that was killed without a word has no end of its own in the history: it had
+        # ended when its successor of the same name starts.
         if event.process in running:
             number = running.pop(event.process)
             found[number] = replace(found[number], until_world_ns=event.world_ns)
@@ -84,6 +86,7 @@ def life_drift_ns(history: History, life: Life, world_ns: int) -> int | None:
 
 def _life_of(history: History, identity: str, world_ns: int) -> Life | None:
     """The process that served `identity` at `world_ns`, or had last served it."""
+    # From the last backwards: lives are in order of start, and a later process took over.
     for life in reversed(_lives_by_identity(history).get(identity, [])):
         if life.started.world_ns <= world_ns:
             return life
@@ -146,6 +149,7 @@ class _Issued:
     def __init__(self, history: History) -> None:
         self.certificates: dict[str, list[CertificateInUse]] = {}
         self._history = history
+        # By the object itself: an event holds mappings, so it cannot be a key.
         self._by_start = {id(life.started): life for life in lives(history)}
         self._lives: dict[str, Life] = {}
         self._held: set[str] = set()
@@ -165,11 +169,14 @@ class _Issued:
 
     def start(self, life: Life) -> None:
         self.stop(life.process, life.started.world_ns)
+        # The successor may have another name and the same workload (a pod that was replaced), so
+        # what its identities held ends too.
         for identity in life.identities:
             self.end(identity, life.started.world_ns, "stopped")
             self._lives[identity] = life
 
     def stop(self, process: str, world_ns: int) -> None:
+        # A copy, since entries are removed on the way.
         for identity, life in list(self._lives.items()):
             if life.process == process:
                 self.end(identity, world_ns, "stopped")
@@ -179,7 +186,7 @@ class _Issued:
         """A certificate for an identity whose ztunnel does not run reached no process."""
         life = self._lives.get(event.identity)
         if life is None:
-            return
+            return  # an answer that came after the end of its ztunnel
         # The dates and the serial are None only where nothing was issued.
         assert event.serial is not None
         assert event.not_before_wall_s is not None
@@ -190,6 +197,7 @@ class _Issued:
             life=life,
             serial=event.serial,
             issued_world_ns=event.world_ns,
+            # By the clock of the holder, which may differ from the authority's.
             issued_wall_ns=timeline(self._history, life.node).wall_ns(event.world_ns),
             not_before_wall_s=event.not_before_wall_s,
             not_after_wall_s=event.not_after_wall_s,
@@ -253,10 +261,14 @@ def _reported_holdings(history: History) -> Iterator[Holding]:
     }
     for event, to_world_ns in _states(history):
         life = _life_of(history, event.identity, event.world_ns)
-        if event.state != AVAILABLE or event.not_after_wall_s is None or life is None:
+        is_shown = event.state == AVAILABLE and event.not_after_wall_s is not None
+        if life is None or not is_shown:
             continue
+        # What the authority issued is in _issued_holdings already, unless ztunnel still shows it
+        # after its end. -1: the serial of another authority, which was never in use here.
         until_world_ns = issued_until_world_ns.get((event.identity, str(event.serial)), -1)
         if event.world_ns > until_world_ns:
+            assert event.not_after_wall_s is not None
             yield Holding(
                 event.identity,
                 life,
@@ -343,9 +355,11 @@ def renewals(plan: Plan, history: History) -> tuple[Renewal, ...]:
 
 
 def _renewals_of(history: History, own: tuple[CertificateInUse, ...]) -> Iterator[Renewal]:
+    # Each certificate with its successor, the last one with None.
     for old, new in pairwise((*own, None)):
         if old is None:
             continue
+        # The first certificate of a new process is not a renewal: it had none before.
         if new is not None and new.life is old.life:
             late_ns = new.issued_wall_ns - old.due_wall_ns
             yield Renewal(old, new.issued_world_ns, late_ns)
@@ -356,4 +370,5 @@ def _renewals_of(history: History, own: tuple[CertificateInUse, ...]) -> Iterato
 def _due_in_life(history: History, certificate: CertificateInUse) -> bool:
     clock = timeline(history, certificate.life.node)
     due_ns = clock.world_ns_at_wall(certificate.due_wall_ns, certificate.issued_world_ns)
+    # None: the wall clock never got there, as in a pause that outlasts the run.
     return due_ns is not None and due_ns < certificate.life.until_world_ns

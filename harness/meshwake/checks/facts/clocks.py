@@ -84,6 +84,7 @@ def timelines(history: History) -> dict[str, NodeTimeline]:
         points[event.node].append((event.world_ns, event.clocks.wall_ns))
         readings[event.node].append((event.world_ns, event.clocks))
     found = {}
+    # Points are complete now: how a clock goes on after the last depends on faults without an end.
     for node, walls in points.items():
         faults = [fault for fault in fault_spans(history) if fault.node == node]
         rate_after = _rate_after(faults, walls[-1])

@@ -67,6 +67,7 @@ class NodeTimeline:
         if self.wall_ns(from_world_ns) >= wall_ns:
             return from_world_ns
         position = bisect_right(self._worlds, from_world_ns)
+        # Runs that lie before `from` have nothing left to search: both ends are at `position`.
         for begins, ends in self._runs:
             reached = bisect_left(self._walls, wall_ns, max(begins, position), max(ends, position))
             if reached < max(ends, position):
@@ -79,6 +80,7 @@ class NodeTimeline:
         """When within [from, to) the wall clock shows `wall_ns` or later; a step back can end it
         and it can return."""
         spans = []
+        # Alternately: up to the moment of showing it, then down by the next step below it.
         begins_ns = self.world_ns_at_wall(wall_ns, from_world_ns)
         while begins_ns is not None and begins_ns < to_world_ns:
             ends_ns = self._falls_below(wall_ns, begins_ns, to_world_ns)
@@ -105,38 +107,46 @@ class NodeTimeline:
     def _between(self, position: int, world_ns: int) -> int:
         """The wall clock at `world_ns`, which lies just before the point at `position`."""
         if position == 0:
+            # Before its first reading a clock ran as the world does.
             return self._walls[0] - (self._worlds[0] - world_ns)
         begins_ns, wall_ns = self._worlds[position - 1], self._walls[position - 1]
         passed_ns = world_ns - begins_ns
         if position == len(self._worlds):
+            # Whole numbers: a float of ns since 1970 is exact only to 256 ns.
             return wall_ns + passed_ns * self._rate_after.numerator // self._rate_after.denominator
-        rise_ns, run_ns = self._walls[position] - wall_ns, self._worlds[position] - begins_ns
-        return wall_ns + (passed_ns * rise_ns // run_ns if run_ns else 0)
+        rise_ns = self._walls[position] - wall_ns
+        run_ns = self._worlds[position] - begins_ns
+        if run_ns == 0:
+            return wall_ns  # a step: two points at one world time
+        return wall_ns + passed_ns * rise_ns // run_ns
 
     def _reached(self, position: int, wall_ns: int) -> int:
         """When the line that ends in the point at `position` first shows `wall_ns`."""
-        ends_ns, short_ns = self._worlds[position], self._walls[position] - wall_ns
+        ends_ns = self._worlds[position]
+        above_ns = self._walls[position] - wall_ns
         if position == 0:
-            return ends_ns - short_ns
-        run_ns, rise_ns = (
-            ends_ns - self._worlds[position - 1],
-            self._walls[position] - self._walls[position - 1],
-        )
-        return ends_ns - (short_ns * run_ns // rise_ns if rise_ns > 0 else 0)
+            return ends_ns - above_ns
+        run_ns = ends_ns - self._worlds[position - 1]
+        rise_ns = self._walls[position] - self._walls[position - 1]
+        if rise_ns <= 0:
+            return ends_ns  # the clock was stopped or stepped back: only its end shows as much
+        return ends_ns - above_ns * run_ns // rise_ns
 
     def _reached_after(self, wall_ns: int, from_world_ns: int) -> int | None:
         if self._rate_after <= 0:
-            return None
+            return None  # paused until the end: it never shows a later time
         short_ns = wall_ns - self._walls[-1]
-        reached_ns = self._worlds[-1] - (
-            -short_ns * self._rate_after.denominator // self._rate_after.numerator
-        )
+        # Twice negated, so that `//` rounds up: at the whole ns before, it does not show it yet.
+        rate = self._rate_after
+        reached_ns = self._worlds[-1] - (-short_ns * rate.denominator // rate.numerator)
         return max(reached_ns, from_world_ns)
 
     def _falls_below(self, wall_ns: int, from_world_ns: int, to_world_ns: int) -> int:
         """The first world time within (from, to] at which the wall clock steps back below
         `wall_ns`, or `to`."""
+        # Every run but the first begins with a step back.
         for begins, _ in self._runs[1:]:
-            if from_world_ns < self._worlds[begins] < to_world_ns and self._walls[begins] < wall_ns:
+            is_within = from_world_ns < self._worlds[begins] < to_world_ns
+            if is_within and self._walls[begins] < wall_ns:
                 return self._worlds[begins]
         return to_world_ns

@@ -16,8 +16,9 @@ def once(derive: Callable[[History], _Fact]) -> Callable[[History], _Fact]:
     """Decorates `derive` so that it runs once for each history.
 
     A history never changes and every check needs the same facts. They are kept as long as the
-    history is: a sweep judges thousands of them.
+    history is.
     """
+    # Weak keys: the facts go with their history, and a sweep does not fill the memory.
     known: WeakKeyDictionary[History, _Fact] = WeakKeyDictionary()
 
     @wraps(derive)

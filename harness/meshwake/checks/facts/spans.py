@@ -40,12 +40,16 @@ class Spans:
 
     def without(self, from_world_ns: int, to_world_ns: int) -> list[Span]:
         """The parts of [from, to) that lie outside the set, in order."""
-        parts, begins_ns = [], from_world_ns
-        first, last = bisect_right(self._tos, from_world_ns), bisect_left(self._froms, to_world_ns)
+        parts = []
+        begins_ns = from_world_ns
+        # Only spans that reach into [from, to): a month has thousands of them.
+        first = bisect_right(self._tos, from_world_ns)
+        last = bisect_left(self._froms, to_world_ns)
         for from_ns, to_ns in self._spans[first:last]:
             parts.append((begins_ns, from_ns))
             begins_ns = to_ns
         parts.append((begins_ns, to_world_ns))
+        # Where a span begins or ends outside, a part is empty or turned round.
         return [part for part in parts if part[0] < part[1]]
 
     def _up_to_ns(self, world_ns: int) -> int:
@@ -53,6 +57,7 @@ class Spans:
         if position < 0:
             return 0
         from_ns, to_ns = self._spans[position]
+        # All spans before it in full, and of it what lies before `world_ns`.
         return self._total_before_ns[position] + min(world_ns, to_ns) - from_ns
 
 

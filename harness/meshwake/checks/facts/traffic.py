@@ -52,10 +52,12 @@ def failures(plan: Plan, history: History) -> tuple[PairFailure, ...]:
 
 def _failures_of(history: History, pair: tuple[str, str], asleep: Spans) -> Iterator[PairFailure]:
     failed: list[ConnectionAttempted] = []
+    # A failure lasts from the first bad attempt to the next good one, not to the last bad one:
+    # until it was tried, it is not known to work.
     for event in attempts(history, pair):
         if not event.ok:
             failed.append(event)
-        elif failed:
+        elif failed:  # the first good attempt after bad ones
             yield _failure(pair, failed, event.world_ns, asleep, recovered=True)
             failed = []
     if failed:

@@ -122,6 +122,8 @@ def _namespace_of_istiod(kubernetes: Kubernetes, ztunnel: str) -> str:
             "restarts nothing while istiod is unavailable, so it would never act here; is istiod in "
             "another cluster? Then this guard cannot see it"
         )
+    # Next to ztunnel is the likeliest to be the one that serves it; of several others the first by
+    # name, so that two installs choose alike.
     near = [each for each in (ztunnel, ISTIO_NAMESPACE) if each in found]
     return near[0] if near else min(found)
 
@@ -168,6 +170,7 @@ def _check_free(kubernetes: Kubernetes, objects: Iterable[JsonObject]) -> bool:
         found = kubernetes.read(*_address_of(thing))
         if found is None:
             continue
+        # A run has a guard of its own, of the same names, and deletes it at its end.
         if _of_a_run(found):
             raise LabUnavailable(
                 f"{identity_of(thing)} belongs to a run with the fix wake-guard; wait for its end "
@@ -218,6 +221,7 @@ def _await_guards(
 ) -> tuple[str, ...]:
     """The nodes on which a guard looks: all that the DaemonSet wants, those with a ztunnel among
     them."""
+    # What the last look saw, for the caller: `look` itself says only what is missing.
     guarded: list[str] = []
 
     def look() -> str | None:
@@ -340,22 +344,23 @@ def _installed_objects(
     kubernetes: Kubernetes, kinds: Iterable[str]
 ) -> list[tuple[str, str | None, str]]:
     """(kind, namespace, name) of all that an install made of these kinds."""
-    return [
-        (kind, text_at(thing, "metadata", "namespace") or None, text_at(thing, "metadata", "name"))
-        for kind in kinds
-        for thing in kubernetes.all(kind, None, names.OBJECT_LABELS)
-        if not _of_a_run(thing)
-    ]
+    found = []
+    for kind in kinds:
+        for thing in kubernetes.all(kind, None, names.OBJECT_LABELS):
+            if not _of_a_run(thing):
+                namespace = text_at(thing, "metadata", "namespace") or None
+                found.append((kind, namespace, text_at(thing, "metadata", "name")))
+    return found
 
 
 def _strangers(kubernetes: Kubernetes) -> str:
     """What is in the guard's namespace and not the guard's, in words; "" when there is nothing."""
-    found = [
-        identity_of({**thing, "kind": kind})
-        for kind in _OTHERS
-        for thing in kubernetes.all(kind, names.NAMESPACE)
-        if not _belongs_to_guard(thing)
-    ]
+    found: list[str] = []
+    for kind in _OTHERS:
+        things = kubernetes.all(kind, names.NAMESPACE)
+        strangers = [thing for thing in things if not _belongs_to_guard(thing)]
+        # The items of a list may lack their kind, or have it without its group.
+        found += [identity_of({**thing, "kind": kind}) for thing in strangers]
     return ", ".join(found)
 
 

@@ -74,8 +74,10 @@ def _nodes_of_ztunnels(kubernetes: Kubernetes) -> list[str]:
 
 def _of_guard(kubernetes: Kubernetes, item: Mapping[str, Any], wall_s: float) -> NodeStatus:
     pod = pod_of(item)
+    # No status yet in the first moments of a pod.
     container = ((item.get("status") or {}).get("containerStatuses") or [{}])[0]
-    metrics, problem = ExportedMetrics(), _not_ready(container) if not pod.ready else ""
+    metrics = ExportedMetrics()
+    problem = "" if pod.ready else _not_ready(container)
     if not problem:
         try:
             metrics = read_metrics(_page(kubernetes, pod))
@@ -122,7 +124,7 @@ def read_metrics(page: str) -> ExportedMetrics:
         raise ValueError(f"it has no {LAST_LOOK}")
     (last_look_wall_s,) = looks.values()
     return ExportedMetrics(
-        last_look_wall_s or None,
+        last_look_wall_s or None,  # 0 before the first look
         _by_label(samples, DRIFT, "process"),
         _counted(_by_label(samples, RESTARTS, "target")),
         _counted(_by_label(samples, HELD_BACK, "reason")),

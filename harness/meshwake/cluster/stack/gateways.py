@@ -96,11 +96,14 @@ def _objects_of(
     destinations = [pair[1] for pair in plan.pairs if pair[0] == gateway.identity]
     route["spec"]["rules"] = [_route_to(destination) for destination in destinations]
     rules = [_rule_for(rule, gateway, destination) for destination in destinations]
-    return [settings, gateway_object, *([route] if destinations else []), *rules]
+    # Into a route without rules the Gateway API fills in one that matches every request.
+    routes = [route] if destinations else []
+    return [settings, gateway_object, *routes, *rules]
 
 
 def _overlay(gateway: PlannedGateway, machine: str) -> MutableJsonObject:
     """Merged into the Deployment that istiod makes: lists of named things are merged by name."""
+    # Without jitter a renewal is due at the same moment as in the model.
     environment = {SECRET_TTL: f"{gateway.lifetime_s}s", SECRET_JITTER: "0"}
     container = {
         "name": PROXY_CONTAINER,

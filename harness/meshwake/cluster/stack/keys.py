@@ -92,6 +92,7 @@ def _name(common_name: str) -> x509.Name:
 def _builder(
     seed: str, use: str, subject: x509.Name, issuer: x509.Name, key: Ed25519PrivateKey
 ) -> x509.CertificateBuilder:
+    # Shifted by a bit: the number must be positive.
     serial = int.from_bytes(_bytes(seed, f"serial of {use}")[:_SERIAL_BYTES], "big") >> 1
     return (
         x509.CertificateBuilder()

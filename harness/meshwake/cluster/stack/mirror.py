@@ -50,6 +50,7 @@ def mirrored_stage(stage: Stage, mirror: str | None, pins: Pins) -> Stage:
 def _piece(piece: Piece, mirror: str, pins: Pins) -> Piece:
     if isinstance(piece, Chart):
         chart = OCI + through_mirror(chart_address(piece, pins).removeprefix(OCI), mirror)
+        # Most charts name each image in their values; these name only a registry, by this key.
         named = _REGISTRY_KEYS.get(piece.chart)
         values = _renamed(piece.values, mirror) | ({named: mirror} if named else {})
         return replace(piece, chart=chart, repo=None, values=values)

@@ -48,6 +48,7 @@ class OwnImage:
     @property
     def reference(self) -> str:
         """As it is built here and now: under a name that is in no registry."""
+        # Names and contents, each ended by a NUL, so that no two sets of files look alike.
         digest = hashlib.sha256(self._text().encode())
         for file in self.sources():
             digest.update(f"{file}\0".encode() + (SOURCES / file).read_bytes() + b"\0")
@@ -122,12 +123,14 @@ def own_images_in(objects: Iterable[JsonObject]) -> tuple[OwnImage, ...]:
 
 
 def _renamed(thing: Any, built: Mapping[str, str]) -> Any:
-    if isinstance(thing, Mapping):
-        return {
-            key: built.get(value, value) if key == "image" else _renamed(value, built)
-            for key, value in thing.items()
-        }
-    return [_renamed(each, built) for each in thing] if isinstance(thing, list) else thing
+    if isinstance(thing, list):
+        return [_renamed(each, built) for each in thing]
+    if not isinstance(thing, Mapping):
+        return thing
+    return {
+        key: built.get(value, value) if key == "image" else _renamed(value, built)
+        for key, value in thing.items()
+    }
 
 
 def _files_of(source: Path) -> list[Path]:

@@ -31,7 +31,7 @@ OBSERVABILITY_NAMESPACE = "meshwake-observability"
 DEMO_NAMESPACE = "meshwake-demo"
 
 _WITH_POD_TEMPLATE = ("DaemonSet", "Deployment", "Job", "ReplicaSet", "StatefulSet")
-_CONTAINER_LISTS = frozenset({"containers", "initContainers"})
+CONTAINER_LISTS = frozenset({"containers", "initContainers"})
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def image_references(thing: object) -> Iterator[str]:
             yield from image_references(entry)
         return
     for key, value in object_at(thing).items():
-        if key in _CONTAINER_LISTS:
+        if key in CONTAINER_LISTS:
             yield from _images_of(value)
         yield from image_references(value)
 

@@ -103,6 +103,7 @@ class Pins(_Strict):
     def _everything_named_is_there(self) -> Pins:
         if self.istio.default not in self.istio.minor:
             raise ValueError(f"istio.default: {self.istio.default} has no [istio.minor] table")
+        # At the start of every command, and not when a cluster is half made.
         for minor, pin in self.istio.minor.items():
             if pin.kubernetes not in self.kubernetes:
                 raise ValueError(
@@ -138,6 +139,7 @@ class Pins(_Strict):
     def kubernetes_version(self, text: str) -> str:
         """The pinned version that `text` names: in full, or by its minor. Raises BadInput."""
         wanted = text.removeprefix("v")
+        # The newest first, for a minor that has several.
         for version in sorted(self.kubernetes, key=Version, reverse=True):
             if wanted in {version, minor_of(version)}:
                 return version
@@ -184,6 +186,7 @@ def read_pins(path: Path = STACK_FILE) -> Pins:
 
 
 def _first_problem(error: ValidationError) -> str:
+    # pydantic lists all; one typing error often causes several.
     problem = error.errors()[0]
     place = ".".join(str(part) for part in problem["loc"])
     message = problem["msg"].removeprefix("Value error, ")

@@ -63,15 +63,15 @@ def addresses_in(words: str) -> Iterator[str]:
     is neither."""
     first, dash, last = words.partition("-")
     try:
-        network = IPv4Network(words, strict=False) if not dash else None
-        ends = (
-            (IPv4Address(first), IPv4Address(last))
-            if network is None
-            else (network[0], network[-1])
-        )
+        if dash:
+            begins, ends = IPv4Address(first), IPv4Address(last)
+        else:
+            network = IPv4Network(words, strict=False)
+            begins, ends = network[0], network[-1]
     except ValueError:
         return
-    yield from (str(IPv4Address(number)) for number in range(int(ends[0]), int(ends[1]) + 1))
+    for number in range(int(begins), int(ends) + 1):
+        yield str(IPv4Address(number))
 
 
 def _pool_in(network: IPv4Network, taken: set[IPv4Address]) -> str | None:
@@ -83,6 +83,7 @@ def _pool_in(network: IPv4Network, taken: set[IPv4Address]) -> str | None:
         first = _first_of_stretch(last, lowest, taken)
         if last - first + 1 >= POOL_MIN:
             return f"{IPv4Address(first)}-{IPv4Address(last)}"
+        # Below the stretch that was too short lies a taken address.
         last = first - 2
     return None
 
@@ -91,7 +92,9 @@ def _first_of_stretch(last: int, lowest: int, taken: set[IPv4Address]) -> int:
     """The lowest address such that it and all up to `last` are free; `last` + 1 when that one is
     taken."""
     first = last + 1
-    while first > lowest and last - first + 1 < POOL_MAX and IPv4Address(first - 1) not in taken:
+    while first > lowest and last - first + 1 < POOL_MAX:
+        if IPv4Address(first - 1) in taken:
+            break
         first -= 1
     return first
 
@@ -99,7 +102,8 @@ def _first_of_stretch(last: int, lowest: int, taken: set[IPv4Address]) -> int:
 def _kept(entry: JsonObject) -> set[IPv4Address]:
     """The gateway, and the low end of the range that containers get addresses from, where there is
     one."""
-    gateway, given = _address(str(entry.get("Gateway") or "")), _ipv4_network(entry.get("IPRange"))
+    gateway = _address(str(entry.get("Gateway") or ""))
+    given = _ipv4_network(entry.get("IPRange"))
     kept = set() if gateway is None else {gateway}
     if given is not None:
         lowest = int(given.network_address)

@@ -52,6 +52,7 @@ def kind_config(choice: Choice, pins: Pins) -> dict[str, Any]:
     """What `kind create cluster --config` takes."""
     (config,) = read_objects("kind", "cluster.yaml")
     config["name"] = choice.name
+    # Without Cilium kind's own kindnet is the CNI.
     config["networking"]["disableDefaultCNI"] = "cilium" in choice.parts
     control_plane, worker = config["nodes"]
     config["nodes"] = [control_plane, *(deepcopy(worker) for _ in range(choice.workers))]
@@ -89,10 +90,10 @@ def images(choice: Choice, pins: Pins) -> tuple[str, ...]:
     found = {*workload_images(pins), *chart_images(choice, pins)}
     for stage in stages(replace(choice, mirror=None), pins, _ANY_FACTS):
         for piece in stage.pieces:
+            # Charts are in chart_images: what they start is known only when helm renders them.
             if isinstance(piece, Objects):
-                found |= {
-                    image for image in image_references(piece.objects) if not is_built_here(image)
-                }
+                references = image_references(piece.objects)
+                found |= {image for image in references if not is_built_here(image)}
     return tuple(sorted(through_mirror(image, choice.mirror) for image in found))
 
 
@@ -112,11 +113,8 @@ def chart_images(choice: Choice, pins: Pins) -> tuple[str, ...]:
 
 def istio_images(choice: Choice, pins: Pins) -> list[str]:
     """Istio's images of the chosen release; proxyv2 is that of waypoints and gateways."""
-    used = [
-        image
-        for image in ISTIO_IMAGES
-        if image != "proxyv2" or {"waypoint", "gateway"} & choice.parts
-    ]
+    has_proxies = bool({"waypoint", "gateway"} & choice.parts)
+    used = [image for image in ISTIO_IMAGES if image != "proxyv2" or has_proxies]
     hub = pins.istio_minor(choice.istio).hub
     return [f"{hub}/{image}:{choice.istio}-{ISTIO_VARIANT}" for image in used]
 
@@ -145,6 +143,7 @@ def cilium_values(choice: Choice, pins: Pins) -> dict[str, Any]:
     values = read_values("cilium", "values.yaml")
     values["image"]["override"] = pins.images["cilium"]
     values["operator"]["image"]["override"] = pins.images["cilium-operator"]
+    # A file of values for each combination; the last one needs both parts.
     if hubble:
         values = merged(values, read_values("cilium", "hubble.yaml"))
         values["hubble"]["relay"]["image"]["override"] = pins.images["hubble-relay"]
@@ -221,9 +220,9 @@ def istio_values(chart: str, choice: Choice, pins: Pins) -> dict[str, Any]:
         values["global"].update(place)
     if chart == "cni" and Version(minor_of(choice.istio)) >= CNI_FILE_OF_ITS_OWN:
         values["istioOwnedCNIConfig"] = True
-        values["cniConfFileName"] = (
-            "05-cilium.conflist" if "cilium" in choice.parts else "10-kindnet.conflist"
-        )
+        # The file of the CNI that istio-cni is chained to.
+        with_cilium = "cilium" in choice.parts
+        values["cniConfFileName"] = "05-cilium.conflist" if with_cilium else "10-kindnet.conflist"
     if chart == "istiod":
         values["meshConfig"]["defaultConfig"]["proxyMetadata"]["SECRET_TTL"] = life
     if chart == "ztunnel":
@@ -252,6 +251,7 @@ def _waypoint() -> Stage:
 def _gateway(choice: Choice) -> Stage:
     gateway, route = read_objects("gateway", "gateway.yaml")
     listeners = gateway["spec"]["listeners"]
+    # Without its certificate a listener with TLS would keep the Gateway from being Programmed.
     if "cert-manager" not in choice.parts:
         gateway["spec"]["listeners"] = [listener for listener in listeners if "tls" not in listener]
     return Stage(

@@ -64,15 +64,20 @@ def workload_objects(
     All carry `OUR_LABELS` and `RUN_LABELS`. Raises BadInput for an identity that cannot be placed.
     """
     image = (pins or read_pins()).images[IMAGE]
-    placed = [(identity, node.name) for node in plan.nodes for identity in node.identities]
-    of_gateways = [gateway.identity for gateway in plan.gateways]
-    identities = [*(identity for identity, _ in placed), *of_gateways]
-    names = sorted({split_identity(each)[0] for each in identities} - {SHARED_NAMESPACE})
-    things = [_namespace(name) for name in names]
-    for identity, node in placed:
-        check_placed(node, node_names)
-        things += _objects_of(identity, node_names[node], image)
+    things = [_namespace(name) for name in _namespaces_of(plan)]
+    for node in plan.nodes:
+        for identity in node.identities:
+            check_placed(node.name, node_names)
+            things += _objects_of(identity, node_names[node.name], image)
     return tuple(labelled(thing, {**OUR_LABELS, **RUN_LABELS}) for thing in things)
+
+
+def _namespaces_of(plan: Plan) -> list[str]:
+    """Those that the run makes, by name."""
+    identities = [gateway.identity for gateway in plan.gateways]
+    for node in plan.nodes:
+        identities += node.identities
+    return sorted({namespace_of(each) for each in identities} - {SHARED_NAMESPACE})
 
 
 def check_placed(node: str, node_names: Mapping[str, str]) -> None:

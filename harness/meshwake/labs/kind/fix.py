@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import yaml
 
+from meshwake.clocks.virtual import clocks_of
 from meshwake.cluster.guard_deployment.manifest import with_gateways
 from meshwake.cluster.stack.own_images import GUARD as OUR_GUARD
 from meshwake.cluster.stack.own_images import own_images_in, with_own_images
+from meshwake.cluster.stack.pieces import CONTAINER_LISTS, image_references
 from meshwake.core.json_types import JsonObject, text_at, texts_at
 from meshwake.core.plan import Plan
+from meshwake.fixes.cron import DueJob, due_jobs
 from meshwake.fixes.wake_guard import NAME as GUARD
 from meshwake.fixes.weekly_restart import NAME as WEEKLY_RESTART
+from meshwake.labs.kind.cron_jobs import suspended
 from meshwake.ztunnel.names import ISTIO_NAMESPACE
 
-CRON_JOBS = (WEEKLY_RESTART, "daily-restart", "log-watchdog", "near-expiry", "restart-applications")
+DAILY_RESTART = "daily-restart"
+# They restart ztunnel at times of the calendar, whatever they find.
+BY_THE_CALENDAR = (WEEKLY_RESTART, DAILY_RESTART)
+CRON_JOBS = (*BY_THE_CALENDAR, "log-watchdog", "near-expiry", "restart-applications")
 # All other fixes are not objects of a cluster.
 APPLIED = (*CRON_JOBS, GUARD)
 
@@ -34,7 +42,44 @@ def objects_to_apply(plan: Plan, gateways: Iterable[str]) -> Sequence[JsonObject
     objects: Sequence[JsonObject] = objects_of_fix(plan)
     if OUR_GUARD in own_images_in(objects):
         objects = with_gateways(objects, gateways, ztunnel_namespace=ISTIO_NAMESPACE)
-    return with_own_images(objects)
+    if jobs_are_started_by_run(plan):
+        objects = [suspended(thing) for thing in objects]
+    return [with_images_of_node(thing) for thing in with_own_images(objects)]
+
+
+def images_of_fix(plan: Plan) -> tuple[str, ...]:
+    """What the objects of the fix run, but for images of ours; in order, each once."""
+    objects = objects_of_fix(plan)
+    ours = {image.named for image in own_images_in(objects)}
+    return tuple(dict.fromkeys(name for name in image_references(objects) if name not in ours))
+
+
+def with_images_of_node(thing: Any) -> Any:
+    """`thing` with containers that start from an image that the node has. Without a policy
+    Kubernetes pulls whatever is tagged latest at each start, and a cluster that was made of a folder
+    of images has no registry."""
+    if isinstance(thing, list):
+        return [with_images_of_node(entry) for entry in thing]
+    if not isinstance(thing, dict):
+        return thing
+    copied = {key: with_images_of_node(value) for key, value in thing.items()}
+    for key in CONTAINER_LISTS & copied.keys():
+        copied[key] = [{"imagePullPolicy": "IfNotPresent", **each} for each in copied[key]]
+    return copied
+
+
+def jobs_are_started_by_run(plan: Plan) -> bool:
+    """Whether the run starts the jobs of the fix's CronJobs in the place of their controller."""
+    lapse = plan.cluster is not None and plan.cluster.lapse
+    return lapse and plan.fix is not None and plan.fix.name in BY_THE_CALENDAR
+
+
+def due_jobs_of(plan: Plan) -> list[DueJob]:
+    """The jobs that the run starts, in order, by the scenario's own calendar. Raises BadInput."""
+    if not jobs_are_started_by_run(plan):
+        return []
+    assert plan.fix is not None
+    return due_jobs(plan, clocks_of(plan), plan.fix.name)
 
 
 def awaited_of_fix(plan: Plan) -> Iterator[tuple[str, Mapping[str, str]]]:

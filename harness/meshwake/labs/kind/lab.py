@@ -41,13 +41,14 @@ from meshwake.core.json_types import JsonObject
 from meshwake.core.plan import Plan
 from meshwake.kubernetes.api import Kubernetes, Unreachable
 from meshwake.labs import Toolbox
+from meshwake.labs.kind.cron_jobs import FixJobs, WithJobs
 from meshwake.labs.kind.environment import Environment, RunningCluster
 from meshwake.labs.kind.faults import Faults
-from meshwake.labs.kind.fix import awaited_of_fix, objects_to_apply
+from meshwake.labs.kind.fix import awaited_of_fix, due_jobs_of, objects_to_apply
 from meshwake.labs.kind.lapsed import LapsedFaults
 from meshwake.labs.kind.pace import LapsePace
 from meshwake.labs.kind.refusals import refusals, with_installed_guard
-from meshwake.labs.kind.session import ClusterSession, Setting
+from meshwake.labs.kind.session import ClusterSession, FaultsOfRun, Setting
 
 
 class KindLab:
@@ -161,9 +162,10 @@ class _Run:
             session = ClusterSession(setting, mover, recorder)
             session.run(self._faults(session, mover))
 
-    def _faults(self, session: ClusterSession, mover: Mover) -> Faults:
+    def _faults(self, session: ClusterSession, mover: Mover) -> FaultsOfRun:
         if isinstance(mover, LapseMover) and isinstance(session.pace, LapsePace):
-            return LapsedFaults(session, mover, self._kubernetes, session.pace)
+            faults = LapsedFaults(session, mover, self._kubernetes, session.pace)
+            return WithJobs(faults, FixJobs(session, self._kubernetes, due_jobs_of(self._plan)))
         return Faults(session, mover, self._kubernetes)
 
     def _say(self) -> None:

@@ -46,7 +46,7 @@ from meshwake.core.plan import Plan, PlannedCluster
 from meshwake.kubernetes.api import Kubernetes
 from meshwake.kubernetes.through_kr8s import connect
 from meshwake.labs.kind.environment import LookedAt, RunningCluster
-from meshwake.labs.kind.fix import objects_of_fix
+from meshwake.labs.kind.fix import images_of_fix, objects_of_fix
 from meshwake.labs.kind.movers import inside_of, make_mover, mover_refusals, moves_clocks
 from meshwake.labs.kind.own_clock import own_clock_step
 from meshwake.labs.kind.session import ClusterWatcher
@@ -172,6 +172,7 @@ def _brought_up(
         lambda progress: report(str(progress)),
         folder=Path(wanted.folder) if wanted.folder is not None else None,
         own_images=own_images_of(plan),
+        further_images=images_of_fix(plan),
         before=_steps_before(plan),
         locked=True,
     )

@@ -6,15 +6,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import groupby
 
+from meshwake.clocks.virtual import clocks_of
 from meshwake.core.durations import NS_PER_S, format_duration
 from meshwake.core.faults import CLOCK_FAULTS, FaultKind
 from meshwake.core.plan import Plan
 from meshwake.core.planned_faults import PlannedCaClock, PlannedFault, PlannedStep
 from meshwake.fixes.cron import namespace_of
 from meshwake.fixes.wake_guard import NAME as GUARD
-from meshwake.fixes.weekly_restart import NAME as WEEKLY_RESTART
 from meshwake.fixes.weekly_restart import read_cron_job
-from meshwake.labs.kind.fix import APPLIED, CRON_JOBS
+from meshwake.labs.kind.fix import (
+    APPLIED,
+    BY_THE_CALENDAR,
+    CRON_JOBS,
+    due_jobs_of,
+    jobs_are_started_by_run,
+)
 from meshwake.ztunnel.names import ISTIO_NAMESPACE
 
 # istio security/pkg/pki/util/generate_cert.go, ClockSkewGracePeriod: the same in every release, and
@@ -53,7 +59,14 @@ _NOT_ELSEWHERE = {
     "ca_outage": "scales istiod to nothing, which is not done to a cluster that is not ours",
 }
 
-_RESTARTS_BY_THE_CALENDAR = (WEEKLY_RESTART, "daily-restart")
+# What the jobs of these CronJobs do besides restarting ztunnel, which time lapse does not reach.
+_NOT_IN_LAPSE = {
+    "log-watchdog": "its job reads the last minutes of ztunnel's log, and kubelet dates that in real "
+    "time, in which the whole run lasts minutes",
+    "near-expiry": "its job compares certificates with the time of its own pod, and a pod that "
+    "lives for seconds gets no moved clocks",
+    "restart-applications": "its job replaces the pods that the run makes its connections from",
+}
 
 
 def refusals(plan: Plan) -> list[str]:
@@ -163,22 +176,22 @@ def _about_fix(plan: Plan) -> Iterator[str]:
         return
     if plan.cluster is not None and plan.cluster.clock == "process":
         yield from _about_clocks_of_fix(plan, plan.fix.name)
-    if plan.fix.name in _RESTARTS_BY_THE_CALENDAR and plan.fix.manifest is not None:
-        yield from _about_schedule(plan, plan.fix.name, plan.fix.manifest)
+    if plan.fix.name in BY_THE_CALENDAR and plan.fix.manifest is not None:
+        if jobs_are_started_by_run(plan):
+            yield from _about_sleeping_nodes(plan, plan.fix.name)
+        else:
+            yield from _about_schedule(plan, plan.fix.name, plan.fix.manifest)
 
 
 def _about_clocks_of_fix(plan: Plan, name: str) -> Iterator[str]:
     """The program that acts for a fix must see the moved clocks of its node, and --clock process
     moves the clocks of selected programs only. kube-controller-manager cannot be one of them:
     kubelet would restart it while it is stopped, which does not happen in a real sleep."""
-    moved = [fault for fault in plan.faults if fault.kind in CLOCK_FAULTS]
     if name in CRON_JOBS and plan.cluster is not None and plan.cluster.lapse:
-        yield (
-            f"fix {name}: its CronJob is run by kube-controller-manager, which lives in "
-            "real time while the mesh's "
-            "time is skipped; use --real-time, or --lab process"
-        )
+        if name in _NOT_IN_LAPSE:
+            yield f"fix {name}: {_NOT_IN_LAPSE[name]}; use --real-time, or --lab process"
         return
+    moved = [fault for fault in plan.faults if fault.kind in CLOCK_FAULTS]
     if name in CRON_JOBS and any(fault.node == plan.authority_node for fault in moved):
         yield (
             f"fix {name}: its CronJob is run by kube-controller-manager on the control "
@@ -215,6 +228,23 @@ def _together_with(plan: Plan, what: str) -> Iterator[str]:
                 "ztunnel would look old to it; "
                 "use --clock engine, or a suspend"
             )
+
+
+def _about_sleeping_nodes(plan: Plan, name: str) -> Iterator[str]:
+    """A rollout waits for a node that sleeps. Only the mesh's programs are stopped here, so kubelet
+    would replace the ztunnel of such a node in its sleep."""
+    clocks = clocks_of(plan)
+    for job in due_jobs_of(plan):
+        asleep = [
+            node.name for node in plan.nodes if not clocks[node.name].processes_run(job.world_ns)
+        ]
+        if asleep:
+            yield (
+                f"fix {name}: its CronJob runs at {format_duration(job.world_ns)}, while node "
+                f"{', '.join(asleep)} sleeps, and kubelet of that node goes on in time lapse; use "
+                "--lab process"
+            )
+            return
 
 
 def _about_schedule(plan: Plan, name: str, manifest: str) -> Iterator[str]:

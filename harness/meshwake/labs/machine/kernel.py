@@ -57,6 +57,7 @@ class Kernel:
         known = built_in.read_text() if built_in.exists() else ""
         found = {}
         for name in names:
+            # .ko, or with the ending of what it is compressed with.
             path = next(self.modules.glob(f"kernel/**/{name}.ko*"), None)
             if path is not None:
                 found[f"{name}.ko"] = _read_module(path)
@@ -83,6 +84,8 @@ def find_kernel() -> Kernel | None:
     none."""
     if path := os.environ.get("MESHWAKE_KERNEL"):
         return _configured_kernel(Path(path))
+    # One that was fetched first: the machine's own may be readable by root only (Ubuntu), or lack
+    # modules that guests need.
     for root in (kernel_cache(), Path("/")):
         for kernel in _kernels_in(root):
             return kernel
@@ -95,6 +98,7 @@ def kernel_cache() -> Path:
 
 
 def _kernels_in(root: Path) -> Iterator[Kernel]:
+    # By name, the newest first as far as a name shows it.
     for image in sorted((root / "boot").glob("vmlinuz-*"), reverse=True):
         kernel = _kernel_of(image, root)
         if kernel is not None:
@@ -144,6 +148,7 @@ def _download(directory: Path) -> Path:
             "apt-get is not on PATH; download a linux-image package of Debian or Ubuntu for amd64 "
             "by hand, then: meshwake fetch-kernel --file PACKAGE.deb"
         )
+    # PACKAGE itself is empty, and depends on that of the present version.
     shown = _output_of(["apt-cache", "depends", "--important", PACKAGE], directory)
     depends = re.search(r"Depends: (linux-image-\S+)", shown)
     if depends is None:

@@ -151,6 +151,7 @@ class _GuestOutput:
     def receive(self, message: JsonObject) -> None:
         if "garbled" in message:
             raise HarnessFault(f"the guest sent a line that is not JSON: {message['garbled']!r}")
+        # Only the last part of the name: a guest must not write outside of the directory.
         if "log" in message:
             (self._directory / Path(text_at(message, "log")).name).write_text(
                 text_at(message, "text")
@@ -166,7 +167,9 @@ class _GuestOutput:
 def needs_fleet(plan: Plan) -> bool:
     """Whether one guest is not enough: several nodes, or an authority that goes on while the one
     node sleeps."""
-    apart = plan.authority_node is None and any(fault.kind in CLOCK_FAULTS for fault in plan.faults)
+    has_clock_faults = any(fault.kind in CLOCK_FAULTS for fault in plan.faults)
+    # In one guest the authority would sleep with the node.
+    apart = plan.authority_node is None and has_clock_faults
     return len(plan.nodes) > 1 or apart
 
 
@@ -208,6 +211,7 @@ def run_fleet(
         fleet.boot()
         backend = FleetBackend(plan, fleet)
         Driver(plan, backend, recorder.append, toolbox.progress).run(_subject(toolbox.ztunnel))
+        # One that still sleeps at the end has no way to send its logs.
         for guest in machines:
             if not fleet.is_asleep(guest):
                 fleet.order(guest, "logs")

@@ -159,10 +159,9 @@ def run_request(
             failed.append(text_at(message, "failed", "message"))
         take(message)
 
+    options = {"memory_mb": MEMORY_MB} | machine
     try:
-        cost = run_guest(
-            Machine(kernel.image, image, **({"memory_mb": MEMORY_MB} | machine)), directory, receive
-        )
+        cost = run_guest(Machine(kernel.image, image, **options), directory, receive)
     finally:
         image.unlink(missing_ok=True)
     if failed:
@@ -186,13 +185,14 @@ def measure(directory: Path) -> list[Measured]:
     vDSO."""
     steps = [step for row in ROWS for step in row.steps]
     moved, _ = run_steps(steps, directory, skip_idle=False)
-    found, at = [], 0
+    found = []
+    at = 0
+    # One guest does the steps of all rows, one after the other: a boot takes longer than they do.
     for row in ROWS:
-        parts, at = moved[at : at + len(row.steps)], at + len(row.steps)
-        virtual, vdso = _elsewhere(row, directory)
-        found.append(
-            Measured(row, ClockReading(*map(sum, zip(*parts, strict=True))), virtual, vdso)
-        )
+        parts = moved[at : at + len(row.steps)]
+        at += len(row.steps)
+        kernel = ClockReading(*map(sum, zip(*parts, strict=True)))
+        found.append(Measured(row, kernel, *_elsewhere(row, directory)))
     return found
 
 
@@ -221,6 +221,7 @@ def _inside_a_program(clocks: ClockReading, directory: Path) -> ClockReading:
 
 
 def _end(program: Launched) -> None:
+    # The program is our own child (launch), and waits for ever.
     with suppress(ProcessLookupError):
         os.kill(program.pid, signal.SIGKILL)
     with suppress(ChildProcessError):
@@ -279,6 +280,7 @@ def _series(release: str) -> str:
 def _cell(moved: ClockReading | None) -> str:
     if moved is None:
         return "none"
+    # A few nanoseconds back would be shown as -0.0.
     return " / ".join(f"{value / NS_PER_S:+.1f}".replace("-0.0", "+0.0") for value in moved)
 
 

@@ -46,6 +46,8 @@ class CardedNetwork(Network):
     def __init__(self, outside: int, first: int, has_authority: bool) -> None:
         super().__init__()
         self._made = first
+        # The address of the authority is on another guest: with it here too, requests would not
+        # leave this machine.
         if not has_authority:
             self._netlink.addr(
                 "del", index=self._index(_BRIDGE), address=AUTHORITY_ADDRESS, prefixlen=16
@@ -222,6 +224,7 @@ class GuestNode:
     def serve(self) -> list[MutableJsonObject]:
         """See CommandHandler. A ztunnel's answer to a handshake is read and discarded, and the
         connection closed."""
+        # Looked at without waiting: an answer comes when its ztunnel has a certificate.
         self._handshakes = [handshake for handshake in self._handshakes if not _answered(handshake)]
         if self._traffic is not None:
             self._traffic.serve()
@@ -254,6 +257,6 @@ def _answered(handshake: socket.socket) -> bool:
     except BlockingIOError:
         return False
     except OSError:
-        pass
+        pass  # reset: that is an answer too
     handshake.close()
     return True

@@ -181,6 +181,7 @@ def _find_java(directory: Path, found: Found) -> None:
             "java",
             home / "lib",
             str(home / "lib"),
+            # Large, and of no use to a program that only waits.
             ("src.zip", "ct.sym", "classes.jsa", "classes_nocoops.jsa"),
         ),
         tree_part("java-conf", (home / "conf").resolve(), str(home / "conf"), ()),
@@ -245,12 +246,15 @@ def measure_timers(found: Found, directory: Path) -> dict[tuple[str, str], str]:
 
 def describe_end(message: JsonObject) -> str:
     """When a timer ended: counted in time awake, which is what monotonic shows."""
-    if message["armed"] is None or message["ended"] is None:
-        return "did not end" if message["armed"] else "did not start"
+    if message["armed"] is None:
+        return "did not start"
+    if message["ended"] is None:
+        return "did not end"
     armed, before, after, ended = (
         reading_in(message, key) for key in ("armed", "before", "after", "ended")
     )
     awake_s = (ended.monotonic_ns - armed.monotonic_ns) / NS_PER_S
+    # Five seconds for a busy emulated machine; the fault is of an hour.
     since_fault_s = (ended.monotonic_ns - after.monotonic_ns) / NS_PER_S
     if before.monotonic_ns > ended.monotonic_ns:
         return f"before the fault, after {awake_s:.0f} s"

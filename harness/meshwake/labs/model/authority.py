@@ -93,6 +93,7 @@ class ModelAuthority:
         return self._outcome(world_ns) != "refused"
 
     def _outcome(self, world_ns: int) -> Outcome:
+        # On a machine that sleeps there is no authority; on one of its own it never does.
         if not self._clock.processes_run(world_ns):
             return "refused"
         for begins_ns, ends_ns, outcome in self._faults:
@@ -102,6 +103,7 @@ class ModelAuthority:
 
     def _sign(self, lifetime_s: int, world_ns: int) -> SignedCertificate:
         state = self._plan.authority_at(world_ns)
+        # Whole seconds, cut off, as X.509 has them.
         now_wall_s = (self._clock.reading(world_ns).wall_ns + state.ahead_wall_ns) // NS_PER_S
         not_after_wall_s = now_wall_s + (state.lifetime_s or lifetime_s)
         self._signed += 1

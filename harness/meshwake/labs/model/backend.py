@@ -237,6 +237,7 @@ class ModelBackend:
 
     def _request(self, identity: str, armed: int) -> None:
         process = self._running[self._process_of[identity]]
+        # The timer of a process that has ended, or one that another has replaced.
         if armed != self._armed[identity]:
             return
         if not process.has_free_slot:
@@ -295,6 +296,7 @@ class ModelBackend:
         if armed != self._armed[identity]:
             return
         self._deliver(identity, process, answer)
+        # The answer has freed a slot, and what waited for one is sent at once.
         while (waiting := process.next_queued()) is not None:
             self._request(waiting, self._armed[waiting])
 
@@ -356,12 +358,13 @@ class ModelBackend:
 
     def observe(self, node: str) -> list[ObservedProcess]:
         """See Backend."""
-        return [
-            ObservedProcess(process.name, process.kind, running.base, _certificates_of(running))
-            for process in processes_of(self._plan)
-            if process.node == node
-            for running in [self._running[process.name]]
-        ]
+        found = []
+        for process in processes_of(self._plan):
+            if process.node == node:
+                running = self._running[process.name]
+                held = _certificates_of(running)
+                found.append(ObservedProcess(process.name, process.kind, running.base, held))
+        return found
 
     def authority_answers(self) -> bool:
         """See Backend."""

@@ -28,6 +28,7 @@ def connection_error(
         return f"client has no certificate: {client.state}"
     if server.certificate is None:
         return f"server has no certificate: {server.state}"
+    # The client verifies the server first (TLS 1.3); the server's view comes with its answer.
     if client.certificate.root != server.certificate.root:
         return "server certificate is signed by a root that the client does not know"
     return _invalid("server", server.certificate, client_clocks) or _invalid(
@@ -36,6 +37,8 @@ def connection_error(
 
 
 def _invalid(whose: str, certificate: SignedCertificate, verifier: ClockReading) -> str | None:
+    # Each end goes by its own wall clock. Whole seconds, as X.509 has them; both ends of the
+    # validity are included (RFC 5280, section 4.1.2.5).
     now_s = verifier.wall_ns // NS_PER_S
     if now_s > certificate.not_after_wall_s:
         return f"{whose} certificate expired {now_s - certificate.not_after_wall_s} s ago"

@@ -210,9 +210,10 @@ class ModelZtunnel:
         timing: Timing = "as-released",
     ) -> None:
         self.states = dict.fromkeys(identities, INITIALIZING)
-        self.requested_lifetime_s = (
-            lifetime_s if behaviour.requested_lifetime_s is None else behaviour.requested_lifetime_s
-        )
+        # Class A0 ignores SECRET_TTL (istio/ztunnel#742).
+        self.requested_lifetime_s = lifetime_s
+        if behaviour.requested_lifetime_s is not None:
+            self.requested_lifetime_s = behaviour.requested_lifetime_s
         self._keeps_valid, self.base, self._timing = behaviour.keeps_valid, base, timing
         self._retry = behaviour.retry(random, base.monotonic_ns)
         self._under_way: set[str] = set()
@@ -235,6 +236,7 @@ class ModelZtunnel:
         """The identity whose request may be sent now, taken from the queue; None: there is none."""
         if not self._queue or not self.has_free_slot:
             return None
+        # First those that have no certificate at all (False sorts before True), then by due time.
         first = min(self._queue, key=self._queue.__getitem__)
         del self._queue[first]
         return first
@@ -269,11 +271,10 @@ class ModelZtunnel:
     def _failed(self, identity: str, error: str, now: ClockReading) -> int:
         next_monotonic_ns = now.monotonic_ns + self._retry.failed(identity, now.monotonic_ns)
         expires_monotonic_ns = self._expires_monotonic_ns(identity, now)
-        if (
-            self._keeps_valid
-            and expires_monotonic_ns is not None
-            and now.monotonic_ns < expires_monotonic_ns
-        ):
+        is_valid = expires_monotonic_ns is not None and now.monotonic_ns < expires_monotonic_ns
+        if self._keeps_valid and is_valid:
+            assert expires_monotonic_ns is not None
+            # At the expiry it tries once more, and only then drops what it has.
             return min(next_monotonic_ns, expires_monotonic_ns)
         self.states[identity] = IdentityState(f"Unavailable: {error}")
         return next_monotonic_ns
@@ -284,8 +285,6 @@ class ModelZtunnel:
         while wall and monotonic clock have not diverged since `base`."""
         held = self.states[identity].certificate
         base = now if self._timing == "fresh-time-base" else self.base
-        return (
-            None
-            if held is None
-            else base.monotonic_ns + held.not_after_wall_s * NS_PER_S - base.wall_ns
-        )
+        if held is None:
+            return None
+        return base.monotonic_ns + held.not_after_wall_s * NS_PER_S - base.wall_ns

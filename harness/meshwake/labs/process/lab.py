@@ -50,6 +50,7 @@ class ProcessLab:
 
     def missing(self, ztunnel: Path | None) -> list[str]:
         """Why it cannot run here."""
+        # Alone: on another system or architecture the rest does not matter.
         if reason := unsupported_here():
             return [reason]
         reasons = []
@@ -146,6 +147,7 @@ def _receive(
     """Passes on the events of the runner; returns what the run cost."""
     assert runner.stdin is not None
     assert runner.stdout is not None
+    # A runner that ended at once: its log has the reason, which is raised below.
     with suppress(BrokenPipeError), runner.stdin as pipe:
         pipe.write(json.dumps(request).encode())
     receiver = RunReceiver(toolbox, recorder)

@@ -69,7 +69,7 @@ class Echo:
                 connection.sendall(data)
                 return
         except OSError:
-            pass
+            pass  # its ztunnel reset the connection; to the server that is an end as well
         self._drop(connection)
 
     def _drop(self, connection: socket.socket) -> None:
@@ -127,11 +127,11 @@ class EchoTraffic:
         self, client: socket.socket, address: str, quiet: Callable[[], bool]
     ) -> str | None:
         client.setblocking(False)
+        # Nagle's algorithm would hold a small segment back until the one before it is acknowledged.
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         exchange = _Exchange("" if self._redirected else address)
-        error = client.connect_ex(
-            (address, ECHO_PORT) if self._redirected else ("127.0.0.1", SOCKS_PORT)
-        )
+        to = (address, ECHO_PORT) if self._redirected else ("127.0.0.1", SOCKS_PORT)
+        error = client.connect_ex(to)
         if error not in (0, errno.EINPROGRESS):
             return f"ztunnel does not listen ({os.strerror(error)})"
         deadline = Deadline(

@@ -48,11 +48,9 @@ def _outage(run: Run, nodes: tuple[NodeTracks, ...]) -> Fact:
 
 
 def _share(out_ns: int, nodes: tuple[NodeTracks, ...]) -> str:
-    awake = [
-        node.clocks.world_ns[-1] - Spans(node.asleep).total_ns
-        for node in nodes
-        if node.clocks.world_ns
-    ]
+    # Of the node that was awake longest: an outage of a pair counts only while both were.
+    recorded = [node for node in nodes if node.clocks.world_ns]
+    awake = [node.clocks.world_ns[-1] - Spans(node.asleep).total_ns for node in recorded]
     longest_ns = max(awake, default=0)
     if longest_ns <= 0:
         return ""
@@ -80,11 +78,9 @@ def _connections(run: Run) -> Fact:
 
 def _latest_renewal(run: Run) -> Fact:
     label = "Latest renewal"
-    late = [
-        renewal.late_ns
-        for renewal in renewals(run.plan, run.history)
-        if renewal.late_ns is not None
-    ]
+    # None: never done. That is an outage, and shown as one.
+    done = [renewal.late_ns for renewal in renewals(run.plan, run.history)]
+    late = [late_ns for late_ns in done if late_ns is not None]
     if not late:
         return Fact(label, "none", "no renewal fell due")
     worst_ns, all_of_them = max(late), count(len(late), "renewal")
@@ -116,6 +112,7 @@ def _expired_bars(nodes: tuple[NodeTracks, ...]) -> Iterator[tuple[str, Bar]]:
 
 
 def _clock_drift(nodes: tuple[NodeTracks, ...]) -> Fact:
+    # The largest in either direction: a clock that was set back is as far off.
     drift_ns = max((node.drift_end_ns for node in nodes), key=abs, default=0)
     return Fact(
         "Clock drift at the end",

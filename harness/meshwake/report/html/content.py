@@ -13,7 +13,7 @@ from meshwake.checks import TITLES
 from meshwake.checks.facts.certificates import renewals
 from meshwake.checks.facts.spans import Spans
 from meshwake.checks.format import count, dated, lasting, moment_exactly
-from meshwake.core.durations import seconds
+from meshwake.core.durations import NS_PER_S, seconds
 from meshwake.core.outcome import Comparison, Evidence, OutcomeKind, Verdict
 from meshwake.core.plan import Plan
 from meshwake.core.resources import SCENARIOS
@@ -23,10 +23,14 @@ from meshwake.report.html.cards import Fact, facts_of
 from meshwake.report.html.sentence import sentence
 from meshwake.report.tracks import NodeTracks, Track, node_tracks
 
+# More timelines than this are folded when the page opens: each costs the browser a plot.
 OPEN_NODES = 3
+# A page stays readable, and within about a megabyte; the files of the run have everything.
 RENEWALS_SHOWN = 500
 FAULTS_SHOWN = 200
 REST_SHOWN = 500
+# A node's wall clock may be off, and a timeline is drawn a little beyond its ends.
+_DAYS_S = 2 * 86_400
 _Derived = TypeVar("_Derived")
 
 
@@ -48,7 +52,7 @@ def page(run: Run, name: str) -> dict[str, Any]:
         "sentence": sentence(run),
         "world": lasting(run.history.end_world_ns),
         "began": _when(plan, 0),
-        "has_dates": plan.dates_from_wall_s is not None,
+        "zone": plan.dates.zone.label if plan.dates else "",
         "real": lasting(round(run.real_s * 1e9)) if run.real_s else "",
         "facts": facts(run, nodes),
         "nodes": [{"name": node.node, "words": describe_node(node)} for node in nodes],
@@ -96,7 +100,7 @@ def data(run: Run, name: str) -> str:
         "verdict": first.verdict.value,
         "headline": first.text,
         "starts_s": run.plan.starts_wall_s,
-        "dates_from_s": run.plan.dates_from_wall_s,
+        "dates": _calendar(run),
         "end_s": seconds(run.history.end_world_ns),
         "facts": [[fact.label, fact.value, fact.note] for fact in facts(run, nodes)],
         "findings": [
@@ -114,6 +118,21 @@ def data(run: Run, name: str) -> str:
     # to old JavaScript.
     text = json.dumps(content, separators=(",", ":"), ensure_ascii=True)
     return f"MESHWAKE.add({_dated(run.plan, text)});\n"
+
+
+def _calendar(run: Run) -> dict[str, Any] | None:
+    """What report.js needs to show dates, so that it does not depend on which time zones a browser
+    knows; None where moments have no dates."""
+    dates = run.plan.dates
+    if dates is None:
+        return None
+    ends_wall_s = dates.from_wall_s + run.history.end_world_ns // NS_PER_S
+    changes = dates.zone.changes(dates.from_wall_s - _DAYS_S, ends_wall_s + _DAYS_S)
+    return {
+        "from_s": dates.from_wall_s,
+        "zone": dates.zone.label,
+        "offsets": [[change.from_wall_s, change.offset_s] for change in changes],
+    }
 
 
 def _or_none(derive: Callable[[], _Derived]) -> _Derived | None:
@@ -135,7 +154,7 @@ def facts(run: Run, nodes: tuple[NodeTracks, ...]) -> list[Fact]:
 
 
 def _dated(plan: Plan, text: str) -> str:
-    return dated(text, plan.dates_from_wall_s)
+    return dated(text, plan.dates)
 
 
 def _when(plan: Plan, world_ns: int) -> str:
@@ -145,18 +164,15 @@ def _when(plan: Plan, world_ns: int) -> str:
 def describe_node(node: NodeTracks) -> str:
     """A timeline in words, for readers who cannot see it or want a summary."""
     asleep_ns = Spans(node.asleep).total_ns
-    words = [
-        f"asleep {lasting(asleep_ns)} in {count(len(node.asleep), 'sleep')}"
-        if asleep_ns
-        else "never asleep"
-    ]
+    words = ["never asleep"]
+    if asleep_ns:
+        words = [f"asleep {lasting(asleep_ns)} in {count(len(node.asleep), 'sleep')}"]
     if node.drift_end_ns:
         words.append(f"clock drift {lasting(node.drift_end_ns)} at the end")
-    words.append(
-        f"no connection for {lasting(node.out_ns)} awake"
-        if node.out_ns
-        else "connections always worked"
-    )
+    if node.out_ns:
+        words.append(f"no connection for {lasting(node.out_ns)} awake")
+    else:
+        words.append("connections always worked")
     if merged := sum(track.merged for track in node.tracks):
         words.append(f"{merged} of its marks are drawn together with a neighbour")
     return ", ".join(words)
@@ -201,6 +217,7 @@ def _finding(run: Run, row: Comparison) -> dict[str, Any]:
         "expectation": _expectation(row),
         "expected": row.expected.value if row.expected else "",
         "expected_because": "" if finding.is_assumption else row.expected_because or "",
+        # Without "and 9 more from here on": the page lists those as well.
         "evidence": [
             _place(run.plan, each) for each in finding.evidence if "more" not in each.data
         ],
@@ -230,9 +247,12 @@ def _node_of(plan: Plan, data: dict[str, Any]) -> str:
     """On whose timeline a piece of evidence lies; "" when it does not say."""
     if isinstance(data.get("node"), str):
         return str(data["node"])
+    # Of a pair the client's: there its connection failed.
     pair = data.get("pair")
     identity = pair[0] if pair else data.get("identity")
-    return _or_none(lambda: plan.node_of(str(identity))) or "" if identity else ""
+    if not identity:
+        return ""
+    return _or_none(lambda: plan.node_of(str(identity))) or ""
 
 
 # --- What report.js draws -------------------------------------------------------------------------
@@ -260,6 +280,8 @@ def _span(from_ns: int, to_ns: int) -> list[float]:
 
 
 def _track(track: Track) -> dict[str, Any]:
+    # Texts are listed once and named by their number: a month has thousands of marks, and few
+    # sentences.
     texts: dict[str, int] = {}
     bars = [
         [*_span(b.from_world_ns, b.to_world_ns), b.state, texts.setdefault(b.text, len(texts))]

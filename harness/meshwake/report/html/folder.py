@@ -70,9 +70,8 @@ class ReportFolder:
 
     def finish(self, entries: list[ReportEntry]) -> Path:
         """Writes what needs all runs; returns the page to open."""
-        from plotly.offline import (
-            get_plotlyjs,
-        )  # not before it is needed: it takes as long as the rest of a command
+        # Not before it is needed: it takes as long as the rest of a command.
+        from plotly.offline import get_plotlyjs
 
         self._write("assets/plotly.min.js", get_plotlyjs())
         for asset in _ASSETS:
@@ -81,6 +80,7 @@ class ReportFolder:
                 files("meshwake.report.html").joinpath("assets", asset).read_text("utf-8"),
             )
         runs = [entry for entry in entries if entry.id]
+        # Of a single run a table would be one line to click.
         if len(entries) == 1 and runs:
             self._write(
                 "index.html", (self.path / f"{runs[0].id}.html").read_text(encoding="utf-8")
@@ -105,6 +105,7 @@ class ReportFolder:
             claimed = name if number == 1 else f"{name}-{number}"
             try:
                 (self.path / "data").mkdir(parents=True, exist_ok=True)
+                # "x": of two workers of a parallel test run only one makes the file.
                 (self.path / "data" / f"{claimed}.js").open("x").close()
             except FileExistsError:
                 continue
@@ -145,11 +146,9 @@ def begin_report(path: Path, option: str) -> ReportFolder:
         return folder
     if not path.is_dir():
         raise BadInput(f"{option} {path}: is a file; give a folder for the report")
-    strange = (
-        [each.name for each in path.iterdir()]
-        if not (path / "assets" / "report.js").is_file()
-        else []
-    )
+    # Files are deleted below: not in a folder that holds something else, such as a home directory.
+    is_report = (path / "assets" / "report.js").is_file()
+    strange = [] if is_report else [each.name for each in path.iterdir()]
     if strange:
         raise BadInput(
             f"{option} {path}: holds {', '.join(sorted(strange)[:3])} and no report; give a "

@@ -12,7 +12,7 @@ from meshwake.report.headline import GOAL_WORDS, surprise
 
 def sentence(run: Run) -> str:
     """The outcome of `run` with its reason, and its moments as dates where people know them so."""
-    return dated(_sentence(run), run.plan.dates_from_wall_s)
+    return dated(_sentence(run), run.plan.dates)
 
 
 def _sentence(run: Run) -> str:

@@ -12,6 +12,8 @@ from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.history import History, Recorder
 from meshwake.core.plan import Plan
+from meshwake.labs.kind.cron_jobs import FixJobs, WithJobs
+from meshwake.labs.kind.fix import due_jobs_of
 from meshwake.labs.kind.lapsed import LapsedFaults
 from meshwake.labs.kind.pace import LapsePace
 from meshwake.labs.kind.session import ClusterSession
@@ -107,7 +109,8 @@ def lapsed(
     setting = setting_of(of, cluster, watchers=(ZtunnelLogs(cluster, nodes),), skips=mover)
     session = ClusterSession(setting, mover, recorder)
     assert isinstance(session.pace, LapsePace)
-    session.run(LapsedFaults(session, mover, cluster, session.pace))
+    faults = LapsedFaults(session, mover, cluster, session.pace)
+    session.run(WithJobs(faults, FixJobs(session, cluster, due_jobs_of(of))))
     return recorder.history, mover
 
 

@@ -68,8 +68,11 @@ def node_names(of: Plan) -> dict[str, str]:
     return {node.name: f"worker{at}" for at, node in enumerate(of.nodes)}
 
 
-def cluster_of(of: Plan, **about: Any) -> SimulatedCluster:
-    cluster = SimulatedCluster(of, node_names(of), lifetime_s=of.lifetime_s, **about)
+def cluster_of(
+    of: Plan, made: type[SimulatedCluster] = SimulatedCluster, **about: Any
+) -> SimulatedCluster:
+    """A cluster of class `made` with the workloads of `of`."""
+    cluster = made(of, node_names(of), lifetime_s=of.lifetime_s, **about)
     for identity in (identity for node in of.nodes for identity in node.identities):
         namespace, account = identity.split("/")
         cluster.objects["Deployment", namespace, account] = {"metadata": {"labels": {}}}

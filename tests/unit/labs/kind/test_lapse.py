@@ -212,7 +212,7 @@ def test_a_whole_run_says_first_that_clocks_are_taken_ahead(
         ),
         (
             {"fix": PlannedFix(name="log-watchdog")},
-            "kube-controller-manager, which lives in real time",
+            "kubelet dates that in real time",
         ),
     ],
 )

@@ -1,14 +1,15 @@
 // Draws the timelines of a report. All data come from data/*.js in this folder; nothing is fetched.
 //
-// A run: {id, words, end_s, starts_s, dates_from_s, nodes: [node]}; dates_from_s is Unix time at world time 0 where
-// people know the run by its dates, else null; a node: {name, asleep, clocks, walls, tracks}. Times are seconds of
-// world time. Every plot of a page shows one range of one time axis: world time, or each node's own wall clock.
+// A run: {id, words, end_s, starts_s, dates, nodes: [node]}; a node: {name, asleep, clocks, walls, tracks}. Times are
+// seconds of world time. dates: {from_s, zone, offsets} where people know the run by its dates, else null: Unix time at
+// world time 0, the name of their time zone, and its offsets from UTC as [[since when, seconds]]. Every plot of a page
+// shows one range of one time axis: world time, or each node's own wall clock.
 "use strict";
 
 const MESHWAKE = (() => {
   const runs = new Map();
   const plots = []; // {run, node, box, div, drawn}
-  const page = { axis: "world", range: null, cursor: null, dates: null };
+  const page = { axis: "world", range: null, cursor: null };
   const NARROW_PX = 760;
   const DAY_S = 86400;
   const STEPS_S = [1, 5, 15, 30, 60, 300, 900, 1800, 3600, 3 * 3600, 6 * 3600, 12 * 3600, DAY_S, 2 * DAY_S, 7 * DAY_S,
@@ -31,23 +32,38 @@ const MESHWAKE = (() => {
   // --- words ---------------------------------------------------------------------------------------------------------
 
   const DAYS = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"];
-  const MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
-  function moment(world_s, exact) {
-    if (page.dates !== null) return dateText(page.dates + world_s, exact);
+  // "Local" seconds are those since 1970 by the clock on a wall, so that UTC's calendar shows them.
+  const UTC = { from_s: 0, zone: "UTC", offsets: [[0, 0]] };
+  function offsetAt(dates, unix_s) {
+    let found = dates.offsets[0][1];
+    for (const [since_s, offset_s] of dates.offsets) if (since_s <= unix_s) found = offset_s;
+    return found;
+  }
+  const localOf = (dates, unix_s) => unix_s + offsetAt(dates, unix_s);
+  // Whether clocks show the same at another moment, as in the hour in which summer time ends.
+  function isRepeated(dates, unix_s) {
+    const local_s = localOf(dates, unix_s), others = dates.offsets.map(([, offset_s]) => local_s - offset_s);
+    return others.some((other_s) => other_s !== unix_s && localOf(dates, other_s) === local_s);
+  }
+  function offsetText(offset_s) {
+    const minutes = Math.abs(offset_s) / 60;
+    return `${offset_s < 0 ? "-" : "+"}${two(Math.floor(minutes / 60))}:${two(minutes % 60)}`;
+  }
+
+  function moment(run, world_s, exact) {
+    if (run.dates) return dateText(run.dates, Math.floor(run.dates.from_s + world_s + 1e-6), exact);
     const at = Math.floor(world_s + 1e-6), day = Math.floor(at / DAY_S), rest = at - day * DAY_S;
     const text = `day ${day} ${two(Math.floor(rest / 3600))}:${two(Math.floor(rest / 60) % 60)}`;
     return exact ? `${text}:${two(rest % 60)}` : text;
   }
-  const wallText = (wall_s, exact) => new Date(wall_s * 1000).toISOString().replace("T", " ").slice(0, exact ? 19 : 16);
-  const dateText = (wall_s, exact) => `${DAYS[new Date(wall_s * 1000).getUTCDay()]} ${wallText(wall_s + 1e-6, exact)}`;
-  // The wall clock of a run that was moved to other years shows the dates that people know it by.
-  const shownWall = (run, wall_s) => (page.dates === null ? wall_s : wall_s - run.starts_s + page.dates);
-  // One calendar for a page: that of its runs, if they have the same one.
-  function setDates() {
-    const all = new Set(plots.map((plot) => plot.run.dates_from_s ?? null));
-    page.dates = all.size === 1 ? [...all][0] : null;
+  function wallText(dates, unix_s, exact) {
+    const text = new Date(localOf(dates, unix_s) * 1000).toISOString().replace("T", " ").slice(0, exact ? 19 : 16);
+    return isRepeated(dates, unix_s) ? `${text} ${offsetText(offsetAt(dates, unix_s))}` : text;
   }
+  const dateText = (dates, unix_s, exact) => `${DAYS[new Date(localOf(dates, unix_s) * 1000).getUTCDay()]} ${wallText(dates, unix_s, exact)}`;
+  // The wall clock of a run that was moved to other years shows the dates that people know it by.
+  const shownWall = (run, wall_s) => (run.dates ? wall_s - run.starts_s + run.dates.from_s : wall_s);
   function lasting(length_s) {
     const sign = length_s < 0 ? "-" : "", rest = Math.abs(length_s);
     if (rest < 60) return `${sign}${Math.round(rest * 10) / 10} s`;
@@ -81,32 +97,46 @@ const MESHWAKE = (() => {
     const ends = plots.map((plot) => [toAxis(plot.node, 0), toAxis(plot.node, plot.run.end_s)]);
     return [Math.min(...ends.map((pair) => pair[0])), Math.max(...ends.map((pair) => pair[1]))];
   }
-  // By how much what an axis shows is ahead of its values.
-  function shownAhead() {
-    if (page.dates === null) return 0;
-    return page.axis === "world" ? page.dates : page.dates - plots[0].run.starts_s;
+  // What the axis of a run shows: by how much Unix time is ahead of its values, and the offsets of its zone. World time
+  // without dates is shown as it is.
+  function shownAs(run) {
+    if (!run.dates) return { ahead: 0, dates: UTC };
+    return { ahead: page.axis === "world" ? run.dates.from_s : run.dates.from_s - run.starts_s, dates: run.dates };
   }
-  function ticks(range, width_px) {
-    const length = range[1] - range[0], ahead = shownAhead();
-    const fits = (step) => length / step <= Math.max(2, Math.floor(width_px / (step >= DAY_S ? 62 : 95)));
+  // The parts of an axis with one offset from UTC, each with how far ahead of its values clocks are there.
+  function spansOf(run, range) {
+    const { ahead, dates } = shownAs(run);
+    return dates.offsets.map(([since_s, offset_s], at, all) => ({
+      from: at ? Math.max(range[0], since_s - ahead) : range[0],
+      to: at + 1 < all.length ? Math.min(range[1], all[at + 1][0] - ahead - 1e-6) : range[1],
+      local: ahead + offset_s,
+    })).filter((span) => span.from <= span.to);
+  }
+  function ticks(run, range, width_px) {
+    const length = range[1] - range[0], day_px = showsDays(run) ? 62 : 84;
+    const fits = (step) => length / step <= Math.max(2, Math.floor(width_px / (step >= DAY_S ? day_px : 95)));
     const step = STEPS_S.find(fits) || STEPS_S[STEPS_S.length - 1];
     const values = [], texts = [];
-    for (let at = Math.ceil((range[0] + ahead) / step) * step - ahead; at <= range[1] && values.length < 60; at += step) {
-      values.push(at);
-      texts.push(tickText(at + ahead, step, values.length === 1));
+    for (const { from, to, local } of spansOf(run, range)) {
+      for (let at = Math.ceil((from + local) / step) * step - local; at <= to && values.length < 60; at += step) {
+        values.push(at);
+        texts.push(tickText(run, at + local, step, values.length === 1));
+      }
     }
     return { tickvals: values, ticktext: texts };
   }
-  function tickText(at, step, first) {
-    const rest = ((at % DAY_S) + DAY_S) % DAY_S, day = dayText(at);
+  // Days of world time, not dates.
+  const showsDays = (run) => page.axis === "world" && !run.dates;
+  // `at`: local seconds, or world time where the run has no dates.
+  function tickText(run, at, step, first) {
+    const rest = ((at % DAY_S) + DAY_S) % DAY_S, day = dayText(run, at);
     const time = `${two(Math.floor(rest / 3600))}:${two(Math.floor(rest / 60) % 60)}${step < 60 ? `:${two(rest % 60)}` : ""}`;
     if (step >= DAY_S) return day;
     return first || rest === 0 ? `${time}<br>${day}` : time;
   }
-  function dayText(at) {
-    if (page.axis === "world" && page.dates === null) return `day ${Math.floor(at / DAY_S)}`;
-    const date = new Date(at * 1000);
-    return `${date.getUTCDate()} ${MONTHS[date.getUTCMonth()]} ${date.getUTCFullYear()}`;
+  function dayText(run, at) {
+    if (showsDays(run)) return `day ${Math.floor(at / DAY_S)}`;
+    return new Date(at * 1000).toISOString().slice(0, 10);
   }
 
   // --- a plot --------------------------------------------------------------------------------------------------------
@@ -186,7 +216,7 @@ const MESHWAKE = (() => {
     return {
       height, margin: { l: left, r: 16, t: top, b: bottom }, font, hovermode: false, dragmode: "zoom", showlegend: false,
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", modebar: { color: soft, bgcolor: "rgba(0,0,0,0)" },
-      xaxis: { ...grid, anchor: "y2", range: page.range, ...ticks(page.range, width - left - 16), ticks: "outside",
+      xaxis: { ...grid, anchor: "y2", range: page.range, ...ticks(plot.run, page.range, width - left - 16), ticks: "outside",
         tickcolor: colour("--line"), showspikes: false },
       yaxis: { ...grid, domain: [1 - clocks_px / inner, 1], fixedrange: true, range: plot.clockRange, nticks: 4,
         ticksuffix: ` ${plot.unit}`, zeroline: true, zerolinecolor: colour("--line") },
@@ -264,7 +294,7 @@ const MESHWAKE = (() => {
     for (const plot of shown()) {
       if (!plot.drawn || plot.dense !== isDense(plot)) draw(plot);
       else {
-        const { tickvals, ticktext } = ticks(page.range, plot.box.clientWidth - plot.left - 16);
+        const { tickvals, ticktext } = ticks(plot.run, page.range, plot.box.clientWidth - plot.left - 16);
         Plotly.relayout(plot.div, { "xaxis.range": [...page.range], "xaxis.tickvals": tickvals, "xaxis.ticktext": ticktext });
       }
     }
@@ -275,10 +305,15 @@ const MESHWAKE = (() => {
     show([centre - (centre - a) * factor, centre + (b - centre) * factor]);
   }
   function showRange() {
-    const exact = page.range[1] - page.range[0] < 3600, ahead = shownAhead();
-    const text = page.range.map((at) => (page.axis === "world" ? moment(at, exact) : wallText(at + ahead)));
-    const zone = page.axis === "world" && page.dates === null ? "" : " UTC";
-    document.querySelectorAll(".tools .range").forEach((span) => { span.textContent = `${text[0]} to ${text[1]}${zone}`; });
+    const exact = page.range[1] - page.range[0] < 3600, texts = new Set(plots.map((plot) => rangeText(plot.run, exact)));
+    document.querySelectorAll(".tools .range").forEach((span) => { span.textContent = [...texts].join(" · "); });
+  }
+  // Of one run; two runs of a page may have different calendars.
+  function rangeText(run, exact) {
+    const { ahead, dates } = shownAs(run);
+    const text = page.range.map((at) => (page.axis === "world" ? moment(run, at, exact) : wallText(dates, Math.floor(at + ahead + 1e-6))));
+    const zone = showsDays(run) ? "" : ` ${dates.zone}`;
+    return `${text[0]} to ${text[1]}${zone}`;
   }
 
   // --- what is at a moment ---------------------------------------------------------------------------------------------
@@ -311,8 +346,9 @@ const MESHWAKE = (() => {
     const asleep = plot.node.asleep.some(([from, to]) => from <= world_s && world_s < to);
     const head = document.createElement("div"), list = document.createElement("ul");
     const strong = document.createElement("b");
-    strong.textContent = moment(world_s, true);
-    head.append(strong, ` · wall ${wallText(shownWall(plot.run, along(plot.node.walls, 0, 1, world_s)), true)} UTC · clock drift ${lasting(clocksAt(plot.node, world_s))}${asleep ? " · asleep" : ""}`);
+    strong.textContent = moment(plot.run, world_s, true);
+    const dates = plot.run.dates ?? UTC, wall_s = Math.floor(shownWall(plot.run, along(plot.node.walls, 0, 1, world_s)));
+    head.append(strong, ` · wall ${wallText(dates, wall_s, true)} ${dates.zone} · clock drift ${lasting(clocksAt(plot.node, world_s))}${asleep ? " · asleep" : ""}`);
     for (const [paint, label, words] of detailsAt(plot, world_s, near_s)) {
       const item = document.createElement("li"), name = document.createElement("b");
       item.style.setProperty("--of", `var(${paint})`);
@@ -448,7 +484,6 @@ const MESHWAKE = (() => {
     });
     document.querySelectorAll("input[data-filter]").forEach((input) => input.addEventListener("input", () => filterRows(input)));
     document.querySelectorAll("details.node").forEach((each) => each.addEventListener("toggle", () => { if (each.open) drawAll(); }));
-    setDates();
     if (plots.length) { page.range = whole(); drawAll(); }
     let waiting = null;
     addEventListener("resize", () => { clearTimeout(waiting); waiting = setTimeout(() => plots.length && drawAll(), 120); });
@@ -457,7 +492,7 @@ const MESHWAKE = (() => {
     document.documentElement.dataset.ready = "yes";
   }
 
-  return { add: (run) => runs.set(run.id, run), start, runs, plots, page, place, show, jump, setAxis, setTheme, setDates, drawAll, whole, moment, lasting };
+  return { add: (run) => runs.set(run.id, run), start, runs, plots, page, place, show, jump, setAxis, setTheme, drawAll, whole, moment, lasting };
 })();
 
 // Two runs of a folder side by side, on one time axis: compare.html?left=ID&right=ID. The address always has the choice,
@@ -586,7 +621,6 @@ const COMPARE = (() => {
     document.getElementById("verdicts").replaceChildren(...rows(pair));
     MESHWAKE.plots.length = 0;
     document.getElementById("timelines").replaceChildren(...pair.map(section));
-    MESHWAKE.setDates();
     MESHWAKE.page.range = MESHWAKE.whole();
     MESHWAKE.page.cursor = null;
     MESHWAKE.drawAll();
