@@ -12,7 +12,7 @@ from __future__ import annotations
 import tomllib
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -155,7 +155,8 @@ class Scenario(Strict):
     path: str = ""
     title: str = Field(min_length=1)
     source: Annotated[str, Field(min_length=1)] | None = None
-    labs: list[LabName] = Field(default=["model", "process"], min_length=1)
+    # Leaves out those on which it would prove nothing; what a lab cannot do it refuses by itself.
+    labs: list[LabName] = Field(default=list(get_args(LabName)), min_length=1)
     duration: Length
     starts: datetime = DEFAULT_STARTS
     # The date of world time 0 in a history that really happened and that `starts` moves to later
