@@ -36,7 +36,11 @@ SKIPPED = (
 GATEWAY = pytest.param(
     SCENARIOS / "gateway_sleeps.toml", marks=pytest.mark.needs("gateway", "metallb")
 )
-WEEKS = (OF_EVERY_LAB / "nightly_sleep.toml", SCENARIOS / "nightly_sleep_with_guard.toml")
+WEEKS = (
+    OF_EVERY_LAB / "nightly_sleep.toml",
+    SCENARIOS / "nightly_sleep_with_guard.toml",
+    OF_EVERY_LAB / "weekly_restart_nightly_sleep.toml",
+)
 WEEK_LONG = pytest.mark.slow(reason="a week on a cluster takes minutes")
 
 

@@ -14,7 +14,7 @@ from meshwake.report.terminal import plain, summary_table
 from meshwake.runner.options import Options
 from meshwake.runner.suite import Suite, run_suite, summary_of
 
-from tests.support.paths import REPOSITORY
+from tests.support.paths import DATA, REPOSITORY
 
 PAGES = [
     REPOSITORY / "README.md",
@@ -86,3 +86,14 @@ def test_the_table_of_the_corpus_is_what_the_corpus_gives(empty_cache: Path) -> 
     found = re.findall(row, table, re.MULTILINE)
     assert sorted(listed) == sorted(found)
     assert len(listed) == len(corpus)
+
+
+def test_the_readme_counts_the_recorded_histories() -> None:
+    """Each of them is judged again on every test run."""
+    names = [path.parent.name for path in (DATA / "histories").glob("*/history.jsonl")]
+    clusters = sum("-kind-" in name for name in names)
+    sentence = (
+        f"{len(names)} recorded histories, {len(names) - clusters} of real binaries and "
+        f"{clusters} of real clusters"
+    )
+    assert sentence in " ".join((REPOSITORY / "README.md").read_text(encoding="utf-8").split())

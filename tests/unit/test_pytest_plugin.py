@@ -422,7 +422,7 @@ def test_mistakes_name_the_option_that_was_typed(pytester: pytest.Pytester) -> N
     result.stderr.fnmatch_lines(["ERROR: invalid value 'modle' for --meshwake-lab: *"])
     pytester.path.joinpath("file").touch()
     result = pytester.runpytest("--meshwake-report", "file/pages")
-    result.stderr.fnmatch_lines(["ERROR: --meshwake-report file/pages: the report cannot be *"])
+    result.stderr.fnmatch_lines(["ERROR: --meshwake-report file/pages: cannot be written *"])
 
 
 def test_junit_of_pytest_says_what_happened(

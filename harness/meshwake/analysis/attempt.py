@@ -80,8 +80,11 @@ class ScenarioExperiment:
         """Why `version` cannot run here, found out without a run; None when it can. On the model a
         release whose class is not known has no verdict of its own: it would only repeat the one
         before it."""
-        if self.lab == "model" and (assumed := versions.find(version).assumption) is not None:
-            return assumed
+        if self.lab == "model" and versions.find(version).assumption is not None:
+            return (
+                "its behaviour class is not known, so that the model would only repeat the "
+                f"release before it; meshwake fetch {version}, and --lab process runs it"
+            )
         return choose(self.scenario, self._options(version, 0))[0].refusal
 
     def _options(self, version: str, seed: int) -> Options:

@@ -31,6 +31,7 @@ from meshwake.core.versions import minor_of
 
 # A run that failed in its lab has no verdict. One more, not several: what fails twice has a reason.
 TRIES_AFTER_A_FAILURE = 1
+_CANNOT_RUN = "cannot run here: "
 
 
 @dataclass(frozen=True)
@@ -211,7 +212,7 @@ class Bisect:
                 self.observed[row] = Observation(row, [self._not_run(row, reason)])
 
     def _not_run(self, version: str, reason: str) -> Attempt:
-        because = f"cannot run here: {reason}"
+        because = f"{_CANNOT_RUN}{reason}"
         return Attempt(version, self.question.seed, Verdict.UNKNOWN, because, possible=False)
 
     @property
@@ -465,13 +466,33 @@ class Bisect:
             return self._result((), why, ExitCode.SURPRISE)
         count = len(self.rows) - len(unknown)
         why = f"{_none_of(kind)}: all {count} that could be run from {first} to {last} are {kind}"
-        inconclusive = [row for row in unknown if self.observed[row].attempts[0].possible]
-        impossible = [row for row in unknown if row not in inconclusive]
+        impossible = self._impossible(unknown)
+        inconclusive = [row for row in unknown if row not in impossible]
         if inconclusive:
             why += f"; UNKNOWN: {_listed(inconclusive)}"
-        if impossible:
-            why += f"; cannot run here: {_listed(impossible)}"
+        why += self._not_run_because(impossible)
         return self._result((), why, self._code_of_none(unknown))
+
+    def _impossible(self, rows: Iterable[str]) -> list[str]:
+        """Those of `rows` that cannot run here, now or later."""
+        return [
+            row
+            for row in rows
+            if row in self.observed and not self.observed[row].attempts[0].possible
+        ]
+
+    def _not_run_because(self, impossible: Sequence[str]) -> str:
+        """The end of a sentence: the versions with the reason and what to do, once for all that
+        have the same. "" without any."""
+        reasons: dict[str, list[str]] = {}
+        for row in impossible:
+            because = self.observed[row].because.removeprefix(_CANNOT_RUN)
+            reasons.setdefault(because.replace(row, "VERSION"), []).append(row)
+        ends = ""
+        for because, same in reasons.items():
+            reason = because if len(same) > 1 else because.replace("VERSION", same[0])
+            ends += f"; {_CANNOT_RUN}{_listed(same)} ({reason})"
+        return ends
 
     def _code_of_none(self, unknown: Sequence[str]) -> ExitCode:
         """A user who named a good version was wrong; one who did not has an answer, if all could be
@@ -490,7 +511,7 @@ class Bisect:
             why = (
                 f"the first {kind} version is one of {_listed(candidates(first))}: "
                 f"{first.last_old} is {other}, {first.first_new} is {kind}, and the versions "
-                "between are UNKNOWN"
+                f"between are UNKNOWN{self._not_run_because(self._impossible(first.undecided))}"
             )
             return self._result(boundaries, why, ExitCode.UNKNOWN)
         why = (

@@ -65,8 +65,20 @@ def check(plan: Plan, history: History) -> Finding:
         return holds(NAME, f"each of {count(len(done), 'renewal')} {within}")
     because = wrong[0].text
     if len(done) > 1:
-        because += f"; {len(wrong)} of {len(done)} renewals were off their time"
+        because += f"; {_how_many(wrong, len(done))}"
     return broken(NAME, because, [_place(one) for one in wrong])
+
+
+def _how_many(wrong: list[_Wrong], of: int) -> str:
+    """'3 of 12 renewals late, by up to 4 h; 1 early, by up to 5 m'. Late is awake time."""
+    late_ns = [one.off_ns for one in wrong if one.off_ns > 0]
+    early_ns = [-one.off_ns for one in wrong if one.off_ns < 0]
+    if not late_ns:
+        return f"{len(early_ns)} of {of} renewals early, by up to {lasting(max(early_ns))}"
+    late = f"{len(late_ns)} of {of} renewals late, by up to {lasting(max(late_ns))}"
+    if not early_ns:
+        return late
+    return f"{late}; {len(early_ns)} early, by up to {lasting(max(early_ns))}"
 
 
 def _off(history: History, renewal: Renewal) -> int:

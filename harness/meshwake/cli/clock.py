@@ -188,9 +188,8 @@ def _choose(name: str, command: list[str], by: ClockReading, *, with_children: b
     if name != "auto":
         raise refusals[0]
     because = ", and ".join(f"{each.injector}: {each.because}" for each in refusals)
-    named = program.direct_command
-    instead = "name the program itself" if named is None else f"type: {named}"
-    raise CannotInject("auto", program.name, because, f"{instead}, or use a guest (lab machine)")
+    instead = f"{program.instead}, or use a guest (lab machine)"
+    raise CannotInject("auto", program.name, because, instead)
 
 
 def _fitting(name: str, program: Program, by: ClockReading, *, with_children: bool) -> Injector:

@@ -21,6 +21,7 @@ from meshwake.core.durations import NS_PER_S, parse_positive_ns
 from meshwake.core.errors import BadInput, ExitCode, HarnessError, LabUnavailable
 from meshwake.core.json_types import MutableJsonObject
 from meshwake.core.outcome import Verdict
+from meshwake.core.outputs import try_folder
 from meshwake.core.refusal import invalid_choice
 from meshwake.fixes import adapted
 from meshwake.labs import load_lab
@@ -72,6 +73,7 @@ def falsify(
     kinds = tuple(word.strip() for word in faults.split(",") if word.strip())
     release, binary = _subject(lab, istio, ztunnel)
     question = search.make_target(fix, check, release, lab, seed, kinds)
+    try_folder(output, "--output")
     with (
         tempfile.TemporaryDirectory(prefix="meshwake-falsify-") as work,
         _counter("timelines tried") as report,

@@ -21,6 +21,7 @@ from meshwake.core import versions
 from meshwake.core.dates import Dates
 from meshwake.core.durations import NS_PER_S, format_duration, parse_option_ns
 from meshwake.core.errors import BadInput
+from meshwake.core.outputs import try_file
 from meshwake.core.refusal import invalid, invalid_choice
 from meshwake.core.scenario import parse_scenario
 from meshwake.core.zones import EXPECTED, UTC_ZONE, Zone, zone_of
@@ -89,6 +90,8 @@ def import_sleep(
     """Make a scenario of the sleep that a machine's journals record."""
     _check_choice("--as", every_sleep_as, "suspend", "pause")
     _check_choice("--date-order", date_order, *get_args(DateOrder))
+    if output is not None:
+        try_file(output, "--output")
     tallies = [Tally(str(path)) for path in files]
     given = None if zone is None else _zone(zone)
     options = JournalOptions(

@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from meshwake.cli.output import print_text
+from meshwake.core.outputs import try_file
 
 # What only Linux has is imported by the command that needs it.
 
@@ -48,6 +49,7 @@ def clocks(output: OutputOption = None) -> None:
     from meshwake.labs.machine.measure import write_page
 
     place = output or Path("docs/clocks-measured.md")
+    try_file(place, "--output")
     measured = write_page(place)
     print_text(f"{len(measured)} faults measured; see {place}")
 
@@ -57,5 +59,6 @@ def timers(output: OutputOption = None) -> None:
     from meshwake.labs.machine.timers import write_timers_page
 
     place = output or Path("docs/timers.md")
+    try_file(place, "--output")
     rows = write_timers_page(place)
     print_text(f"{rows} timers measured; see {place}")

@@ -34,6 +34,7 @@ from meshwake.analysis.matrix_table import (
     lasting_words,
     long_table,
     marks,
+    replace_between,
     seen_words,
     short_table,
     write_between,
@@ -42,8 +43,10 @@ from meshwake.cli.options import JsonOption, OneVersionOption, SeedOption
 from meshwake.cli.output import CommandExit, print_json, print_text, say
 from meshwake.core import versions
 from meshwake.core.errors import BadInput, ExitCode
+from meshwake.core.outputs import try_file
 from meshwake.core.refusal import invalid_choice
 from meshwake.core.scenario import Scenario, read_scenario
+from meshwake.core.text_files import read_text
 from meshwake.fixes import FIXES
 from meshwake.labs import Toolbox
 from meshwake.report.terminal import show
@@ -111,6 +114,8 @@ def matrix_command(
         raise BadInput(
             f"{', '.join(typed)}: the matrix runs on the model; use --confirm to run pairs elsewhere"
         )
+    for page in write or []:
+        _check_page(page)
     fixes = _chosen("--fix", fix, list(FIXES))
     scenarios = _scenarios(fault, scenario)
     release = versions.find(istio) if istio else versions.newest()
@@ -167,11 +172,20 @@ def _refuse_contradictions(
         raise BadInput("--scenario has faults of its own; leave --fault out")
 
 
+def _check_page(page: Path) -> None:
+    """Raises BadInput for a page that cannot take its table."""
+    replace_between(read_text(page), _which(page), "", str(page))
+    try_file(page, "--write")
+
+
+def _which(page: Path) -> str:
+    return "short" if page.name == "README.md" else "long"
+
+
 def _write_page(page: Path, rows: list[MatrixRow]) -> None:
-    if page.name == "README.md":
-        changed = write_between(page, "short", short_table(rows))
-    else:
-        changed = write_between(page, "long", long_table(rows))
+    which = _which(page)
+    table = short_table(rows) if which == "short" else long_table(rows)
+    changed = write_between(page, which, table)
     say(f"{page}: {'written' if changed else 'was up to date'}")
 
 

@@ -17,7 +17,6 @@ from rich.table import Table
 from meshwake.cli.options import JsonOption, VerboseOption
 from meshwake.cli.output import CommandExit, print_json, print_text, say
 from meshwake.core.errors import ExitCode, HarnessError
-from meshwake.core.extras import require
 from meshwake.core.scenario import read_scenario
 from meshwake.core.versions import find
 from meshwake.report.progress import ProgressLine
@@ -56,9 +55,11 @@ def run(
     flags: RunFlags,
 ) -> None:
     """Run scenarios and judge what happened."""
-    if flags.report is not None:
-        require("report")  # before anything runs
     options = options_from(flags)
+    if flags.report is not None:
+        from meshwake.report.html.folder import check_report_folder
+
+        check_report_folder(flags.report, "--report")
     one_file = len(files) == 1 and not files[0].is_dir()
     # One scenario, one release, one fix: a person wants to read all of it.
     alone = one_file and len(options.istio) <= 1 and len(options.fixes) <= 1

@@ -12,7 +12,7 @@ from __future__ import annotations
 import tomllib
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -146,7 +146,8 @@ class RealTime(Strict):
 
 class Scenario(Strict):
     """One scenario file, checked; durations are nanoseconds. `name` is the file's name without
-    `.toml`. `recorded_from`: the date of world time 0 in a history that really happened and that
+    `.toml`. `labs` leaves out those on which it would prove nothing; what a lab cannot do it refuses
+    by itself. `recorded_from`: the date of world time 0 in a history that really happened and that
     `starts` moves to later years; dates are shown by it, and nothing else changes.
     `recorded_zone`: the zone in which they are shown (core/zones.py), UTC by default."""
 
@@ -154,7 +155,7 @@ class Scenario(Strict):
     path: str = ""
     title: str = Field(min_length=1)
     source: Annotated[str, Field(min_length=1)] | None = None
-    labs: list[LabName] = Field(default=["model", "process"], min_length=1)
+    labs: list[LabName] = Field(default=list(get_args(LabName)), min_length=1)
     duration: Length
     starts: datetime = DEFAULT_STARTS
     recorded_from: datetime | None = None

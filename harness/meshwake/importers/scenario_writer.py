@@ -59,7 +59,7 @@ def scenario_text(history: SleepHistory, writing: ScenarioOptions) -> str:
         "# Change what you like: the lifetime of certificates, the traffic, or add a [fix] "
         "(scenarios/README.md).",
         f"title    = {_quoted(f'A machine that slept {times} in {days:.1f} days')}",
-        'labs     = ["model", "process"]',
+        'labs     = ["model", "process", "machine", "kind"]',
         f"duration = {_quoted(format_duration(history.duration_ns))}",
         f"starts   = {starts}  # {weeks} weeks later than it was: the same weekdays and hours",
         f"recorded_from = {_date(began_wall_s, offset_s)}  # results are shown with these dates",

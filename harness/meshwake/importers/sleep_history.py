@@ -30,6 +30,10 @@ from meshwake.importers.items import (
 from meshwake.importers.placement import PlacedJournal
 
 LEAD_NS = 60 * NS_PER_S
+# How long the machine is awake after its last event at least, whatever the journal still has: a
+# filtered journal ends with a wake. A mesh has five minutes to recover from it (RECOVERS_WITHIN_NS),
+# and connections are tried every ten minutes, so after less the answer would be UNKNOWN.
+REST_NS = 1800 * NS_PER_S
 # Messages about one thing come within so long: a boot has several, and an interrupted sleep ends
 # near others.
 _SAME_NS = 300 * NS_PER_S
@@ -105,7 +109,7 @@ def sleep_history_of(journals: Sequence[PlacedJournal]) -> SleepHistory:
     starts_ns = (begins_ns - LEAD_NS) // NS_PER_S * NS_PER_S
     events = tuple(_placed(sleeps, _once([*jumps, *steps]), starts_ns))
     last_ns = max(
-        [ends_ns - starts_ns, *(each.at_world_ns + each.lasts_ns + LEAD_NS for each in events)]
+        [ends_ns - starts_ns, *(each.at_world_ns + each.lasts_ns + REST_NS for each in events)]
     )
     # The wall clock may have been ahead of the calendar when the journal began.
     ahead_ns = max((journal.ahead_ns for journal in journals), key=abs)

@@ -168,9 +168,12 @@ def test_the_axis_of_the_node_stops_with_its_clock(browser: webdriver.Chrome, is
 @pytest.fixture(scope="module")
 def autumn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two reports of months that end summer time, on two sides of an ocean."""
-    path = tmp_path_factory.mktemp("autumn") / "report"
-    write_report(path, [autumn_run("Europe/Berlin"), autumn_run("America/New_York")])
-    return path
+    folder = tmp_path_factory.mktemp("autumn")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MESHWAKE_RUNS", str(folder / "runs"))
+        runs = [autumn_run("Europe/Berlin"), autumn_run("America/New_York")]
+    write_report(folder / "report", runs)
+    return folder / "report"
 
 
 def autumn_run(zone: str) -> Run:

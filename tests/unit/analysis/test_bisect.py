@@ -135,6 +135,20 @@ def test_versions_that_cannot_run_are_not_run() -> None:
     assert set(ran) == {"1.18.0", "1.19.4", "1.20.0", "1.23.4"}
 
 
+def test_what_cannot_run_has_its_reason_and_what_to_do() -> None:
+    """Once for versions with the same; also where the change may lie in them."""
+    reasons = {
+        "1.19.1": "no binary; meshwake fetch 1.19.1",
+        "1.19.2": "no binary; meshwake fetch 1.19.2",
+        "1.20.0": "1.20.0 is withdrawn",
+    }
+    words = "; cannot run here: 1.19.1, 1.19.2 (no binary; meshwake fetch VERSION)"
+    none = search(lambda v, s: BROKEN, impossible=reasons.get)
+    assert none.why.endswith(f"{words}; cannot run here: 1.20.0 (1.20.0 is withdrawn)")
+    between = search(since("1.19.2"), impossible=reasons.get)
+    assert between.why.endswith(f"the versions between are UNKNOWN{words}")
+
+
 def test_an_end_without_a_verdict_is_reported() -> None:
     """Nothing can be narrowed down; but if no version is good, that is reported."""
     found = search(lambda v, s: UNKNOWN if v == "1.18.0" else BROKEN)

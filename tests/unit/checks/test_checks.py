@@ -323,9 +323,25 @@ def test_a_late_renewal_says_how_late_and_why() -> None:
     finding = found(ON_TIME, world)
     assert finding.because == (
         f"{CLIENT} renewed its certificate 8 h late (awake time), at day 0 19:59 (clock drift 8 h); "
-        "2 of 2 renewals were off their time"
+        "2 of 2 renewals late, by up to 8 h"
     )
     assert finding.evidence[0].data["late_s"] == 28_800.0
+
+
+@pytest.mark.parametrize(
+    ("client", "server", "words"),
+    [
+        ("11h", "11h30m", "2 of 2 renewals early, by up to 59 m"),
+        ("11h", "11h59m", "1 of 2 renewals early, by up to 59 m"),
+        ("11h", "13h59m", "1 of 2 renewals late, by up to 2 h; 1 early, by up to 59 m"),
+    ],
+)
+def test_how_many_renewals_are_early_and_late(client: str, server: str, words: str) -> None:
+    """Each with the worst of them."""
+    world = a_day(duration="14h")
+    world.issue(CLIENT, client)
+    world.issue(SERVER, server)
+    assert found(ON_TIME, world).because.endswith(f"; {words}")
 
 
 def test_a_renewal_that_never_came_is_late() -> None:

@@ -128,3 +128,27 @@ def test_one_correction_may_follow_several_sleeps(
     assert min(outage["from_world_s"] for outage in result["outages"]) == pytest.approx(
         40 * HOUR_S, abs=5
     )
+
+
+def test_a_journal_that_ends_with_a_wake_is_long_enough_to_show_a_recovery(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As one does that was filtered for sleeps. A fix that acts two minutes after the last wake was
+    UNKNOWN."""
+    # The certificate of Monday is renewed at 20:01 and, after a day awake, at 08:01 on Tuesday; at
+    # the last wake it has expired.
+    lines = [
+        "2026-10-05 08:01:00 +0200 Wake  \tWake from Deep Idle [CDNVA] : due to EC.LidOpen/Lid Open "
+        "Using BATT (Charge:78%)",
+        "2026-10-06 15:00:00 +0200 Sleep  \tEntering Sleep state due to 'Clamshell Sleep'"
+        ":TCPKeepAlive=active Using Batt (Charge:80%) 75600 secs",
+        "2026-10-07 12:00:00 +0200 Wake  \tWake from Deep Idle [CDNVA] : due to EC.LidOpen/Lid Open "
+        "Using BATT (Charge:78%)",
+    ]
+    broken = verdicts(run(tmp_path, lines, capsys))
+    assert broken["recovers_within"] == "BROKEN"
+    run_command(
+        ["run", str(tmp_path / "mine.toml"), "--lab", "model", "--fix", "wake-guard", "--json"]
+    )
+    guarded = json.loads(capsys.readouterr().out)
+    assert verdicts(guarded)["recovers_within"] == "HOLDS"

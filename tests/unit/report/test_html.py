@@ -207,7 +207,24 @@ def test_a_folder_that_cannot_be_names_the_option_that_was_typed(
     where = str(tmp_path / "file" / "pages")
     typed = [places.get(word, word) for word in command]
     assert run_command([*typed, option, where]) == ExitCode.BAD_INPUT
-    assert f"{option} {where}: the report cannot be written" in capsys.readouterr().err
+    printed = capsys.readouterr()
+    assert f"{option} {where}: cannot be written (Not a directory)" in printed.err
+    assert printed.out == ""
+
+
+def test_a_report_is_refused_before_anything_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing ran, and no folder is left of the attempt; nor where the scenario is refused."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").touch()
+    command = ["run", str(write(tmp_path, small())), "--lab", "model", "--report"]
+    assert run_command([*command, str(tmp_path / "mine")]) == ExitCode.BAD_INPUT
+    assert not runs_dir().exists()
+    assert "holds thesis.tex and no report" in capsys.readouterr().err
+    new = str(tmp_path / "a" / "b")
+    assert run_command(["run", "no-such-scenario", "--report", new]) == ExitCode.BAD_INPUT
+    assert not (tmp_path / "a").exists()
 
 
 def test_the_summary_of_github(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

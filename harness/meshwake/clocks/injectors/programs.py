@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import re
 import shlex
 import shutil
 import stat
@@ -28,6 +29,26 @@ from meshwake.core.errors import BadInput
 EM_X86_64, EM_AARCH64 = 62, 183
 SHELLS = frozenset(
     {"sh", "ash", "bash", "dash", "ksh", "mksh", "zsh", "fish", "busybox", "xargs", "env"}
+)
+# They execute the rest of their command line. `timeout 5 date` showed the true date, and no word of
+# it.
+_WRAPPERS = frozenset(
+    {
+        *("timeout", "nice", "ionice", "nohup", "setsid", "stdbuf", "time", "chrt", "taskset"),
+        *("sudo", "doas", "su", "runuser", "setpriv", "prlimit", "chroot", "unshare", "nsenter"),
+        *("flock", "strace", "ltrace", "watch", "parallel", "systemd-run", "dumb-init", "tini"),
+    }
+)
+# Version managers whose shims are links to themselves, by what prints the program that they mean.
+_SHIM_PROGRAMS = {
+    "mise": "mise which",
+    "rustup": "rustup which",
+    "volta-shim": "volta which",
+}
+# And those whose shims are scripts: the last lines of a shim of pyenv, rbenv and the like, and of
+# asdf.
+_SHIM_SCRIPT = re.compile(
+    rb"""^exec ["']?[^\s"']*?(?P<tool>\w*env|asdf)["']? exec """, re.MULTILINE
 )
 # Segments: what is mapped, and the path of the loader (a program without one is static). elf(5).
 _PT_LOAD, _PT_INTERP = 1, 3
@@ -45,6 +66,8 @@ _SPLITTING = ("-S", "--split-string")
 # Linux itself follows an interpreter that is a script again four times, and fails then with ELOOP:
 # fs/exec.c, exec_binprm.
 _SCRIPTS_IN_A_ROW_MAX = 4
+# A shim of pyenv has twenty lines.
+_SHIM_BYTES_MAX = 4096
 
 
 @dataclass(frozen=True)
@@ -74,14 +97,39 @@ class Program:
         if self.script is None or self.path.name != "env":
             return None
         words = [word for word in _shebang_of(self.script)[1:] if word not in _SPLITTING]
-        if not words or not _is_program_itself(words[0]):
+        program = _program_itself(words[0]) if words else None
+        if program is None:
             return None
-        return shlex.join([*words, _as_typed(self.script)])
+        rest = shlex.join([*words[1:], _as_typed(self.script)])
+        return f"{program} {rest}"
 
     @property
     def executes_others(self) -> bool:
         """Whether it is a program whose whole purpose is to execute others."""
-        return self.path.name in SHELLS or os.path.realpath(self.path).rpartition("/")[2] in SHELLS
+        names = {self.path.name, os.path.realpath(self.path).rpartition("/")[2]}
+        return bool(names & (SHELLS | _WRAPPERS | _SHIM_PROGRAMS.keys()))
+
+    @property
+    def meant_by_shim(self) -> str | None:
+        """Of a shim of a version manager, which only executes the program of the version that is
+        chosen: what prints the path of that program, such as 'pyenv which python3'."""
+        if self.script is None:
+            name = os.path.realpath(self.path).rpartition("/")[2]
+            which = _SHIM_PROGRAMS.get(name)
+            return None if which is None else f"{which} {self.path.name}"
+        found = _SHIM_SCRIPT.search(_beginning_of(self.script, _SHIM_BYTES_MAX))
+        return found and f"{found['tool'].decode()} which {self.script.name}"
+
+    @property
+    def instead(self) -> str:
+        """What to type where a program that executes others is out of reach."""
+        if self.meant_by_shim is not None:
+            return f'type "$({self.meant_by_shim})" in its place'
+        if self.direct_command is not None:
+            return f"type: {self.direct_command}"
+        if self.path.name in _WRAPPERS:
+            return f"name the program itself; {self.path.name} can be put before meshwake"
+        return "name the program itself"
 
     @property
     def loader_is_glibc(self) -> bool:
@@ -89,15 +137,18 @@ class Program:
         return self.loader is not None and self.loader.rpartition("/")[2].startswith("ld-linux")
 
 
-def _is_program_itself(word: str) -> bool:
-    """Whether a word after `env` names a program that can be started. An option and an assignment
-    of env would be lost; a script of a shell, as those of pyenv are, executes another program."""
+def _program_itself(word: str) -> str | None:
+    """What to type for the program that a word after `env` names, None where it is not clear. An
+    option and an assignment of env would be lost; a script of a shell executes another program."""
     if word.startswith("-") or "=" in word:
-        return False
+        return None
     try:
-        return not look_at(find_program(word)).executes_others
+        program = look_at(find_program(word))
     except BadInput:
-        return False
+        return None
+    if program.meant_by_shim is not None:
+        return f'"$({program.meant_by_shim})"'
+    return None if program.executes_others else shlex.quote(word)
 
 
 def _as_typed(path: Path) -> str:
@@ -142,11 +193,15 @@ def _interpreter_of(path: Path) -> Path | None:
     return Path(words[0]) if words else None
 
 
+def _beginning_of(path: Path, most_bytes: int) -> bytes:
+    with path.open("rb") as file:
+        return file.read(most_bytes)
+
+
 def _shebang_of(path: Path) -> list[str]:
     """The words after `#!`; [] when the file is not a script."""
     try:
-        with path.open("rb") as file:
-            first = file.read(256)
+        first = _beginning_of(path, 256)
     except OSError as error:
         raise BadInput(
             f"{path}: cannot be read ({error.strerror}), so nothing is known of it"

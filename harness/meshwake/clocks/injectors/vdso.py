@@ -77,9 +77,7 @@ class _OnAPage:
                 "a vDSO lasts until the next exec: the programs that it executes would be on "
                 "true time"
             )
-            named = program.direct_command
-            meant = "name the program itself that is meant" if named is None else f"type: {named}"
-            instead = f"{meant}, or use --injector faketime"
+            instead = f"{program.instead}, or use --injector faketime"
         else:
             return None
         return CannotInject(self.name, program.name, because, instead)

@@ -27,6 +27,7 @@ from meshwake.core.durations import seconds
 from meshwake.core.errors import BadInput
 from meshwake.core.extras import require
 from meshwake.core.outcome import OutcomeKind, Verdict
+from meshwake.core.outputs import try_file, try_folder
 from meshwake.core.run import Run
 from meshwake.report.ci_formats import junit_xml, markdown
 from meshwake.report.html.content import data, page
@@ -53,13 +54,6 @@ class ReportFolder:
             trim_blocks=True,
         )
         self._shared = {"version": version("meshwake")}
-
-    def make(self) -> None:
-        """The folder itself, so that one that cannot be made is refused before anything runs."""
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise self._cannot(error) from error
 
     def add(self, run: Run, many: bool = True) -> ReportEntry:
         """Writes the page of one run. `many`: there will be others to link to."""
@@ -137,16 +131,20 @@ class ReportFolder:
         )
 
 
-def begin_report(path: Path, option: str) -> ReportFolder:
-    """The folder for a new report, which was given with `option`. An earlier report there gives
-    way; anything else stays and is refused."""
-    folder = ReportFolder(path, option)
-    if not path.exists():
-        folder.make()
-        return folder
-    if not path.is_dir():
+def check_report_folder(path: Path, option: str) -> None:
+    """Whether a new report can be written at `path`, which was given with `option`: found out
+    before anything runs. An earlier report there may be replaced. Raises BadInput for what cannot
+    be written, or holds anything else, LabUnavailable without the extra `report`."""
+    require("report")
+    if path.exists() and not path.is_dir():
         raise BadInput(f"{option} {path}: is a file; give a folder for the report")
-    # Files are deleted below: not in a folder that holds something else, such as a home directory.
+    try_folder(path, option)
+    if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
+        try_file(Path(summary), "GITHUB_STEP_SUMMARY")
+    if not path.is_dir():
+        return
+    # A new report deletes the files of an old one: not in a folder that holds something else, such
+    # as a home directory.
     is_report = (path / "assets" / "report.js").is_file()
     strange = [] if is_report else [each.name for each in path.iterdir()]
     if strange:
@@ -154,9 +152,15 @@ def begin_report(path: Path, option: str) -> ReportFolder:
             f"{option} {path}: holds {', '.join(sorted(strange)[:3])} and no report; give a "
             "folder that is new or empty"
         )
+
+
+def begin_report(path: Path, option: str) -> ReportFolder:
+    """The folder for a new report. An earlier report there gives way; anything else stays and is
+    refused."""
+    check_report_folder(path, option)
     for old in [*path.glob("*.html"), *path.glob("data/*.js")]:
         old.unlink(missing_ok=True)
-    return folder
+    return ReportFolder(path, option)
 
 
 def write_report(

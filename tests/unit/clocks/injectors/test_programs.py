@@ -231,3 +231,54 @@ def test_symbols_are_read_from_the_full_table() -> None:
         pytest.skip("needs python-libfaketime (Linux)")
     found = symbols_of(path, frozenset({"initialized", "no_such_name"}))
     assert list(found) == ["initialized"] and found["initialized"] > 0
+
+
+PYENV = (
+    "#!/usr/bin/env bash\nset -e\n"
+    '[ -n "$PYENV_DEBUG" ] && set -x\n\nprogram="${0##*/}"\n\nexport PYENV_ROOT="/home/me/.pyenv"\n'
+    'exec "/home/me/.pyenv/libexec/pyenv" exec "$program" "$@"\n'
+)
+ASDF = '#!/usr/bin/env bash\n# asdf-plugin: python 3.12.1\nexec asdf exec "python3" "$@"\n'
+
+
+@pytest.mark.parametrize(
+    ("shim", "which"), [(PYENV, "pyenv which python3"), (ASDF, "asdf which python3")]
+)
+def test_a_shim_names_what_prints_its_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shim: str, which: str
+) -> None:
+    """As pyenv and asdf write them; also for a script that such a python3 reads."""
+    program = look_at(written(tmp_path, shim.encode(), "python3"))
+    assert program.executes_others
+    assert program.instead == f'type "$({which})" in its place'
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.chdir(tmp_path)
+    script = look_at(written(tmp_path, b"#!/usr/bin/env python3\nprint(1)\n", "app.sh"))
+    assert script.instead == f'type: "$({which})" ./app.sh'
+
+
+def test_a_shim_that_is_a_link_to_its_manager(tmp_path: Path) -> None:
+    """mise, rustup and volta find out by their own name what is meant."""
+    (tmp_path / "bin").mkdir()
+    written(tmp_path / "bin", elf(loader=LOADER), "mise")
+    (tmp_path / "python3").symlink_to(tmp_path / "bin" / "mise")
+    program = look_at(tmp_path / "python3")
+    assert program.executes_others
+    assert program.instead == 'type "$(mise which python3)" in its place'
+
+
+@pytest.mark.parametrize("name", ["timeout", "nice", "sudo", "strace"])
+def test_a_wrapper_executes_others(tmp_path: Path, name: str) -> None:
+    """It can be put before the command of meshwake. A program of another name is the one meant."""
+    program = look_at(written(tmp_path, elf(loader=LOADER), name))
+    assert program.executes_others
+    assert program.instead == f"name the program itself; {name} can be put before meshwake"
+    assert not look_at(written(tmp_path, elf(loader=LOADER), f"my-{name}")).executes_others
+
+
+def test_a_script_that_executes_something_is_not_a_shim(tmp_path: Path) -> None:
+    """Such as one whose last line runs a program in an environment."""
+    text = (
+        b'#!/bin/sh\n# exec pyenv exec\nexec env A=1 ./server\nexec "$HOME/env/bin/python" "$@"\n'
+    )
+    assert look_at(written(tmp_path, text, "run.sh")).instead == "name the program itself"
