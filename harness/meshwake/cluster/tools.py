@@ -159,6 +159,7 @@ def _find(needed: Needed, wanted: str | None) -> Path:
     no good one."""
     wrong = []
     for directory in search_path().split(os.pathsep):
+        # One directory after the other: `which` alone finds only the first of a name.
         path = shutil.which(needed.name, path=directory)
         if path is None:
             continue
