@@ -9,6 +9,13 @@ import pytest
 from hypothesis import settings
 from meshwake.runner.flags import RunFlags, declared_in
 
+# pytest explains a failed assertion (`assert differences == []`: which ones) in tests and conftests
+# alone, unless others are registered here. A run of minutes on a cluster once failed with
+# "AssertionError" and nothing else, in a helper of its test.
+pytest.register_assert_rewrite(
+    *(f"tests.{folder.name}" for folder in Path(__file__).parent.iterdir() if folder.is_dir())
+)
+
 # How long an example takes says how busy the machine is, and nothing of what is tested.
 settings.register_profile("meshwake", deadline=None)
 settings.load_profile("meshwake")

@@ -47,7 +47,9 @@ def whole_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trial]:
     runs = Path(os.environ.get(RUNS_VARIABLE) or directory / "runs").resolve()
     engine = open_engine()
     try:
-        yield Trial(cluster, engine, directory, runs)
+        trial = Trial(cluster, engine, directory, runs)
+        trial.bring_up_to_date()
+        yield trial
     finally:
         engine.close()
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from meshwake.checks.format import dated, lasting, moment
 from meshwake.core.outcome import OutcomeKind
 from meshwake.report.result import Summary
-from meshwake.report.tally import tally
+from meshwake.report.tally import differ_in_fix, tally
 
 _SIGNS = {
     OutcomeKind.AS_EXPECTED.value: "\N{WHITE HEAVY CHECK MARK}",
@@ -94,7 +94,8 @@ def github_annotations(summaries: Iterable[Summary]) -> list[str]:
 
 
 def _annotation(kind: str, summary: Summary) -> str:
-    title = f"meshwake: {summary.scenario} on {summary.lab} {summary.version}"
+    fix = f" with {summary.fix}" if summary.goal and summary.fix != "none" else ""
+    title = f"meshwake: {summary.scenario} on {summary.lab} {summary.version}{fix}"
     placed = {"file": summary.file, "title": title}
     where = ",".join(f"{key}={_in_property(value)}" for key, value in placed.items() if value)
     text = "\n".join([_message(summary), *_next_steps(summary)])
@@ -125,19 +126,22 @@ def _xml(text: str) -> str:
 
 def markdown(summaries: Sequence[Summary]) -> str:
     """A table, those that need a look first."""
+    with_fix = differ_in_fix(summaries)
+    subject = ["scenario", "lab", "ztunnel", *(["fix"] if with_fix else [])]
+    headings = ["", *subject, "outcome", "outage, awake", "first failure"]
     lines = [
         f"### meshwake: {tally(summaries)}",
         "",
-        "| | scenario | lab | ztunnel | outcome | outage, awake | first failure |",
-        "|---|---|---|---|---|---|---|",
+        "|" + "|".join(f" {heading} " if heading else " " for heading in headings) + "|",
+        "|" + "---|" * len(headings),
     ]
     # False sorts first; among themselves both kinds keep their order.
     by_need = sorted(summaries, key=lambda each: each.outcome == OutcomeKind.AS_EXPECTED.value)
-    lines += [_line(each) for each in by_need]
+    lines += [_line(each, with_fix=with_fix) for each in by_need]
     return "\n".join(lines) + "\n"
 
 
-def _line(summary: Summary) -> str:
+def _line(summary: Summary, *, with_fix: bool) -> str:
     outcome = summary.outcome
     if outcome != OutcomeKind.AS_EXPECTED.value:
         outcome = summary.judged or (f"{outcome}: {summary.why}" if summary.why else outcome)
@@ -146,7 +150,8 @@ def _line(summary: Summary) -> str:
         first = dated(moment(summary.first_failure_world_ns), summary.dates)
     sign = _SIGNS.get(summary.outcome, "\N{WARNING SIGN}")
     subject = (f"`{summary.scenario}`", summary.lab, summary.version)
-    cells = (sign, *subject, outcome, _outage(summary), first)
+    fix = (summary.fix,) if with_fix else ()
+    cells = (sign, *subject, *fix, outcome, _outage(summary), first)
     return f"| {' | '.join(_cell(cell) for cell in cells)} |"
 
 

@@ -27,3 +27,11 @@ def tally(summaries: Sequence[Summary]) -> str:
         return f"{runs}, all {_COUNTABLE[next(iter(found))]}"
     parts = [f"{found[outcome]} {words}" for outcome, words in _COUNTABLE.items() if found[outcome]]
     return f"{runs}: {', '.join(parts)}" if parts else runs
+
+
+def differ_in_fix(summaries: Sequence[Summary]) -> bool:
+    """Whether one scenario ran with several fixes, so that a table has to name them."""
+    with_fix = [row for row in summaries if row.fix]
+    cases = {(row.scenario, row.lab, row.version) for row in with_fix}
+    cases_by_fix = {(row.scenario, row.lab, row.version, row.fix) for row in with_fix}
+    return len(cases) < len(cases_by_fix)

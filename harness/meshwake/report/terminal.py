@@ -27,6 +27,7 @@ from meshwake.core.plan import Plan
 from meshwake.core.run import Run
 from meshwake.report.headline import GOAL_WORDS, headline, judged
 from meshwake.report.result import Summary
+from meshwake.report.tally import differ_in_fix
 
 WIDTH_MAX = 100
 _STYLES = {
@@ -70,7 +71,7 @@ def summary_table(summaries: Sequence[Summary]) -> RenderableType:
     lies."""
     table = Table(box=_LINE_UNDER_HEADINGS, pad_edge=False, padding=(0, 1), expand=False)
     # A column only where it distinguishes rows: the table has to fit into 100 columns.
-    with_fix = ["fix"] if _differ_in_fix(summaries) else []
+    with_fix = ["fix"] if differ_in_fix(summaries) else []
     headings = ["scenario", "lab", "ztunnel", *with_fix, "outcome", "outage", "first failure"]
     for heading in headings:
         table.add_column(heading, overflow="fold", no_wrap=heading in ("outcome", "first failure"))
@@ -85,14 +86,6 @@ def summary_table(summaries: Sequence[Summary]) -> RenderableType:
             _first_failure(row),
         )
     return Group(table, *chain.from_iterable(_remarks(row) for row in summaries))
-
-
-def _differ_in_fix(summaries: Sequence[Summary]) -> bool:
-    """Whether one scenario ran with several fixes."""
-    with_fix = [row for row in summaries if row.fix]
-    cases = {(row.scenario, row.lab, row.version) for row in with_fix}
-    cases_by_fix = {(row.scenario, row.lab, row.version, row.fix) for row in with_fix}
-    return len(cases) < len(cases_by_fix)
 
 
 def _word(word: str) -> Text:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,20 @@ def test_the_table_begins_with_what_needs_a_look() -> None:
     assert "bad\\|one" in lines[4]
     assert "it &lt;broke>" in lines[4]
     assert "`fine`" in lines[5]
+
+
+def test_a_table_of_several_fixes_names_them() -> None:
+    """Else their rows look the same; and an annotation says which of them broke."""
+    guarded = replace(GOOD, fix="wake-guard", goal="holds")
+    alone = replace(GOOD, fix="none", goal="holds", outcome="surprise", headline="BROKEN: all")
+    lines = markdown([guarded, alone]).splitlines()
+    assert lines[2] == (
+        "| | scenario | lab | ztunnel | fix | outcome | outage, awake | first failure |"
+    )
+    assert lines[3].count("---") == lines[2].count("|") - 1
+    assert "| none |" in lines[4] and "| wake-guard |" in lines[5]
+    assert " with wake-guard::" in github_annotations([replace(alone, fix="wake-guard")])[0]
+    assert " with " not in github_annotations([alone])[0].partition("::BROKEN")[0]
 
 
 @pytest.mark.parametrize("summary", [GOOD, BAD, UNSURE, REFUSED, FAILED])

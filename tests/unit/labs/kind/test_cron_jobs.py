@@ -23,6 +23,7 @@ from meshwake.labs.kind.fix import (
     images_of_fix,
     objects_of_fix,
     objects_to_apply,
+    with_images_of_node,
 )
 from meshwake.labs.kind.refusals import refusals
 
@@ -148,6 +149,17 @@ def test_a_job_is_made_of_the_template_of_its_cron_job() -> None:
     del container["imagePullPolicy"]
     assert [container] == users["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
     assert images_of_fix(of) == ("bitnami/kubectl:latest",)
+
+
+def test_a_list_of_something_else_that_is_called_containers_stays() -> None:
+    """In a custom resource that is applied with a fix."""
+    thing = {
+        "kind": "Policy",
+        "spec": {"containers": ["a", "b"], "initContainers": [{"name": "c"}]},
+    }
+    policy = {"imagePullPolicy": "IfNotPresent", "name": "c"}
+    spec = {"containers": ["a", "b"], "initContainers": [policy]}
+    assert with_images_of_node(thing) == {"kind": "Policy", "spec": spec}
 
 
 def test_a_policy_that_the_user_wrote_stays() -> None:
