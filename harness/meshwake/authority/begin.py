@@ -25,6 +25,7 @@ class Begun(NamedTuple):
 
 def begin(directory: Path) -> Begun:
     """Starts it in the network namespace of the calling thread, with its log in `directory`."""
+    # A pair, and not a named socket: when either end is gone, the other reads its end.
     ours, theirs = socket.socketpair()
     with theirs, (directory / LOG).open("wb") as log:
         # The directory is there for readers of a list of processes.

@@ -52,6 +52,7 @@ class DiscoveryService:
 
     async def delta_aggregated_resources(self, stream: grpclib.server.Stream[Any, Any]) -> None:
         """DeltaAggregatedResources: one ztunnel, for as long as it stays."""
+        # One event for each stream: each is behind by what it has not been sent yet.
         changed = asyncio.Event()
         self._changed.add(changed)
         conversation = _Conversation(stream, self)
@@ -68,6 +69,7 @@ class DiscoveryService:
         to date."""
         difference = DeltaDiscoveryResponse(type_url=ADDRESS_TYPE, nonce=str(self._version))
         for uid, workload in self._workloads.items():
+            # Any text that is another when the workload is; ztunnel only hands it back.
             version = repr(sorted(workload.items()))
             if known.get(uid) != version:
                 difference.resources.append(_resource(workload, version))
@@ -104,6 +106,7 @@ class _Conversation:
             self._service.refusals.append(request.error_detail.message)
         if request.response_nonce:
             return
+        # There are no authorisation policies, and ztunnel waits until it knows that.
         if request.type_url != ADDRESS_TYPE:
             await self._send(DeltaDiscoveryResponse(type_url=request.type_url, nonce="none"))
             return
@@ -125,6 +128,7 @@ class _Conversation:
                 await self._send(difference)
 
     async def _send(self, response: DeltaDiscoveryResponse) -> None:
+        # An answer and a push may meet, and a stream takes one message at a time.
         async with self._sending:
             await self._stream.send_message(response)
 

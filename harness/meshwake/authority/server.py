@@ -120,6 +120,7 @@ class CertificateService:
         request = await stream.recv_message()
         assert request is not None
         identity = requested_identity(request.csr)
+        # Of the mode in which the request came: a slow answer is issued whatever the mode is then.
         outcome = OUTCOMES[self.mode]
         if outcome != "issued":
             self._report(
@@ -167,6 +168,7 @@ class CertificateService:
         return self._roots[self.state.root]
 
     async def _decline(self, outcome: str) -> None:
+        # Nothing ever sets it.
         if outcome == "hung":
             await asyncio.Event().wait()
         if outcome == "refused":
@@ -178,6 +180,7 @@ class CertificateService:
         self._serials = {name: serial + serials for name, serial in self._serials.items()}
 
     def _next_serial(self, identity: str) -> int:
+        # One that the scenario does not name: behind all that it does.
         self._serials.setdefault(identity, (len(self._serials) + 1) * SERIALS_PER_IDENTITY)
         self._serials[identity] += 1
         return self._serials[identity]
@@ -300,9 +303,9 @@ class AuthorityProcess:
 
     def requests(self) -> list[RequestReport]:
         """The requests that it received or answered since the last call, in order."""
-        while self._poll.poll(
-            0
-        ):  # called at every poll of whether all is quiescent: an exception would cost ten times as much
+        # Called whenever the lab looks whether all is quiescent: to read a non-blocking socket that
+        # is empty, and to catch what that raises, would cost ten times as much.
+        while self._poll.poll(0):
             self._take(self._receive())
         reports, self._reports = self._reports, []
         return reports
@@ -359,7 +362,8 @@ def spawn(
     process, control = begun or begin(directory)
     settings = AuthoritySettings(address, str(directory), backdate_s, identities, serials_from)
     line = json.dumps(asdict(settings)).encode() + b"\n"
-    with suppress(BrokenPipeError):  # it has ended, and its log says why
+    # Where it has ended already, AuthorityProcess raises with what its log has.
+    with suppress(BrokenPipeError):
         socket.send_fds(control, [line], [file for file in (listener.fileno(), page) if file >= 0])
     return AuthorityProcess(process, control, directory)
 
@@ -367,6 +371,7 @@ def spawn(
 def _await_settings(control: socket.socket) -> tuple[AuthoritySettings, Files] | None:
     """The settings and open files that `spawn` sends; None when its starter does not need it any
     more."""
+    # Files come with the first bytes; the rest of a long line may come later.
     data, files, _, _ = socket.recv_fds(control, 1 << 16, 2)
     while data and not data.endswith(b"\n"):
         more = control.recv(1 << 16)

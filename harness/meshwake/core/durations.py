@@ -33,6 +33,8 @@ def parse_duration_ns(text: str) -> int:
     was expected."""
     sign, rest = (-1, text[1:]) if text.startswith("-") else (1, text)
     total_ns, position = 0, 0
+    # Part by part from the left: a blank ('1h 30m'), an unknown unit or a number without one ends
+    # the loop before the text ends.
     while match := _PART.match(rest, position):
         whole, fraction, unit = match.groups()
         total_ns += int(whole) * _UNIT_NS[unit] + _fraction_ns(fraction, unit, text)
@@ -45,6 +47,7 @@ def parse_duration_ns(text: str) -> int:
 def parse_go_duration_ns(text: str) -> int:
     """`text` as Go's time.ParseDuration reads it, in whole nanoseconds: hours are its longest unit,
     and a number without a unit is none but 0. Raises ValueError."""
+    # Go takes two signs for micro, U+00B5 and the Greek letter U+03BC (unitMap in time/format.go).
     match = re.fullmatch(r"([-+]?)((?:(?:\d+\.?\d*|\.\d+)(?:ns|us|µs|μs|ms|s|m|h))+|0)", text)
     if match is None or len(text) > 60:
         raise ValueError(
@@ -55,6 +58,8 @@ def parse_go_duration_ns(text: str) -> int:
     units = {**_UNIT_NS, "µs": 1_000, "μs": 1_000}
     total = 0
     for whole, part, unit in parts:
+        # Digits before and after the point as one integer, divided last: a float would lose
+        # nanoseconds. The 0 is for '.5s', which has none before its point.
         total += int(f"0{whole}{part}") * units[unit] // int(10 ** len(part))
     return -total if match[1] == "-" else total
 
@@ -81,6 +86,7 @@ def _fraction_ns(digits: str | None, unit: str, text: str) -> int:
     if digits is None:
         return 0
     numerator = int(digits) * _UNIT_NS[unit]
+    # 0.5ns cannot be kept, and is refused instead of rounded.
     if numerator % 10 ** len(digits):
         raise ValueError(f"expected whole nanoseconds, not {text!r}")
     return numerator // int(10 ** len(digits))
@@ -90,6 +96,7 @@ def format_duration(duration_ns: int) -> str:
     """The shortest text that `parse_duration_ns` reads back as the same number."""
     sign, rest_ns = ("-", -duration_ns) if duration_ns < 0 else ("", duration_ns)
     parts = []
+    # Without weeks, which are read and not written: 10d, not 1w3d.
     for unit in ("d", "h", "m", "s", "ms", "us", "ns"):
         count, rest_ns = divmod(rest_ns, _UNIT_NS[unit])
         if count:

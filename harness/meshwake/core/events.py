@@ -38,8 +38,10 @@ class Datum(Generic[T]):
     def __get__(self, event: Event, owner: type[Event]) -> T: ...
 
     def __get__(self, event: Event | None, owner: type[Event]) -> T | Datum[T]:
+        # Read from the class, as __init_subclass__ does to find the names.
         if event is None:
             return self
+        # A promise, not a check: see the module.
         value: T = event.data[self._name]
         return value
 
@@ -87,6 +89,7 @@ class Event:
     def to_line(self) -> str:
         """The event as one line of JSON, keys always in the same order."""
         line: MutableJsonObject = {"world_ns": self.world_ns, "kind": self.kind, "node": self.node}
+        # All three clocks are null for what happened on no node.
         line |= self.clocks._asdict() if self.clocks else dict.fromkeys(ClockReading._fields)
         return json.dumps(line | self.data, separators=(",", ":"), ensure_ascii=False)
 
@@ -95,12 +98,14 @@ class Event:
         """Raises ValueError, KeyError, TypeError or AttributeError when the line is not an
         event."""
         raw = json.loads(line)
+        # What is left in `raw` after the common fields is the data of the kind.
         world_ns, kind, node = _whole(raw.pop("world_ns")), raw.pop("kind"), raw.pop("node")
         readings = [raw.pop(name) for name in ClockReading._fields]
         has_clocks = any(reading is not None for reading in readings)
         clocks = ClockReading(*map(_whole, readings)) if has_clocks else None
         if not isinstance(node, str | None):
             raise TypeError(f"node is {node!r}, not a name")
+        # Not of_kind: there a wrong event is a fault of a lab, here it is one of the file.
         wrong = _wrong(kind, raw)
         if wrong:
             raise KeyError(wrong)

@@ -39,6 +39,7 @@ def how_to_install(extra: str) -> str:
 
 def lacking_of(extra: str) -> str | None:
     """One sentence on what of `extra` is not installed; None when all of it is."""
+    # Looked for, not imported: the answer must not cost the import of a large library.
     for module in EXTRAS[extra][1]:
         if find_spec(module) is None:
             return _sentence(extra, module)
@@ -54,6 +55,7 @@ def require(extra: str) -> None:
 def missing_extra(error: ImportError) -> LabUnavailable | None:
     """What to say instead of `error`; None when the module belongs to no extra, so that its absence
     is a defect of the installation."""
+    # `import a.b` without a names a, and without b names a.b.
     top_level = (error.name or "").partition(".")[0]
     for extra, (_, modules) in EXTRAS.items():
         if top_level in modules:

@@ -49,6 +49,7 @@ class TimedFault(Strict):
     @property
     def lasts_world_ns(self) -> int:
         """How long the fault takes on the timeline, in world time; 0 for a moment."""
+        # Fields of some kinds only. `corrected_after` is None where the wall clock stays behind.
         lasts_ns: int = getattr(self, "lasts", 0)
         corrected_after_ns: int = getattr(self, "corrected_after", 0) or 0
         return lasts_ns + corrected_after_ns
@@ -105,6 +106,8 @@ class CaOutage(TimedFault):
     lasts: Length
 
 
+# Not a kind of outage: a ztunnel retries what was refused, and waits for ever for an answer
+# (docs/falsifier.md).
 class CaHang(TimedFault):
     """The authority accepts requests and never answers them, not even after the fault has ended."""
 

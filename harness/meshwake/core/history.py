@@ -42,6 +42,7 @@ class History:
     def of(self, *kinds: Any, **data: object) -> list[Any]:
         """The events of these kinds, by their class (events.py) or by name, whose data have these
         values; in order."""
+        # By name and not by isinstance, so that both ways of naming a kind mean the same.
         names = set(map(_name_of, kinds))
         found = [event for event in self.events if event.kind in names]
         for key, value in data.items():
@@ -62,6 +63,7 @@ class History:
         """Raises BadInput naming the line that is not an event, or a format of another version."""
         events: list[Event] = []
         for number, line in enumerate(_lines_of(text), start=1):
+            # RecursionError: a line of brackets, nested by the thousand.
             try:
                 events.append(_next_event(line, events))
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -119,6 +121,7 @@ class Recorder:
 
     def __init__(self, path: Path | None = None) -> None:
         self._events: list[Event] = []
+        # One line at a time reaches the file: what was recorded survives a kill of this process.
         self._file = path.open("w", encoding="utf-8", buffering=1) if path else None
 
     def record(

@@ -100,22 +100,22 @@ def compare(plan: Plan, findings: tuple[Finding, ...]) -> Outcome:
     are always expected to hold."""
     rows = plan.expectations if plan.goal is None else _goal_holds(findings)
     expected: dict[str, PlannedExpectation] = {row.check: row for row in rows}
-    comparisons = []
-    for finding in findings:
-        row = expected.pop(finding.check, None)
-        if row is not None:
-            comparisons.append(Comparison(finding, Verdict(row.verdict), row.because))
-        elif finding.is_assumption:
-            comparisons.append(
-                Comparison(finding, Verdict.HOLDS, "nothing can be judged without it")
-            )
-        else:
-            comparisons.append(Comparison(finding, None, None))
+    comparisons = [_comparison(finding, expected.pop(finding.check, None)) for finding in findings]
+    # What is left was expected and not judged: a check that did not run must not look like one
+    # that passed.
     if expected:
         raise ValueError(
             f"no finding for {', '.join(expected)}: judge() must run every check that is expected"
         )
     return Outcome(tuple(comparisons), *_sum_up(plan, comparisons))
+
+
+def _comparison(finding: Finding, row: PlannedExpectation | None) -> Comparison:
+    if row is not None:
+        return Comparison(finding, Verdict(row.verdict), row.because)
+    if finding.is_assumption:
+        return Comparison(finding, Verdict.HOLDS, "nothing can be judged without it")
+    return Comparison(finding, None, None)
 
 
 def _goal_holds(findings: tuple[Finding, ...]) -> tuple[PlannedExpectation, ...]:
@@ -127,10 +127,14 @@ def _goal_holds(findings: tuple[Finding, ...]) -> tuple[PlannedExpectation, ...]
     """
     verdicts = {finding.check: finding.verdict for finding in findings}
     checks: list[CheckName] = ["recovers_within", "ca_not_flooded"]
+    # UNKNOWN here means that no renewal was refused while a certificate was valid: no occasion.
     if verdicts.get("valid_certificate_kept") is not Verdict.UNKNOWN:
         checks.append("valid_certificate_kept")
+    # Expected only to make the outcome unknown: without traffic nothing shows that a mesh holds.
     if verdicts.get("traffic_flows") is Verdict.UNKNOWN:
         checks.append("traffic_flows")
+    # Where connections failed for a while, the expired certificate is the reason, and
+    # recovers_within judges whether it ended in time.
     if verdicts.get("traffic_flows") is Verdict.HOLDS:
         checks.append("no_expired_certificate_served")
     return tuple(
@@ -142,6 +146,7 @@ def _goal_holds(findings: tuple[Finding, ...]) -> tuple[PlannedExpectation, ...]
 def _sum_up(plan: Plan, comparisons: list[Comparison]) -> tuple[OutcomeKind, str]:
     if not plan.expectations and plan.goal is None:
         return OutcomeKind.UNKNOWN, f"no [[expect]] of the scenario covers version {plan.version}"
+    # First of all, also before surprises: a fault that did not happen surprises with everything.
     failed = _failed_assumption(comparisons)
     if failed is not None:
         return OutcomeKind.UNKNOWN, f"{failed.check}: {failed.because}"

@@ -68,17 +68,16 @@ ClockWay = Literal["engine", "command", "process"]
 
 class PlannedCluster(_Frozen):
     """Where and how lab `kind` runs: in which way the clocks of a cluster are moved, and which
-    cluster that is. `kubeconfig` None: one of ours, on kind, of this name or with these parts;
-    None and () where an option was not given. `known_as`: the context that may be used although it
-    looks like a cluster that people depend on. `lapse`: idle time is skipped (clock "process"
-    only); otherwise everything happens in real time."""
+    cluster that is. None and () where an option was not given."""
 
     clock: ClockWay = "engine"
     allow_own_clock: bool = False
     suspend_command: str | None = None
     profile: str | None = None
+    # None: a cluster of ours on kind, of the name and with the parts below.
     kubeconfig: str | None = None
     context: str | None = None
+    # The context that may be used although it looks like a cluster that people depend on.
     known_as: str | None = None
     name: str | None = None
     kubernetes: str | None = None
@@ -87,6 +86,7 @@ class PlannedCluster(_Frozen):
     without_parts: tuple[str, ...] = ()
     mirror: str | None = None
     folder: str | None = None
+    # Idle time is skipped (clock "process" only); otherwise everything happens in real time.
     lapse: bool = False
 
 
@@ -172,18 +172,22 @@ class Plan(_Frozen):
         for node in self.nodes:
             if identity in node.identities:
                 return node.name
+        # A gateway has one identity of its own, which `nodes` do not list.
         return next(gateway.node for gateway in self.gateways if gateway.identity == identity)
 
     def authority_at(self, world_ns: int) -> AuthorityState:
         """How the authority dates and signs at `world_ns`; of several faults of a kind the one that
         began last."""
         state = AuthorityState()
+        # In the order in which they began, so that the last of a kind overwrites the others.
         for fault in self._active_on_authority(world_ns):
             if fault.kind == "ca_clock":
                 state = state._replace(ahead_wall_ns=fault.by_wall_ns)
             elif fault.kind == "ca_lifetime":
                 state = state._replace(lifetime_s=fault.lifetime_s)
             elif fault.kind == "ca_root":
+                # The second of two. A change of the root itself (ca_root_change) is not a state of
+                # the authority alone: it rewrites the root file of every node.
                 state = state._replace(root=1)
         return state
 
@@ -227,10 +231,11 @@ def _unused_fields(plan: Plan) -> dict[str, Any]:
     """What of `plan` is not hashed, in the form of pydantic's `exclude`."""
     # What only changes how a result is shown.
     unused: dict[str, Any] = {"recorded": True, "dates_from_wall_s": True, "dates_zone": True}
-    if plan.cluster is None:
+    # True leaves out a whole field, a set of names those fields within it.
+    cluster = plan.cluster
+    if cluster is None:
         unused["cluster"] = True
     else:
-        cluster = plan.cluster
         unused["cluster"] = {name for name in _LATER_IN_CLUSTER if not getattr(cluster, name)}
     if not plan.gateways:
         unused["gateways"] = True
@@ -238,6 +243,7 @@ def _unused_fields(plan: Plan) -> dict[str, Any]:
         unused["goal"] = True
     if plan.token_s is None:
         unused["token_s"] = True
+    # `discovery` came with the mode, and is False for a dedicated ztunnel.
     if plan.ztunnel_mode == "dedicated":
         unused["ztunnel_mode"] = unused["discovery"] = True
     if plan.fix is not None and plan.fix.ztunnel_namespace is None:

@@ -45,12 +45,14 @@ class AnyPlannedFault(BaseModel):
     @classmethod
     def _leave_out_what_is_not_used(cls, fields: object) -> object:
         """A value that does mean something is left, for the refusal of unknown fields."""
+        # pydantic refuses it, with its own words.
         if not isinstance(fields, Mapping):
             return fields
+        own = cls.model_fields
         return {
             name: value
             for name, value in fields.items()
-            if name in cls.model_fields or value != _NOT_USED.get(name, _UNKNOWN)
+            if name in own or not _means_nothing(name, value)
         }
 
     @property
@@ -76,20 +78,21 @@ class AnyPlannedFault(BaseModel):
     def flat(self) -> MutableJsonObject:
         """As it is written: the fields of every kind, in the order of the module's docstring."""
         own = dict(self)
+        # The fields of the kind itself replace their "not used", in the place of the table: `|`
+        # keeps the order of its left side.
         begins = {name: own.pop(name) for name in ("index", "kind", "node", "at_world_ns")}
         return begins | _NOT_USED | own
 
     def used(self) -> MutableJsonObject:
         """The fields of `flat` that mean something, its kind among them."""
         return {
-            name: value
-            for name, value in self.flat().items()
-            if value != _NOT_USED.get(name, _UNKNOWN)
+            name: value for name, value in self.flat().items() if not _means_nothing(name, value)
         }
 
 
-# Equal to no value that JSON can hold.
-_UNKNOWN = object()
+def _means_nothing(name: str, value: object) -> bool:
+    """Whether `value` is what a field has where its kind does not use it."""
+    return name in _NOT_USED and value == _NOT_USED[name]
 
 
 class _Lasting(AnyPlannedFault):
@@ -174,7 +177,10 @@ class PlannedDrift(_Lasting):
     @property
     def expected_drift_ns(self) -> int:
         """Where the node is awake all the time."""
-        return self.lasts_ns * self.rate_numerator // self.rate_denominator - self.lasts_ns
+        # In whole nanoseconds: a week times 41 (the rate 1.025 is 41/40) is over the 2**53 up to
+        # which a float is exact.
+        wall_ns = self.lasts_ns * self.rate_numerator // self.rate_denominator
+        return wall_ns - self.lasts_ns
 
 
 class PlannedFreeze(_Lasting):

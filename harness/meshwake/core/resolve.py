@@ -107,7 +107,10 @@ def _dates_from_wall_s(request: PlanRequest) -> int | None:
         return None
     if scenario.recorded_from is not None:
         return int(scenario.recorded_from.timestamp())
-    return int(scenario.starts.timestamp()) if "starts" in scenario.model_fields_set else None
+    # The default is an arbitrary Monday: its dates mean nothing to a reader.
+    if "starts" not in scenario.model_fields_set:
+        return None
+    return int(scenario.starts.timestamp())
 
 
 def _gateways(scenario: Scenario, lifetime_s: int) -> tuple[PlannedGateway, ...]:
@@ -130,6 +133,8 @@ def _token_s(scenario: Scenario) -> int | None:
 
 
 def _expectations(request: PlanRequest) -> tuple[PlannedExpectation, ...]:
+    # A goal takes their place: they are written for what the scenario deploys, and a goal judges
+    # another fix, too.
     if request.goal is not None:
         return ()
     return tuple(
@@ -166,6 +171,7 @@ def _numbers(request: PlanRequest) -> _Numbers:
             f"{scenario.path}: has no [real_time] table, which a run in real time needs "
             "(lifetime, duration, fault); add one, or run without real time"
         )
+    # What [real_time] leaves out is as in the scenario; an empty `fault` means none.
     return _Numbers(
         short.lifetime,
         short.backdate,
@@ -185,6 +191,7 @@ def _planned_fix(request: PlanRequest) -> PlannedFix | None:
 
 
 def _authority_node(scenario: Scenario) -> str | None:
+    # As on a cluster of one machine, where istiod sleeps with all the others.
     if scenario.authority is None:
         return scenario.node[0].name
     return None if scenario.authority.node == APART else scenario.authority.node
@@ -202,6 +209,7 @@ def _place_faults(
     for order, fault in enumerate(faults):
         for at_ns in fault_times_ns(fault, duration_ns):
             placed += [(at_ns, order, node, fault) for node in _nodes_of(fault, nodes)]
+    # Stable, so that faults on several nodes at one time stay in the order of the nodes.
     placed.sort(key=lambda entry: entry[:2])
     return tuple(
         _planned(index, at_ns, node, fault) for index, (at_ns, _, node, fault) in enumerate(placed)

@@ -87,19 +87,21 @@ class Gateway(Strict):
 
 
 class Authority(Strict):
-    """istiod: the node whose clocks it shares and with which it sleeps. `token`: lifetime of the
-    token with which ztunnel authenticates, and which kubelet renews; absent: tokens never expire."""
+    """istiod, and the token with which ztunnel authenticates to it."""
 
+    # The node whose clocks it shares and with which it sleeps, or "apart".
     node: str
+    # Lifetime of the token, which kubelet renews; absent: tokens never expire.
     token: Seconds | None = None
 
 
 class Ztunnel(Strict):
-    """How ztunnels run where they are real: one for each identity (light), or one for each node as
-    on a cluster; and how an in-pod one learns of workloads: from a file, or by discovery from the
-    authority (a ping every 30 s)."""
+    """How ztunnels run where they are real."""
 
+    # One process for each identity, which is light; or one for each node, as on a cluster.
     mode: Literal["dedicated", "in-pod"] = "dedicated"
+    # How an in-pod ztunnel learns of workloads: from a file, or by discovery from the authority,
+    # with a ping every 30 s that ends an idle time which would be skipped.
     workloads: Literal["file", "discovery"] = "file"
 
 
@@ -114,23 +116,24 @@ class Traffic(Strict):
 
 
 class Fix(Strict):
-    """What is deployed against the fault, read from the manifest that a user would apply.
-    `ztunnel_namespace`: where ztunnel is in their cluster; istio-system by default."""
+    """What is deployed against the fault, read from the manifest that a user would apply."""
 
     name: FixName
     manifest: str | None = None
+    # Where ztunnel is in the user's cluster; None: istio-system.
     ztunnel_namespace: str | None = None
 
 
 class Expect(Strict):
-    """What a check is expected to find, for which versions (`until`: before this one), and why.
-    `evidence`: the run that it was learned from, written by `meshwake accept`."""
+    """What a check is expected to find, for which versions, and why."""
 
     check: CheckName
     verdict: Literal["holds", "broken", "unknown"]
     because: str = Field(min_length=1)
     versions: VersionRange = ">=0"
+    # Before this version; a range alone cannot end before a release and keep its pre-releases.
     until: VersionText | None = None
+    # The run that it was learned from, written by `meshwake accept`.
     evidence: Annotated[str, Field(min_length=1)] | None = None
 
 
@@ -145,20 +148,21 @@ class RealTime(Strict):
 
 
 class Scenario(Strict):
-    """One scenario file, checked; durations are nanoseconds. `name` is the file's name without
-    `.toml`. `labs` leaves out those on which it would prove nothing; what a lab cannot do it refuses
-    by itself. `recorded_from`: the date of world time 0 in a history that really happened and that
-    `starts` moves to later years; dates are shown by it, and nothing else changes.
-    `recorded_zone`: the zone in which they are shown (core/zones.py), UTC by default."""
+    """One scenario file, checked; durations are nanoseconds."""
 
+    # Filled in by the reader: the file's name without `.toml`, and its path for messages.
     name: str = ""
     path: str = ""
     title: str = Field(min_length=1)
     source: Annotated[str, Field(min_length=1)] | None = None
+    # Leaves out those on which it would prove nothing; what a lab cannot do it refuses by itself.
     labs: list[LabName] = Field(default=list(get_args(LabName)), min_length=1)
     duration: Length
     starts: datetime = DEFAULT_STARTS
+    # The date of world time 0 in a history that really happened and that `starts` moves to later
+    # years; dates are shown by it, and nothing else changes.
     recorded_from: datetime | None = None
+    # The zone in which they are shown (core/zones.py); None: UTC.
     recorded_zone: ZoneText | None = None
     certificate: Certificate = Certificate()
     node: Annotated[list[Node], Field(min_length=1)]

@@ -67,6 +67,7 @@ def _check_zone(key: str, date: datetime) -> None:
 
 def _check_names(scenario: Scenario) -> None:
     nodes = [node.name for node in scenario.node]
+    # Gateways are connected to as well, so their identities are names like those of workloads.
     identities = _identities_on_nodes(scenario)
     identities += [gateway.identity for gateway in scenario.gateway]
     _check_gateways(scenario, nodes)
@@ -153,6 +154,7 @@ def _check_times(fault: TimedFault, duration_ns: int, place: Place) -> None:
     if fault.every is None:
         return
     every = format_duration(fault.every)
+    # Equal too: two clock faults of a node would begin and end at one moment.
     if fault.every <= fault.lasts_world_ns:
         lasts = format_duration(fault.lasts_world_ns)
         why = f"comes again before it has ended (it takes {lasts})"
@@ -201,11 +203,13 @@ def _check_wall_clocks(
     steps_ns = _steps_ns(faults, duration_ns)
     # How far all steps up to each of them have taken the wall clock; 0 before the first.
     ahead_ns = [0, *accumulate(steps_ns)]
+    # As if the fastest drift lasted all the time: a bound, not the very end.
     longest_ns = int(duration_ns * _fastest_rate(faults))
     earliest_s = starts_s + min(ahead_ns) // NS_PER_S
     latest_s = starts_s + (max(ahead_ns) + longest_ns) // NS_PER_S
     if earliest_s >= _WALL_S_MIN and latest_s <= _WALL_S_MAX:
         return
+    # Which key is to blame: the date itself, or the steps that lead away from it.
     starts_outside = not _WALL_S_MIN <= starts_s <= _WALL_S_MAX
     raise impossible(
         ("starts",) if starts_outside else place,
@@ -274,6 +278,8 @@ def _check_within(drift: _Span, other: _Span, place: Place) -> None:
 def _check_none_overlap(spans: list[_Span], place: Place) -> None:
     """`spans`: in order of time, all on one node."""
     for one, two in pairwise(spans):
+        # One may begin when the other ends; but two steps at one moment, which last for nothing,
+        # have no order.
         if two.begins_ns < one.ends_ns or two.begins_ns == one.begins_ns:
             why = (
                 f"overlaps fault {one.position} ({one.kind}) on node {one.node!r}; one clock "
@@ -287,6 +293,7 @@ def _spans(nodes: list[str], faults: Sequence[Fault], duration_ns: int) -> Itera
     for position, fault in enumerate(faults):
         if fault.kind not in CLOCK_FAULTS or not isinstance(fault, NodeFault):
             continue
+        # None: the only node of the scenario, as _check_node_fault has made sure.
         on = nodes if fault.node in (None, EVERY_NODE) else [fault.node]
         for at_ns in fault_times_ns(fault, duration_ns):
             for node in on:

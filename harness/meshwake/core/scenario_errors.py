@@ -7,6 +7,7 @@ in TOML, what was expected there, and the nearest right word.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any, get_args
 
 from pydantic import BaseModel
@@ -65,6 +66,7 @@ def text_of(place: Place) -> str:
 def explain(detail: ErrorDetails, document: JsonObject, root: type[BaseModel]) -> str:
     """One mistake that pydantic found in `document`, which was read as `root`."""
     cause = detail.get("ctx", {}).get("error")
+    # A check of the whole: its message is a sentence already, place and value included.
     if isinstance(cause, ImpossibleScenario):
         return str(cause)
     place = _as_written(detail["loc"])
@@ -114,11 +116,13 @@ def _unknown_key(place: Place, document: JsonObject, root: type[BaseModel]) -> s
 def _as_written(place: Place) -> Place:
     """pydantic puts the kind of a fault into its place, after the position; the author of the file
     never wrote it there."""
-    return tuple(
-        part
-        for position, part in enumerate(place)
-        if not (part in FAULT_KINDS and isinstance(place[position - 1], int))
-    )
+    written = list(place[:1])
+    for before, part in pairwise(place):
+        # ("fault", 0, "suspend", "at") is fault[0].at in the file. A key that is called like a kind
+        # follows a name, not a position, and stays.
+        if not (part in FAULT_KINDS and isinstance(before, int)):
+            written.append(part)
+    return tuple(written)
 
 
 def _hint(place: Place) -> str:
@@ -137,6 +141,7 @@ def _hint(place: Place) -> str:
 
 def _keys_of(table: Place, document: JsonObject, root: type[BaseModel]) -> Iterator[str]:
     """The keys that are allowed in `table`."""
+    # Also within [real_time], which has faults of its own.
     if table and "fault" in table:
         yield from _keys_of_fault(table, document)
         return
@@ -161,6 +166,7 @@ def _keys_of_fault(table: Place, document: JsonObject) -> list[str]:
     written: Any = document
     for part in table:
         written = written[part]
+    # Fault is Annotated[A | B | ..., discriminator]: the first argument is the union.
     for model in get_args(get_args(Fault)[0]):
         if written.get("kind") in get_args(model.model_fields["kind"].annotation):
             return sorted(model.model_fields)

@@ -69,9 +69,12 @@ def _rate(value: Any) -> Decimal:
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         raise _refused("rate", "a number such as 1.025")
     try:
+        # By its text: the float 1.025 is not 1.025, and the plan keeps the rate as an exact
+        # fraction.
         rate = Decimal(str(value))
     except InvalidOperation as error:
         raise _refused("rate", "a number such as 1.025") from error
+    # Decimal reads 'nan' and 'inf', too.
     if not rate.is_finite() or not Decimal("0.1") <= rate <= 10:
         raise _refused("rate", "between 0.1 and 10 seconds of wall clock a second")
     return rate
@@ -111,6 +114,7 @@ def _zone(value: str) -> str:
 
 
 def _corrected_after(value: Any) -> int | None:
+    # A word and not a missing key: a wall clock that stays behind is meant, not forgotten.
     if value == NEVER:
         return None
     if not isinstance(value, str):
@@ -118,6 +122,7 @@ def _corrected_after(value: Any) -> int | None:
     return _not_negative(_duration(value))
 
 
+# The types of fields: nanoseconds, as read from a text, with what is refused.
 Duration = Annotated[int, BeforeValidator(_duration)]
 Length = Annotated[Duration, AfterValidator(_positive)]
 WorldTime = Annotated[Duration, AfterValidator(_not_negative)]

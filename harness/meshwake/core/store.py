@@ -67,10 +67,13 @@ class RunDirectory:
     def keep(self) -> None:
         """The run stays; `latest` of its scenario points to it."""
         pointer = self.path.parent / LATEST
+        # Made under a name of this process and renamed, so that a reader never finds `latest`
+        # missing or half written while another run ends.
         fresh = self.path.parent / f".{LATEST}-{self.path.name}-{os.getpid()}"
         try:
             fresh.symlink_to(self.path.name)
-        except OSError:  # Windows gives links only to those who were granted them
+        except OSError:
+            # Windows makes links only for users who were granted that right.
             fresh.write_text(self.path.name, encoding="utf-8")
         fresh.replace(pointer)
 
@@ -81,6 +84,7 @@ class RunDirectory:
         if _pointed_to(pointer) == self.path.name:
             pointer.unlink(missing_ok=True)
         shutil.rmtree(self.path, ignore_errors=True)
+        # rmdir fails where another run lies in it, and that is what keeps that run.
         with suppress(OSError):
             self.path.parent.rmdir()
             self.path.parent.parent.rmdir()
@@ -118,6 +122,7 @@ def open_run(plan: Plan) -> RunDirectory:
     """A new directory for a run of `plan`, with the plan in it. Raises BadInput when none can be
     made."""
     base = runs_dir() / (plan.scenario or "unnamed")
+    # Eight digits of the hash are enough among the plans of one scenario, lab and version.
     name = f"{plan.lab}-{plan.version}-{plan.sha256[:8]}"
     try:
         directory = RunDirectory(_make_directory(base, name))
@@ -137,12 +142,16 @@ def _make_directory(base: Path, name: str) -> Path:
     vanished = 0
     for number in range(1, _SAME_PLAN_MAX):
         path = base / (name if number == 1 else f"{name}-{number}")
+        # mkdir and not a look before it: of several processes exactly one makes it.
         try:
             path.mkdir(parents=True)
         except FileExistsError:
-            continue  # another run of the same plan
+            # Another run of the same plan.
+            continue
         except FileNotFoundError:
-            vanished += 1  # a run was removed just now, and its parents with it; or nothing can be made here at all
+            # A run was removed just now, and its parents with it between two steps of this mkdir;
+            # or nothing can be made here at all.
+            vanished += 1
             if vanished > _VANISHED_MAX:
                 raise
             continue
@@ -153,6 +162,7 @@ def _make_directory(base: Path, name: str) -> Path:
 def kept_runs() -> list[Path]:
     """The directories of all runs that were kept, the newest first."""
     plans = runs_dir().glob(f"*/*/{PLAN_FILE}")
+    # `latest` is a link to one of them, which would be listed twice.
     found = [plan.parent for plan in plans if plan.parent.name != LATEST]
     return sorted(found, key=lambda run: (ended_s(run), run), reverse=True)
 
@@ -162,7 +172,8 @@ def ended_s(run: Path) -> float:
     for name in (RESULT_FILE, PLAN_FILE):
         with suppress(OSError):
             return (run / name).stat().st_mtime
-    return 0.0  # removed just now
+    # Removed since it was listed.
+    return 0.0
 
 
 def read_run(path: Path) -> SavedRun:
@@ -192,6 +203,7 @@ def _pointed_to(pointer: Path) -> str | None:
 
 def _directory_of(path: Path) -> Path:
     """The directory that `path` means. Raises BadInput for `latest` without any run."""
+    # What exists where the user is comes before a name below runs/, as for every other path.
     if path.exists():
         return _newest_in(path)
     if path == Path(LATEST):
@@ -220,14 +232,17 @@ def _follow_latest(path: Path) -> Path:
 def _read_plan(path: Path) -> Plan:
     raw = _read_json(path)
     found = raw.get("format") if isinstance(raw, dict) else None
+    # Before the fields are looked at: of another format many would be wrong.
     if isinstance(raw, dict) and found != PLAN_FORMAT:
         raise BadInput(
             f"{path}: was written in format {found}, this meshwake reads format {PLAN_FORMAT}; "
             "judge it with the version that made it"
         )
     try:
+        # As JSON and not as a dict: a strict model takes a list for a tuple only from JSON.
         return _with_known_zone(path, Plan.model_validate_json(json.dumps(raw)))
     except ValidationError as error:
+        # One is enough: the file was cut or edited, and is not one that a person writes.
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         raise BadInput(

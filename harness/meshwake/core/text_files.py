@@ -29,6 +29,8 @@ def encoding_of(start: bytes) -> str:
     for mark, encoding in _MARKS:
         if start.startswith(mark):
             return encoding
+    # UTF-16 without a mark: the first character is nearly always ASCII, so that one of its two
+    # bytes is zero, and which one gives the byte order.
     if len(start) > 1 and (start[0] == 0) != (start[1] == 0):
         return "utf-16-le" if start[1] == 0 else "utf-16-be"
     return "utf-8-sig"
@@ -52,25 +54,32 @@ def is_there(path: Path) -> bool:
 def read_text(path: Path, *, keep_mark: bool = False) -> str:
     """All of `path`, with its line ends as they are. `keep_mark`: a byte order mark too, for what
     makes a difference of it. Raises BadInput when it cannot be read, is not a file, or not text."""
+    content = _read_bytes(path)
+    encoding = encoding_of(content[:4])
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError as error:
+        name = "UTF-8" if encoding.startswith("utf-8") else encoding.upper()
+        raise BadInput(f"{path}: is not {name} text (byte {error.start})") from error
+    text = text.removeprefix(MARK)
+    return f"{MARK}{text}" if keep_mark and _is_marked(content) else text
+
+
+def _read_bytes(path: Path) -> bytes:
     try:
         mode = path.stat().st_mode
+        # Before it is opened: to open a pipe without a writer would wait for one.
         if not stat.S_ISREG(mode):
-            raise BadInput(
-                f"{path}: is {'a directory' if stat.S_ISDIR(mode) else 'no regular file'}, "
-                "expected a file"
-            )
+            found = "a directory" if stat.S_ISDIR(mode) else "no regular file"
+            raise BadInput(f"{path}: is {found}, expected a file")
         with path.open("rb") as stream:
+            # One byte more than is allowed, to know without reading the rest that there is more.
             content = stream.read(BYTES_MOST + 1)
+    # ValueError: a path with a NUL in it.
     except (OSError, ValueError) as error:
         raise BadInput(
             f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})"
         ) from error
     if len(content) > BYTES_MOST:
         raise BadInput(f"{path}: has more than {BYTES_MOST >> 20} MiB")
-    encoding = encoding_of(content[:4])
-    try:
-        text = content.decode(encoding)
-        return f"{MARK}{text}" if keep_mark and _is_marked(content) else text.removeprefix(MARK)
-    except UnicodeDecodeError as error:
-        name = "UTF-8" if encoding.startswith("utf-8") else encoding.upper()
-        raise BadInput(f"{path}: is not {name} text (byte {error.start})") from error
+    return content

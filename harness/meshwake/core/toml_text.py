@@ -28,9 +28,11 @@ def append_aligned(table: Table, key: str, value: str) -> None:
     if key in table:
         table[key] = value
         return
+    # Comments and blank lines are entries of the body, too, with None for a key.
     first = next(each for each, _ in table.value.body if each is not None)
-    width = len(first.as_string()) + len(first.sep) - len("= ")
-    table.append(_aligned_key(key, width - 1), tomlkit.item(value))
+    # A separator is the blanks up to the column and then " = ".
+    width = len(first.as_string()) + len(first.sep) - len(" = ")
+    table.append(_aligned_key(key, width), tomlkit.item(value))
 
 
 def _aligned_key(name: str, width: int) -> SingleKey:

@@ -97,6 +97,7 @@ def parse_version(
 
 def minor_of(version: str) -> str:
     """The minor release that `version` belongs to, as in 1.28."""
+    # The 0 is for a version of one number, such as 2.
     major, minor = (*parse_version(version).release, 0)[:2]
     return f"{major}.{minor}"
 
@@ -133,6 +134,7 @@ def parse_releases(text: str, path: str) -> tuple[Release, ...]:
     if not rows:
         raise BadInput(f"{path}: has no [[release]]; take it from the repository again")
     rows.sort(key=lambda row: Version(row.version))
+    # By value and not by text: 1.28.0 and v1.28.0 are one release.
     for before, row in pairwise(rows):
         if Version(before.version) == Version(row.version):
             raise BadInput(f"{path}: {row.version} has two rows; one must go")
@@ -163,12 +165,10 @@ def _release(row: JsonObject, minors: JsonObject, image: str, path: str) -> Rele
 
 
 def _classified_before(release: Release) -> Release:
-    older = [
-        row
-        for row in releases()
-        if row.classified and Version(row.version) < Version(release.version)
-    ]
-    return older[-1] if older else next(row for row in releases() if row.classified)
+    classified = [row for row in releases() if row.classified]
+    older = [row for row in classified if Version(row.version) < Version(release.version)]
+    # Before the first release that was read, the first is the best guess.
+    return older[-1] if older else classified[0]
 
 
 def newest() -> Release:
@@ -190,12 +190,14 @@ def find(version: str, option: str = "--istio") -> Release:
     # For those who give master or latest.
     expected = f"a version such as 1.28.0 or 1.28; the newest here is {newest().version}"
     wanted = parse_version(version, option, expected)
+    # Before the rows: 1.30 alone would equal the row of 1.30.0.
     if _MINOR_ALONE.fullmatch(version.strip()) and (row := _newest_of(minor_of(version))):
         return row
     for release in releases():
         if Version(release.version) == wanted:
             return release
     last = Version(releases()[-1].version)
+    # Another major is a typing error rather than a release newer than the table.
     if wanted > last and wanted.major == last.major:
         return Release(
             str(version).strip().removeprefix("v"),
@@ -221,6 +223,8 @@ def built_from(revision: str, status: str) -> tuple[str, ...]:
     """The releases whose ztunnel is the commit `revision`, oldest first (several may be made of
     one); none for a build whose `status` is not "Clean". Both as ztunnel's own build information
     has them."""
+    # istio's common/scripts/report_build_info.sh writes "Modified" for a tree with changes of its
+    # own, whose behaviour need not be that of the commit.
     if not revision or status != "Clean":
         return ()
     return tuple(row.version for row in releases() if row.commit == revision)

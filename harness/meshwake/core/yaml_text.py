@@ -28,27 +28,30 @@ class _Loader(yaml.SafeLoader):
     """Without dates and numbers of sixties, and with keys that are there once."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        # PyYAML keeps the last of two equal keys in silence.
         seen = set()
         for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
-                if key.value in seen:
-                    raise yaml.constructor.ConstructorError(
-                        None, None, f"the key {key.value!r} is there twice", key.start_mark
-                    )
-                seen.add(key.value)
+            # `<<` may be there several times: it merges other mappings.
+            if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
+                continue
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key.value!r} is there twice", key.start_mark
+                )
+            seen.add(key.value)
         return super().construct_mapping(node, deep=deep)
 
 
 def _without_sixties(tag: str, pattern: re.Pattern[str]) -> re.Pattern[str]:
     """1:30 is a text to every reader in Go, and ninety to YAML 1.1."""
-    return (
-        re.compile(rf"(?!.*:){pattern.pattern}", pattern.flags)
-        if tag in (_INT, _FLOAT)
-        else pattern
-    )
+    if tag not in (_INT, _FLOAT):
+        return pattern
+    return re.compile(rf"(?!.*:){pattern.pattern}", pattern.flags)
 
 
 _INT, _FLOAT, _TIME = (f"tag:yaml.org,2002:{name}" for name in ("int", "float", "timestamp"))
+# A table of our own: PyYAML's belongs to the class, and whatever else reads YAML in this process
+# would lose its dates too.
 _Loader.yaml_implicit_resolvers = {
     first: [(tag, _without_sixties(tag, pattern)) for tag, pattern in resolvers if tag != _TIME]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
@@ -60,6 +63,7 @@ def read_documents(text: str, where: str) -> list[Any]:
     try:
         documents = _json(text)
         if documents is None:
+            # `---` after the last document makes an empty one, which is None.
             documents = [each for each in yaml.load_all(text, _Loader) if each is not None]
         _check_size(documents)
     except yaml.YAMLError as error:
@@ -69,6 +73,7 @@ def read_documents(text: str, where: str) -> list[Any]:
                 "template CHART > FILE"
             ) from error
         raise BadInput(f"{where}: is not YAML: {' '.join(str(error).split())}") from error
+    # What PyYAML's constructors let through for tags, numbers and keys that cannot be.
     except (ValueError, OverflowError, RecursionError, TypeError, AttributeError) as error:
         why = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise BadInput(f"{where}: is YAML that cannot be read: {why}") from error
@@ -82,6 +87,7 @@ def _json(text: str) -> list[Any] | None:
         return None
     twice: list[str] = []
 
+    # Noted, not raised: a ValueError in here would be taken below for text that is not JSON.
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         made = dict(pairs)
         if len(made) < len(pairs):
@@ -102,6 +108,7 @@ def _check_size(documents: list[Any]) -> None:
     """Raises ValueError for what would take too long to walk through: with aliases a few lines can
     expand to millions of values."""
     left = NODES_MOST
+    # Without calls of itself: the depth is what is checked here.
     waiting = [(document, 0) for document in documents]
     while waiting:
         value, depth = waiting.pop()
@@ -124,21 +131,24 @@ def read_objects(text: str, where: str) -> list[Any]:
 
 
 def _items(document: Any) -> Iterator[Any]:
-    if (
-        isinstance(document, dict)
-        and str(document.get("kind", "")).endswith("List")
-        and "items" in document
-    ):
-        items = document["items"]
-        if not isinstance(items, list):
-            return
-        kind = str(document["kind"]).removesuffix("List")
-        for each in items:
-            # A list of one kind need not repeat it in each.
-            own = {"apiVersion": document.get("apiVersion"), "kind": kind} if kind else {}
-            yield from _items({**own, **each} if isinstance(each, dict) else each)
-    else:
+    if not _is_list(document):
         yield document
+        return
+    items = document["items"]
+    # `items: null` is how Go writes an empty list.
+    if not isinstance(items, list):
+        return
+    # A PodList need not repeat in each that it is a Pod; a List has objects of all kinds.
+    kind = str(document["kind"]).removesuffix("List")
+    common = {"apiVersion": document.get("apiVersion"), "kind": kind} if kind else {}
+    for each in items:
+        yield from _items({**common, **each} if isinstance(each, dict) else each)
+
+
+def _is_list(document: Any) -> bool:
+    if not isinstance(document, dict) or "items" not in document:
+        return False
+    return str(document.get("kind", "")).endswith("List")
 
 
 def kinds_of(objects: list[Any]) -> str:

@@ -55,6 +55,8 @@ def read_actions(memory: Memory, place: CommandContext) -> Reading:
     for ran in memory.ran:
         command = memory.shown(ran.words)
         if ran.program == "wait":
+            # The shell goes on when all that it put into the background has ended, so nothing of it
+            # is cut off by the end of the container any more.
             reading.actions = [replace(each, background=False) for each in reading.actions]
             continue
         try:
@@ -66,6 +68,7 @@ def read_actions(memory: Memory, place: CommandContext) -> Reading:
         except Harms as why:
             reading.harmful.append(f"{_short(command)!r}: {why}")
         except Waits:
+            # `kubectl rollout status` and the like: what was begun before it is over behind it.
             reading.actions = [replace(each, waited=True) for each in reading.actions]
         else:
             reading.actions += [_as_run(each, ran, command) for each in found]
@@ -91,7 +94,9 @@ def _command(ran: Ran, memory: Memory, place: CommandContext) -> list[Action]:
     words = list(ran.words)
     if words and not is_known(words[0]):
         raise NotUnderstood("which program it runs is not known")
+    # kubectl.exe of Windows is on the PATH of WSL, too.
     program = ran.program.removesuffix(".exe")
+    # command: ["kubectl rollout restart ..."] in a manifest: no shell splits it into words.
     if " " in words[0]:
         raise DoesNothing(
             "no program has such a name; its arguments belong into words of their own"
@@ -103,6 +108,7 @@ def _command(ran: Ran, memory: Memory, place: CommandContext) -> list[Action]:
     reader = OTHERS.get(program)
     if reader is not None:
         return reader(ran, memory, place)
+    # A mounted script that may be executed is followed by the shell and never comes here.
     if ran.words[0] in memory.files:
         raise DoesNothing("may not be executed: its ConfigMap is mounted without defaultMode: 0755")
     if program in IDLE:

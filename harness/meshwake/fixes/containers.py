@@ -35,6 +35,8 @@ IDLE = names(
 def _systemctl(ran: Ran, memory: Memory, place: CommandContext) -> list[Action]:
     words = [word for word in ran.words[1:] if not word.startswith("-")]
     verb, units = (words[0] if words else ""), words[1:]
+    # It does restart it in the end, but every other process of the node with it: no such fault is
+    # modelled.
     if verb in ("reboot", "poweroff", "halt", "kexec", "soft-reboot"):
         raise NotUnderstood(f"systemctl {verb} does not restart ztunnel")
     if verb not in (
@@ -51,17 +53,20 @@ def _systemctl(ran: Ran, memory: Memory, place: CommandContext) -> list[Action]:
         name = unit.removesuffix(".service")
         if not is_known(unit):
             raise NotUnderstood("which unit it names is not known")
+        # Containers survive a restart of kubelet and of the runtime: each has a shim of its own.
         if re.match(r"(k3s|rke2|kubelet|k0s|containerd|crio)", name) and "killall" not in name:
             continue
+        # Of these that is not so: dockerd ends its containers (without live-restore), and the
+        # others are snaps or whole machines.
         if "ztunnel" in name or re.match(r"docker|microk8s|podman|snap|minikube", name):
             raise NotUnderstood(f"what restarting the unit {unit!r} does is not known")
     raise DoesNothing("it leaves ztunnel's container running")
 
 
 def _service(ran: Ran, memory: Memory, place: CommandContext) -> list[Action]:
-    return _systemctl(
-        replace(ran, words=("systemctl", *ran.words[2:3], *ran.words[1:2])), memory, place
-    )
+    # `service UNIT VERB`, the other way round.
+    words = ("systemctl", *ran.words[2:3], *ran.words[1:2])
+    return _systemctl(replace(ran, words=words), memory, place)
 
 
 def _crictl(ran: Ran, memory: Memory, place: CommandContext) -> list[Action]:
@@ -85,6 +90,7 @@ def _crictl(ran: Ran, memory: Memory, place: CommandContext) -> list[Action]:
         "statsp",
     ):
         raise DoesNothing(f"crictl {verb} restarts nothing")
+    # stop and rm take containers, stopp and rmp the sandboxes of pods.
     if verb not in ("stop", "rm", "stopp", "rmp"):
         raise NotUnderstood(f"crictl {verb} is not understood here")
     if verb in ("rm", "rmp") and not {"-f", "--force", "-fa", "-af"} & set(words):
@@ -130,25 +136,27 @@ def _ids_of_ztunnel(unknown: Unknown, memory: Memory) -> bool:
     if first is None:
         raise NotUnderstood(f"the value of {unknown.text} is not known")
     words = without_prefix(first.program, list(first.words))
-    program = words[0].rsplit("/", 1)[-1]
-    rest = words[1:]
-    if program == "crictl":
-        operands = _operands(rest, _CRICTL_VALUES)
-        lists_pods = operands[:1] == ["pods"]
-        if operands[:1] not in (["pods"], ["ps"]):
-            raise NotUnderstood(f"what {unknown.text} prints is not understood")
-        own_name = POD if lists_pods else PROXY_CONTAINER
-    elif program in ("docker", "nerdctl", "podman"):
-        if "ps" not in rest:
-            raise NotUnderstood(f"what {unknown.text} prints is not understood")
-        own_name = f"k8s_{PROXY_CONTAINER}_{POD}_istio-system_uid_0"
-        lists_pods = False
-    else:
-        raise NotUnderstood(f"what {unknown.text} prints is not understood")
-    if not _options_select(rest, own_name, lists_pods, memory):
+    own_name, lists_pods = _listed_as(words, unknown)
+    if not _options_select(words[1:], own_name, lists_pods, memory):
         return False
+    # A line as `crictl ps` prints it, with all that a filter may look for.
     line = f"4f1c2a7d image 26 hours ago Running {own_name} 0 77aa {POD} istio-system"
     return bool(lines_left(filters, [line]))
+
+
+def _listed_as(words: list[str], unknown: Unknown) -> tuple[str, bool]:
+    """The name of ztunnel in the list that a command prints, and whether it is a list of pods."""
+    program, rest = words[0].rsplit("/", 1)[-1], words[1:]
+    if program == "crictl":
+        operands = _operands(rest, _CRICTL_VALUES)
+        if operands[:1] == ["pods"]:
+            return POD, True
+        if operands[:1] == ["ps"]:
+            return PROXY_CONTAINER, False
+    # cri-dockerd calls a container k8s_CONTAINER_POD_NAMESPACE_UID_ATTEMPT.
+    elif program in ("docker", "nerdctl", "podman") and "ps" in rest:
+        return f"k8s_{PROXY_CONTAINER}_{POD}_istio-system_uid_0", False
+    raise NotUnderstood(f"what {unknown.text} prints is not understood")
 
 
 def _options_select(rest: list[str], own_name: str, lists_pods: bool, memory: Memory) -> bool:
@@ -159,6 +167,7 @@ def _options_select(rest: list[str], own_name: str, lists_pods: bool, memory: Me
         elif name == "--label":
             selects = _has_label(value, lists_pods)
         elif name in ("--pod", "-p"):
+            # The pod's id, printed by another crictl: crictl ps --pod $(crictl pods ...).
             selects = _all_of_ztunnel(value, memory)
         else:
             selects = True
@@ -183,6 +192,7 @@ def _options_of(words: list[str]) -> Iterator[tuple[str, str]]:
 def _has_label(label: str, lists_pods: bool) -> bool:
     """Whether ztunnel's container, or its pod, has the label `key=value`."""
     key, _, wanted = label.partition("=")
+    # Labels of the pod itself are on its sandbox; its containers have those of kubelet only.
     own = {"io.kubernetes.container.name": PROXY_CONTAINER, **(LABELS if lists_pods else {})}
     if key not in own:
         raise NotUnderstood(f"whether ztunnel's container has the label {key!r} is not known")
@@ -219,6 +229,7 @@ def _containers(ran: Ran, memory: Memory, place: CommandContext) -> list[Action]
     # A container has another name and id after each restart, so one that is written out is not
     # ztunnel's.
     is_printed = bool(containers) and not any(is_known(name) for name in containers)
+    # The engine of a pod is not that of its node, if it has one at all.
     if place.in_pod or not is_printed:
         raise NotUnderstood(f"which container {' '.join(containers)!r} names is not known")
     return _of_container_ids(containers, verb, memory)
@@ -229,6 +240,7 @@ def _kill(ran: Ran, memory: Memory, place: CommandContext) -> list[Action]:
     words = list(ran.words[1:])
     _check_signal(words)
     operands = _without_options(words)
+    # pkill and killall take names; kill takes numbers, which other programs print.
     if ran.program == "kill":
         operands = _patterns_of_pids(operands, memory)
     # With -f the pattern is matched against the whole command line.
@@ -266,13 +278,15 @@ def _without_options(words: Sequence[str]) -> list[str]:
 
 
 def _curl(ran: Ran, memory: Memory, place: CommandContext) -> list[Action]:
-    text = memory.shown(ran.words)
-    if re.search(
-        r"\s-X\s*'?(?!GET)\w|--request|\s-d\b|--data|--method|quitquitquit|\s-XDELETE|\s-XPATCH",
-        text,
-    ):
+    if _CHANGES_SOMETHING.search(memory.shown(ran.words)):
         raise NotUnderstood("what this request changes is not understood; kubectl is")
     raise DoesNothing("it only asks")
+
+
+# Another method than GET, a body, or the path of the admin interface at which a proxy ends.
+_CHANGES_SOMETHING = re.compile(
+    r"\s-X\s*'?(?!GET)\w|--request|\s-d\b|--data|--method|quitquitquit|\s-XDELETE|\s-XPATCH"
+)
 
 
 OTHERS: dict[str, Callable[[Ran, Memory, CommandContext], list[Action]]] = {

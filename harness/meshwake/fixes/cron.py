@@ -179,6 +179,7 @@ def carried_out(
     if action.what == "ztunnel" and action.how == "rollout":
         return rollout(plan, clocks, at_ns, cause)
     nodes = _nodes(plan, action, own_node)
+    # The API server must be awake to take the request, and then each node to act on it.
     ready_ns = clocks[plan.authority_node].world_ns_when_running(at_ns)
     return [
         PlannedRestart(clocks[name].world_ns_when_running(ready_ns), name, cause, action.what)
@@ -197,6 +198,7 @@ def _nodes(plan: Plan, action: Action, own_node: str | None) -> list[str]:
                 f"{action.node!r} ({', '.join(names)})"
             )
         return [action.node]
+    # A sleep hook is on a node that is known; the pod of a job may be scheduled to any.
     if action.how == "own node" and own_node is not None:
         return [own_node]
     if action.how in ("own node", "one of them") and len(names) > 1:
@@ -218,8 +220,11 @@ def _identities(plan: Plan, action: Action) -> dict[str, tuple[list[str], list[s
 
 
 def _is_about(action: Action, identity: str) -> bool:
+    # A Deployment is taken to run under a service account of its own name: a scenario has no other
+    # name for its pods.
     namespace, name = identity.split("/")
     if action.names is None:
+        # "": all namespaces.
         return action.namespace in ("", namespace)
     return action.namespace == namespace and name in action.names
 
@@ -268,6 +273,7 @@ def job_times_ns(
     CronJob since then."""
     if cron_job.suspended:
         return
+    # A controller that starts finds nothing missed: the CronJob is created with the world.
     started = controller.reading_before(0)
     served_wall_ns, world_ns = started.wall_ns, 0
     times = Times(cron_job.parsed, cron_job.zone, started.wall_ns)
@@ -279,8 +285,10 @@ def job_times_ns(
         if scheduled_ns is not None:
             served_wall_ns = scheduled_ns
             yield world_ns
+        # A delay, counted from now on the monotonic clock: a sleep in between makes it late.
         wakes_wall_ns = times.next_wall_ns(served_wall_ns, now.wall_ns) + WAKES_AFTER_SCHEDULE_NS
         due_monotonic_ns = now.monotonic_ns + wakes_wall_ns - now.wall_ns
+        # Or the next resync, whichever comes first by the same clock.
         since_resync_ns = (now.monotonic_ns - started.monotonic_ns) % resync_ns
         resync_monotonic_ns = now.monotonic_ns - since_resync_ns + resync_ns
         world_ns = controller.world_ns_at_monotonic(

@@ -165,6 +165,8 @@ def valid_cron_job(found: Mapping[object, object]) -> CronJobManifest:
     metadata = found.get("metadata")
     name = metadata.get("name") if isinstance(metadata, dict) else None
     where = f"fix.manifest: CronJob {name or '(without a name)'}"
+    # Before the types: `parallelism: {{ .Values.n }}` is a wrong type, too, and the way out of it
+    # is another.
     if template := _template_in(found):
         raise BadInput(
             f"{where}: {template!r} is a template of helm; render it first: helm template "
@@ -220,6 +222,7 @@ def _values_in(value: object) -> list[object]:
 
 
 def _first_error(error: ValidationError) -> str:
+    # One at a time, as a person mends them; the rest may follow from the first.
     first = error.errors(include_url=False)[0]
     place = ".".join(str(each) for each in first["loc"])
     if first["type"] == "missing":

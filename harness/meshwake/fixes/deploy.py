@@ -47,13 +47,15 @@ def no_watchers(plan: Plan, clocks: Clocks) -> list[Watcher]:
 
 @dataclass(frozen=True)
 class DeployableFix:
-    """One thing that people deploy. `manifest` is a file below clusters/fixes; `does` and `source`
-    are for the table of docs/fixes.md: how it works, and who does it."""
+    """One thing that people deploy."""
 
     name: str
+    # How it works, and who does it: for the table of docs/fixes.md.
     does: str
     source: str
+    # A file below clusters/fixes/NAME.
     manifest: str | None = None
+    # Four ways to act, of which a fix has one; the others do nothing.
     adapt: Callable[[Plan], Plan] = as_it_is
     restarts: Callable[[Plan, Clocks], list[PlannedRestart]] = no_restarts
     watchers: Callable[[Plan, Clocks], list[Watcher]] = no_watchers

@@ -19,38 +19,45 @@ LABELS = {
     "sidecar.istio.io/inject": "false",
     "istio.io/dataplane-mode": "none",
 }
+# A name as the DaemonSet gives it: five characters that no script can know beforehand. What a
+# pattern must find, and a written-out name never is.
 POD = "ztunnel-x7k2p"
 How = Literal["rollout", "at once", "own node", "one of them"]
 
 
 @dataclass(frozen=True)
 class CommandContext:
-    """Where commands run: the namespace that kubectl takes when none is named (None: not known),
-    whether that is a pod (then hostname is the pod's), whether it sees the processes of its node,
-    and where ztunnel lives. `comes_every_s`: no two runs are closer to one another."""
+    """Where commands run, and where ztunnel lives."""
 
+    # What kubectl takes when no namespace is named; None: not known.
     namespace: str | None
+    # In a pod hostname is the pod's name, and not its node's.
     in_pod: bool
     ztunnel_namespace: str
+    # Those of its node; a pod only with hostPID.
     sees_processes: bool = True
+    # No two runs are closer to one another.
     comes_every_s: float = 0
 
 
 @dataclass(frozen=True)
 class Action:
-    """What is restarted. `node` None: all nodes, or the own one (see `how`). `names`:
-    of deployments, None for all that `namespace` has. `done_at_once`: not before the job waited
-    for it is it sure to be over."""
+    """What is restarted."""
 
     what: Literal["ztunnel", "applications"]
     command: str
     how: How
     namespace: str = ""
+    # Of deployments; None: all that `namespace` has.
     names: tuple[str, ...] | None = None
+    # None: all nodes, or the own one (see `how`).
     node: str | None = None
     conditions: tuple[Doubt, ...] = ()
+    # So long after the job began, by what its script slept.
     after_s: float = 0
+    # Put there with `&`: it may be cut off when the script ends.
     background: bool = False
+    # A later command of the script waits until it is over.
     waited: bool = False
 
 
@@ -70,12 +77,15 @@ class Waits(Exception):
     """The command waits until ztunnel is there."""
 
 
+_WITH_KUBECTL_INSIDE = ("k3s", "k0s", "microk8s", "minikube", "hyperkube", "rke2")
+
+
 def without_prefix(program: str, words: list[str]) -> list[str]:
     """`k3s kubectl ...` and its like as `kubectl ...`."""
-    if program in ("k3s", "k0s", "microk8s", "minikube", "hyperkube", "rke2") and len(words) > 1:
-        rest = words[1:]
-        if program == "minikube" and rest[0] == "kubectl":
-            rest = [rest[0], *(rest[2:] if rest[1:2] == ["--"] else rest[1:])]
-        if rest[0] in ("kubectl", "crictl", "ctr"):
-            return rest
-    return words
+    if program not in _WITH_KUBECTL_INSIDE or len(words) < 2:
+        return words
+    rest = words[1:]
+    # minikube kubectl -- get pods: what is behind the dashes is kubectl's.
+    if rest[:2] == ["kubectl", "--"] and program == "minikube":
+        rest = ["kubectl", *rest[2:]]
+    return rest if rest[0] in ("kubectl", "crictl", "ctr") else words

@@ -109,6 +109,7 @@ def acting(
 ) -> list[Task]:
     """Those of `tasks` that restart it. Raises BadInput, with what they do instead, when none
     does."""
+    # One job that takes ztunnel away makes the others useless, whatever they restart.
     for each in tasks:
         if each.reading.harmful:
             raise BadInput(f"fix.manifest: CronJob {each.name}: {each.reading.harmful[0]}")
@@ -149,9 +150,10 @@ def _instead(tasks: Sequence[Task]) -> str:
     for each in tasks:
         reasons = [*each.reading.unclear, *each.reading.idle]
         others = [f"{action.command!r} restarts {action.what}" for action in each.reading.actions]
-        lines.append(
-            f"CronJob {each.name}: {'; '.join([*others, *reasons][:4]) or 'it runs nothing'}"
-        )
+        # Four of a script of a hundred commands: what it restarts first, then what is not
+        # understood, and last what does nothing.
+        found = "; ".join([*others, *reasons][:4])
+        lines.append(f"CronJob {each.name}: {found or 'it runs nothing'}")
     return " | ".join(lines)
 
 
@@ -159,12 +161,13 @@ def _task(valid: CronJobManifest, ztunnel_namespace: str, config_maps: ConfigMap
     name = valid.metadata.name or valid.metadata.generate_name or ""
     where = f"fix.manifest: CronJob {name}"
     spec, job = valid.spec, valid.spec.job_template.spec
-    idle = bool(spec.suspend or job.suspend or job.parallelism == 0 or job.completions == 0)
+    # A Job of none is complete at once, and no pod of it ever runs.
+    has_no_pods = job.parallelism == 0 or job.completions == 0
     cron_job = CronJob(
         _schedule(spec.schedule, where),
         _zone(spec.time_zone, where),
         spec.starting_deadline_seconds,
-        idle,
+        bool(spec.suspend or job.suspend or has_no_pods),
     )
     pod = job.template.spec
     place = CommandContext(
@@ -179,6 +182,7 @@ def _task(valid: CronJobManifest, ztunnel_namespace: str, config_maps: ConfigMap
         _run_containers(pod, config_maps, place, memory, reading)
     except NotRead as error:
         raise BadInput(f"{where}: {error}") from error
+    # The Job may have a deadline, and its pod one of its own; the earlier ends it.
     deadlines = (job.active_deadline_seconds, pod.active_deadline_seconds)
     _end_at_deadline(reading, min((each for each in deadlines if each is not None), default=None))
     return Task(name, cron_job, reading, memory, place)
@@ -192,6 +196,7 @@ def _run_containers(
     init_containers, after_s = pod.init_containers or [], 0.0
     for container in [*init_containers, *pod.containers]:
         begins = len(memory.ran)
+        # Unknowns are shared by all containers; files are those that this one mounts.
         memory.files = _files(container, pod, config_maps)
         try:
             ended = _follow(container, place.namespace, memory, after_s)
@@ -199,7 +204,8 @@ def _run_containers(
             raise NotRead(f"the script of container {container.name}: {error}") from error
         own = Memory(memory.unknowns, memory.ran[begins:], files=memory.files)
         reading.add(read_actions(own, place))
-        # Only an init container that ends is waited for.
+        # Only an init container that ends is waited for; the others start together. One with
+        # restartPolicy: Always is a sidecar, which the next does not wait for.
         if container not in init_containers or container.restarts:
             continue
         after_s = ended.after_s
@@ -227,6 +233,7 @@ def _end_at_deadline(reading: Reading, deadline_s: int | None) -> None:
 def _schedule(text: str, where: str) -> str:
     try:
         parsed = parse_schedule(text)
+        # "0 0 30 2 *" is a valid schedule that an API server takes.
         if isinstance(parsed, Calendar) and next(calendar_times_ns(parsed, UTC, 0), None) is None:
             raise ValueError("it never comes")
     except ValueError as error:
@@ -238,10 +245,13 @@ def _schedule(text: str, where: str) -> str:
 
 
 def _zone(name: str | None, where: str) -> tzinfo:
-    """UTC unless given: kube-controller-manager runs in UTC in every cluster that kind or kubeadm
-    makes."""
+    """The zone of that name; UTC where none is given."""
+    # kube-controller-manager takes its own zone then, which is UTC in every cluster that kind or
+    # kubeadm makes.
     if name is None:
         return UTC
+    # "Local" is refused by the API server (validation of spec.timeZone); the others are files of
+    # tzdata that are no zones.
     if name not in available_timezones() or name in ("Local", "localtime", "Factory"):
         raise BadInput(
             f"{where}: spec.timeZone: {name!r} is not a known zone; expected for example "
@@ -308,6 +318,7 @@ def _follow(
 ) -> Ended:
     """Follows what a container runs, which is started so long after the job."""
     memory.sh_is_not_dash = _SH_IS_NOT_DASH.search(container.image) is not None
+    # In their order: a value may use those before it, as $(NAME).
     variables: dict[str, str] = {}
     for each in container.env or []:
         variables[each.name] = _value(each, variables, namespace, memory)
@@ -327,18 +338,21 @@ _SH_IS_NOT_DASH = re.compile(
 )
 
 
+_WITHOUT_ENTRY_POINT = ("busybox", "alpine", "k8s", "bash", "ubuntu", "debian", "kubectl-shell")
+
+
 def _entry(container: ContainerSpec) -> list[str]:
     """The program and its arguments."""
     command, arguments = container.command or [], container.args or []
     if command:
         return [*command, *arguments]
+    # Without a command the image's own entry point runs. REGISTRY/NAME:TAG or @DIGEST: the name.
     image = re.sub(r"[:@][^/]*$", "", container.image).rsplit("/", 1)[-1]
+    # bitnami/kubectl, rancher/kubectl and their kin have kubectl as their entry point.
     if image == "kubectl" or image.endswith("-kubectl"):
         return ["kubectl", *arguments]
-    if (
-        image in ("busybox", "alpine", "k8s", "bash", "ubuntu", "debian", "kubectl-shell")
-        and arguments
-    ):
+    # These run their arguments as a command: they have no entry point, or one that passes them on.
+    if image in _WITHOUT_ENTRY_POINT and arguments:
         return arguments
     raise NotRead(
         f"there is no command, and what the image {container.image!r} runs is not known; "
@@ -353,9 +367,10 @@ def _value(variable: EnvVar, before: dict[str, str], namespace: str | None, memo
     path = reference.get("fieldPath") if isinstance(reference, dict) else None
     if path == "metadata.namespace" and namespace:
         return namespace
-    return memory.char_of(
-        Unknown("the node's name" if path == "spec.nodeName" else f"${variable.name}")
-    )
+    # Named, so that a selector of pods by that variable is understood (kubectl/command.py).
+    if path == "spec.nodeName":
+        return memory.char_of(Unknown("the node's name"))
+    return memory.char_of(Unknown(f"${variable.name}"))
 
 
 def _expanded(text: str, variables: dict[str, str]) -> str:

@@ -86,6 +86,7 @@ class _LogWatcher(_CronWatcher):
 
     def finds(self, view: View, node: str) -> bool:
         """See _CronWatcher."""
+        # kubelet compares the times of lines, which are of the node's wall clock.
         since_wall_ns = 0 if self.since_ns is None else view.clocks(node).wall_ns - self.since_ns
         return view.expiry_logged(node, since_wall_ns)
 
@@ -125,6 +126,7 @@ def log_watchers(plan: Plan, clocks: Clocks) -> list[Watcher]:
                 f"pod, and there are {len(plan.nodes)} nodes; write -l app=ztunnel --tail=-1"
             )
         watcher = _LogWatcher(plan, clocks, task, action, LOG_WATCHDOG)
+        # Several conditions must all be true, so the shortest look back decides.
         known = [each.since_ns for each in scans if each.since_ns is not None]
         watcher.since_ns = min(known) if known else None
         watchers.append(watcher)
@@ -160,6 +162,7 @@ def _that_looks(task: Task, name: str, looks_at: str) -> Action:
     """The restart of `task` that hangs on what it found."""
     actions = task.reading.of("ztunnel")
     looking = [each for each in actions if each.conditions]
+    # One restart that comes whatever it finds makes the others of no account.
     if len(looking) < len(actions):
         raise BadInput(
             f"fix.manifest: CronJob {task.name}: {actions[0].command!r} runs whatever it "
@@ -205,6 +208,7 @@ def log_scan(condition: Doubt, memory: Memory, place: CommandContext) -> Scan:
         raise _NotUnderstood(
             "its pattern finds nothing that ztunnel writes when a certificate has expired"
         )
+    # A pattern such as "cert" or "error" restarts a ztunnel that is well, at every look.
     if any(_lets_through(filters, line) for line in EXAMPLES_OF_OTHER_LINES):
         raise _NotUnderstood(
             "its pattern finds also what ztunnel writes while all certificates are valid"
@@ -217,15 +221,17 @@ def _without_echo(runs: tuple[Ran, ...], memory: Memory) -> tuple[Ran, ...]:
     first, rest = runs[:1], runs[1:]
     if not first or first[0].program not in ("echo", "printf"):
         return runs
-    unknowns = [each for word in first[0].words[1:] for each in memory.unknowns_in(word)]
+    unknowns = memory.unknowns_in(" ".join(first[0].words[1:]))
     return (*unknowns[0].runs, *rest) if len(unknowns) == 1 else runs
 
 
 def _finds_something(condition: Doubt) -> None:
     """The condition is that a line was found, in one of the ways to write it."""
+    # `if ... | grep -q`, or [ -n "$(...)" ]: true where a line was found.
     if not condition.test or condition.test[0] == "-n":
         found = condition.is_true
     else:
+        # [ $(... | grep -c ...) -gt 0 ] and its opposites.
         _, operator, number = condition.test
         more = {("-gt", "0"), ("-ge", "1"), ("-ne", "0")}
         none = {("-eq", "0"), ("=", "0"), ("=", ""), ("-lt", "1"), ("-le", "0")}
@@ -272,6 +278,7 @@ def _since_ns(read: PodLogs, memory: Memory) -> int | None:
 def _check_tail(read: PodLogs, memory: Memory) -> None:
     """Raises _NotUnderstood when only the last lines are shown."""
     if read.tail is None:
+        # kubectl logs --help: --tail is -1, all lines, unless a selector is given, and then 10.
         if read.by_selector:
             raise _NotUnderstood(
                 "kubectl logs -l shows the last ten lines of each pod only; write --tail=-1"
@@ -321,6 +328,7 @@ def expiry_threshold_ns(condition: Doubt, memory: Memory, place: CommandContext)
         raise _NotUnderstood(
             "what it compares is not a number that can be known (is THRESHOLD_SECONDS set?)"
         )
+    # Brought to one side: factor * expiry + now_factor * now + number, compared with 0.
     difference = one - other
     names = dict(difference.factors)
     now = names.pop(NOW, Fraction(0))
@@ -329,14 +337,17 @@ def expiry_threshold_ns(condition: Doubt, memory: Memory, place: CommandContext)
             "it does not compare when a certificate expires with a number of seconds"
         )
     ((name, factor),) = names.items()
+    # Equal and opposite: a difference of two times, whose zero does not matter.
     if factor != -now:
         raise _NotUnderstood(
             "it does not compare how long a certificate has left (expirationTime less date +%s)"
         )
     _must_expire(name, memory)
     is_less = {"-lt": True, "-le": True, "-gt": False, "-ge": False}.get(operator)
+    # "left < limit" with expiry on the left, or turned round twice: by the other side, by a not.
     if is_less is None or (is_less == condition.is_true) != (factor > 0):
         raise _NotUnderstood("it restarts while a certificate has much of its life left")
+    # One ns more, so that a certificate with just that much left counts, as with -le.
     return int(-difference.number / factor * NS_PER_S) + 1
 
 

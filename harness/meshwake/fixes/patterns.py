@@ -16,6 +16,7 @@ _CLASSES = {
 }
 
 
+# Their number, in the next word, says how many lines are printed and not which.
 _WITH_COUNT = ("-m", "-A", "-B", "-C", "--max-count")
 _KINDS_OF_GREP = {"extended-regexp": "E", "fixed-strings": "F", "perl-regexp": "P"}
 # A pattern of more characters is refused: Python's matching may take exponential time.
@@ -47,6 +48,7 @@ class _Grep:
             self._read(rest.pop(0), rest)
         if not self.patterns:
             raise PatternNotRead("has no pattern")
+        # grep(1): one argument may hold several patterns, separated by line ends.
         self.patterns = "\n".join(self.patterns).split("\n")
 
     def _read(self, word: str, rest: list[str]) -> None:
@@ -55,7 +57,7 @@ class _Grep:
         if is_pattern_option and rest:
             self.patterns.append(rest.pop(0))
         elif word in _WITH_COUNT and rest:
-            rest.pop(0)  # how many lines: of no effect on which
+            rest.pop(0)
         elif word == "-f" or word.startswith("--file"):
             raise PatternNotRead("reads its patterns from a file")
         elif word.startswith("--"):
@@ -64,8 +66,10 @@ class _Grep:
         elif re.fullmatch(r"-[a-zA-Z]+\d*", word):
             self._read_letters(word[1:], rest)
         elif not self.patterns:
+            # The first operand is the pattern, unless -e gave one.
             self.patterns.append(word)
         else:
+            # Then it does not read what is piped into it.
             raise PatternNotRead("reads a file")
 
     def _read_long(self, name: str, value: str) -> None:
@@ -79,6 +83,7 @@ class _Grep:
 
     def _read_letters(self, letters: str, rest: list[str]) -> None:
         """Switches in one word: -vi, -Ee PATTERN."""
+        # -e takes the rest of its word or the next one; written last it is the next one.
         if letters.endswith("e") and rest:
             self.patterns.append(rest.pop(0))
         if "v" in letters:
@@ -120,30 +125,51 @@ def _of_posix(pattern: str, *, basic: bool) -> str:
     while position < len(pattern):
         char = pattern[position]
         if char == "\\" and position + 1 < len(pattern):
-            following = pattern[position + 1]
-            if basic and following in "|(){}+?":
-                found += following
-            elif following in "<>":
-                found += r"\b"
-            elif following.isalpha() and following not in "bBdDsSwW":
-                found += re.escape(following)
-            else:
-                found += f"\\{following}"
+            found += _of_escaped(pattern[position + 1], basic=basic)
             position += 2
         elif char == "[":
-            end = pattern.find("]", position + 2)
-            while end > 0 and pattern.count("[:", position, end) > pattern.count(
-                ":]", position, end + 1
-            ):
-                end = pattern.find("]", end + 1)
-            if end < 0:
-                raise PatternNotRead(f"has a pattern that is not understood: {pattern!r}")
-            inner = pattern[position + 1 : end].replace("\\", "\\\\")
-            for name, shape in _CLASSES.items():
-                inner = inner.replace(f"[:{name}:]", shape)
-            found += f"[{inner}]"
+            end = _end_of_brackets(pattern, position)
+            found += _of_brackets(pattern[position + 1 : end])
             position = end + 1
         else:
-            found += f"\\{char}" if basic and char in "|(){}+?" else char
+            # In a basic expression these are characters, and with a backslash operators; in
+            # Python's, as in an extended one, the other way round.
+            found += f"\\{char}" if basic and char in _OPERATORS else char
             position += 1
     return found
+
+
+_OPERATORS = "|(){}+?"
+
+
+def _of_escaped(following: str, *, basic: bool) -> str:
+    """A backslash and the character that follows it."""
+    if basic and following in _OPERATORS:
+        return following
+    # GNU grep: the beginning and the end of a word, one of which Python has a sign for.
+    if following in "<>":
+        return r"\b"
+    # \n and \t are no line end and no tab to grep, but the letters.
+    if following.isalpha() and following not in "bBdDsSwW":
+        return re.escape(following)
+    return f"\\{following}"
+
+
+def _end_of_brackets(pattern: str, begins: int) -> int:
+    """The position of the `]` that ends what the bracket at `begins` opens."""
+    # A `]` in the first place is one of the characters: []abc].
+    end = pattern.find("]", begins + 2)
+    # The `]` of [[:space:]] ends a class, and not the brackets.
+    while end > 0 and pattern.count("[:", begins, end) > pattern.count(":]", begins, end + 1):
+        end = pattern.find("]", end + 1)
+    if end < 0:
+        raise PatternNotRead(f"has a pattern that is not understood: {pattern!r}")
+    return end
+
+
+def _of_brackets(inner: str) -> str:
+    """What is between brackets, where POSIX knows no escapes: a backslash is itself."""
+    inner = inner.replace("\\", "\\\\")
+    for name, shape in _CLASSES.items():
+        inner = inner.replace(f"[:{name}:]", shape)
+    return f"[{inner}]"

@@ -33,6 +33,8 @@ def _filter_of(ran: Ran) -> Callable[[Ran, str], bool]:
     raise NotUnderstood(f"what {' '.join(ran.words)!r} lets through is not understood")
 
 
+# sed and jq are among them: what they drop is not read, so a filter that leaves nothing is taken
+# for one that lets lines through.
 def _all_lines(ran: Ran, line: str) -> bool:
     return True
 
@@ -45,6 +47,7 @@ def _grep_lets_through(ran: Ran, line: str) -> bool:
 
 
 def _awk_lets_through(ran: Ran, line: str) -> bool:
+    # The script is the first word that looks like one; -F: and -v NAME=VALUE come before it.
     script = next((word for word in ran.words[1:] if "{" in word or "/" in word), "")
     # /pattern/ or $1 ~ /pattern/, with any action.
     match = re.match(r"\s*(?:\$\d+\s*~\s*)?/([^/]*)/", script)

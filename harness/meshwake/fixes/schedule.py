@@ -87,12 +87,16 @@ class Calendar:
         """Whether it has times on that day."""
         if day.month not in self.months:
             return False
+        # isoweekday() is 7 on a Sunday, which is 0 here.
         of_month, of_week = day.day in self.days, day.isoweekday() % 7 in self.weekdays
-        return of_month or of_week if self.either_day else of_month and of_week
+        if self.either_day:
+            return of_month or of_week
+        return of_month and of_week
 
 
 def parse_schedule(text: str) -> Calendar | Every:
     """Reads spec.schedule. Raises ValueError with what is wrong."""
+    # robfig/cron reads it, and the API server refuses it (the documentation of CronJobs).
     if re.match(r"\s*(CRON_)?TZ=", text):
         raise ValueError("no TZ= or CRON_TZ= in a schedule; spec.timeZone is for that")
     if text.startswith("@every "):
@@ -128,6 +132,7 @@ def _field(text: str, field: _Field) -> tuple[frozenset[int], bool]:
 
 
 def _range(part: str, field: _Field) -> tuple[set[int], bool]:
+    # robfig/cron, parser.go, getRange.
     span, *steps = part.split("/")
     ends = span.split("-")
     if len(steps) > 1 or len(ends) > 2:
@@ -140,8 +145,11 @@ def _range(part: str, field: _Field) -> tuple[set[int], bool]:
         high = _number(ends[-1], field, part)
     step = 1
     if steps:
+        # A step has no name: */MON is an error.
         step = _number(steps[0], field._replace(names={}), part)
+        # 5/10 means 5-59/10.
         high = field.most if len(ends) == 1 else high
+        # */2 restricts, so it does not count as a star where the two days are joined; */1 does.
         star = star and step == 1
     if not field.least <= low <= high <= field.most or step < 1:
         raise ValueError(f"{field.name}: {part!r}; allowed is {field.least} to {field.most}")
@@ -178,10 +186,9 @@ class Times:
     def next_wall_ns(self, served_wall_ns: int, now_wall_ns: int) -> int:
         """The first time after now, and after the one served last."""
         if isinstance(self._schedule, Every):
-            return (
-                self._every(served_wall_ns, max(now_wall_ns, served_wall_ns))
-                + self._schedule.delay_ns
-            )
+            last_ns = self._every(served_wall_ns, max(now_wall_ns, served_wall_ns))
+            return last_ns + self._schedule.delay_ns
+        # After now, too: a wall clock that was set back has served times that lie ahead.
         after_wall_ns = max(served_wall_ns, now_wall_ns)
         self._know(after_wall_ns)
         return self._known[bisect_right(self._known, after_wall_ns)]
@@ -206,14 +213,13 @@ class Times:
     def _every(self, anchor_wall_ns: int, until_wall_ns: int) -> int:
         """The last of the chain that begins at the anchor, not after `until`."""
         assert isinstance(self._schedule, Every)
-        return (
-            anchor_wall_ns
-            + max(until_wall_ns - anchor_wall_ns, 0)
-            // self._schedule.delay_ns
-            * self._schedule.delay_ns
-        )
+        delay_ns = self._schedule.delay_ns
+        passed_ns = max(until_wall_ns - anchor_wall_ns, 0)
+        return anchor_wall_ns + passed_ns // delay_ns * delay_ns
 
     def _know(self, wall_ns: int) -> None:
+        # A wall clock went back before the first time that is known. A year more, because it may
+        # go back again.
         if wall_ns < self._from_wall_ns:
             self._begin(wall_ns - 366 * 86_400 * NS_PER_S)
         while self._known[-1] <= wall_ns:
@@ -228,6 +234,7 @@ def calendar_times_ns(schedule: Calendar, zone: tzinfo, after_wall_ns: int) -> I
     while day < idle_until:
         if schedule.comes_on(day):
             for at_s in _times_of_day_s(schedule, zone, day):
+                # Of the first day only those that are still to come.
                 if at_s * NS_PER_S > after_wall_ns:
                     yield at_s * NS_PER_S
                     idle_until = day + timedelta(days=366 * _YEARS_LOOKED_AT)
@@ -249,6 +256,7 @@ def _times_of_day_s(schedule: Calendar, zone: tzinfo, day: date) -> Iterator[int
     minutes = sorted(schedule.minutes)
     while at_s < ends_s:
         local = datetime.fromtimestamp(at_s, tz=zone)
+        # A zone may change by half an hour (Lord Howe), so that an hour begins in its middle.
         hour_s = at_s - local.minute * 60
         if local.hour in schedule.hours and local.date() == day:
             yield from (hour_s + minute * 60 for minute in minutes if hour_s + minute * 60 >= at_s)

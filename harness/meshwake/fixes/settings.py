@@ -40,12 +40,11 @@ DEFAULT_MINPOLL, DEFAULT_REFCLOCK_POLL = 6, 4
 def with_istiod_default(plan: Plan) -> Plan:
     """What ztunnel gets when istiod has another default: what it requested, as long as it requests
     anything."""
+    # Read also where it has no effect: a manifest that is wrong is refused all the same.
     default_ns = _istiods_default_ns(manifest_of(plan))
-    return (
-        plan
-        if plan.lifetime_s > 0
-        else plan.model_copy(update={"lifetime_s": default_ns // NS_PER_S})
-    )
+    if plan.lifetime_s > 0:
+        return plan
+    return plan.model_copy(update={"lifetime_s": default_ns // NS_PER_S})
 
 
 def with_secret_ttl(plan: Plan) -> Plan:
@@ -67,11 +66,9 @@ def _corrected(fault: PlannedFault, chrony: Chrony) -> PlannedFault:
     if fault.kind != "pause" or not chrony.steps(fault.lasts_ns, fault.at_world_ns):
         return fault
     # A clock that nothing else corrects is corrected by chrony, however late.
-    within_ns = (
-        min(fault.corrected_after_ns, chrony.looks_within_ns)
-        if fault.corrected
-        else chrony.looks_within_ns
-    )
+    within_ns = chrony.looks_within_ns
+    if fault.corrected:
+        within_ns = min(within_ns, fault.corrected_after_ns)
     return fault.model_copy(update={"corrected": True, "corrected_after_ns": within_ns})
 
 
@@ -127,6 +124,7 @@ def _secret_ttl_ns(manifest: str) -> int:
             "the chart ztunnel have it in env, for example env: {SECRET_TTL: 720h}"
         )
     lifetime_ns = _one(own, "SECRET_TTL", _rust_duration_ns)
+    # A limit in the same file is istiod's, wherever in it.
     limits = [
         each for document in objects for each in _settings_of(document, "MAX_WORKLOAD_CERT_TTL")
     ]
@@ -175,6 +173,7 @@ def _one(found: list[_Setting], variable: str, read: Callable[[str], int]) -> in
 def _length_ns(value: object, variable: str, read: Callable[[str], int]) -> int:
     """The duration that a setting is. Raises BadInput."""
     where = f"fix.manifest: {variable}"
+    # An int is read below by its text, as a chart passes it on: 720 is 720 s to ztunnel.
     if isinstance(value, (dict, list, bool, float)) or value is None:
         raise BadInput(f"{where}: read {str(value)[:60]!r}, expected a duration such as 720h")
     if "{{" in str(value):
@@ -236,13 +235,14 @@ def _rust_parts(text: str) -> list[tuple[str, int]]:
             return []
         position = match.end()
         operator, number, unit = match.groups()
+        # An operator in front has nothing to add to, or to multiply.
         if operator and not parts:
-            return []  # nothing to add to, or to multiply
-        is_last_or_before_operator = position == len(text) or text[position] in "+*"
-        if not unit and is_last_or_before_operator:
-            length_ns: int | None = NS_PER_S
-        else:
-            length_ns = _RUST_UNITS_NS.get(unit.lower())
+            return []
+        # A number without a unit is seconds, but in the middle it is an error: 1 30m.
+        may_lack_unit = position == len(text) or text[position] in "+*"
+        length_ns = _RUST_UNITS_NS.get(unit.lower())
+        if not unit and may_lack_unit:
+            length_ns = NS_PER_S
         if length_ns is None:
             return []
         parts.append((operator or "+", int(number) * length_ns))
@@ -252,7 +252,11 @@ def _rust_parts(text: str) -> list[tuple[str, int]]:
 def _joined_ns(parts: list[tuple[str, int]]) -> int:
     total_ns = parts[0][1]
     for operator, length_ns in parts[1:]:
-        total_ns = total_ns + length_ns if operator == "+" else total_ns * length_ns // NS_PER_S
+        if operator == "+":
+            total_ns += length_ns
+        else:
+            # Of two lengths as numbers of seconds: 2m*60 is 7,200 s.
+            total_ns = total_ns * length_ns // NS_PER_S
     return total_ns
 
 
@@ -384,6 +388,7 @@ class Chrony(NamedTuple):
         """Whether it steps a clock that is off by so much, at that time after its start."""
         # So many updates it can have had since it started.
         updates = at_world_ns // self.looks_within_ns
+        # chrony.conf(5), makestep: "if the adjustment is larger than a threshold value".
         if abs(offset_ns) <= self.threshold_ns:
             return False
         most_ns = self.leaves_alone_above_ns
@@ -427,6 +432,7 @@ def read_chrony(conf: str) -> Chrony:
     polls = []
     for number, line in enumerate(conf.splitlines(), 1):
         words = line.split()
+        # chrony.conf(5): comments begin with one of these four.
         if not words or words[0][0] in "!;#%":
             continue
         name = words[0].lower()
@@ -450,6 +456,7 @@ def read_chrony(conf: str) -> Chrony:
             "chrony slews for hours"
         )
     threshold_s, limit = found["makestep"]
+    # chrony.conf(5): a negative limit of makestep means that it steps at any time.
     most = found.get("maxchange")
     return Chrony(
         threshold_ns=int(threshold_s * NS_PER_S),
@@ -481,6 +488,7 @@ def _numbers(words: list[str], number: int) -> list[float]:
 
 def _after(words: list[str], option: str, default: int) -> int:
     at = words.index(option) + 1 if option in words else len(words)
-    if at >= len(words):
+    if at >= len(words) or not re.fullmatch(r"-?[0-9]{1,2}", words[at]):
         return default
-    return max(-7, min(int(words[at]), 24)) if re.fullmatch(r"-?[0-9]{1,2}", words[at]) else default
+    # chrony.conf(5): from -7, 1/128 s, to 24, half a year.
+    return max(-7, min(int(words[at]), 24))

@@ -61,16 +61,13 @@ def restarts(plan: Plan, clocks: Clocks) -> list[PlannedRestart]:
 def _around(
     plan: Plan, clocks: Clocks, fault: PlannedFault, node: str, hook: Hook
 ) -> list[PlannedRestart]:
-    before_ns, after_ns = (
-        max(fault.at_world_ns - ACTS_BEFORE_NS, 0),
-        fault.ends_world_ns + ACTS_AFTER_NS,
-    )
-    return [
-        restart
-        for world_ns, actions in ((before_ns, hook.before), (after_ns, hook.after))
-        for action in actions
-        for restart in carried_out(plan, clocks, world_ns, action, NAME, own_node=node)
-    ]
+    before_ns = max(fault.at_world_ns - ACTS_BEFORE_NS, 0)
+    after_ns = fault.ends_world_ns + ACTS_AFTER_NS
+    found: list[PlannedRestart] = []
+    for world_ns, actions in ((before_ns, hook.before), (after_ns, hook.after)):
+        for action in actions:
+            found += carried_out(plan, clocks, world_ns, action, NAME, own_node=node)
+    return found
 
 
 @lru_cache(maxsize=16)  # a sweep needs the same for every run
@@ -100,12 +97,15 @@ def _at(text: str, arguments: tuple[str, ...], place: CommandContext) -> tuple[M
             memory = run_unit(read_unit(text), arguments[0])
         else:
             _check_interpreter(text)
+            # systemd-sleep(8): the variable has what the second argument has, and in a
+            # suspend-then-hibernate which half of it.
             memory = run(text, arguments, {"SYSTEMD_SLEEP_ACTION": arguments[-1]})
     except NotRead as error:
         raise BadInput(f"fix.manifest: the sleep hook: {error}") from error
     return memory, read_actions(memory, place)
 
 
+# systemd-sleep executes it as a program: what the kernel does not start never runs.
 def _check_interpreter(text: str) -> None:
     if text.startswith(MARK):
         raise BadInput(
@@ -125,15 +125,22 @@ def _check_interpreter(text: str) -> None:
             "systemd-sleep runs programs only, "
             "for example a script that begins with #!/bin/sh"
         )
-    words = text[2:].split("\n", 1)[0].split()
-    names = [word.rsplit("/", 1)[-1] for word in words if not word.startswith("-")]
-    program = names[1] if names[:1] == ["env"] and len(names) > 1 else names[0] if names else ""
+    program = _interpreter_of(text)
     if program not in _SHELLS:
         raise BadInput(
             f"fix.manifest: the sleep hook is a program for {program!r}; understood are "
             "scripts for "
             f"{', '.join(_SHELLS)}"
         )
+
+
+def _interpreter_of(text: str) -> str:
+    """The program that `#!` names, also by way of env; "" where it names none."""
+    words = text.removeprefix("#!").split("\n", 1)[0].split()
+    names = [word.rsplit("/", 1)[-1] for word in words if not word.startswith("-")]
+    if names[:1] == ["env"] and len(names) > 1:
+        return names[1]
+    return names[0] if names else ""
 
 
 def _sure(found: tuple[Memory, Reading], moment: str) -> list[Action]:
@@ -177,6 +184,8 @@ def _explain(text: str, place: CommandContext, before: Reading, after: Reading) 
     elif any(_at(text, ("post", kind), place)[1].of("ztunnel") for kind in _OTHER_SLEEPS):
         return
     else:
+        # Hooks of pm-utils get "resume" and "thaw", those of NetworkManager an interface and "up":
+        # copied to systemd they never act.
         for word in ("resume", "thaw", "up", "wake"):
             if any(
                 _at(text, arguments, place)[1].of("ztunnel")

@@ -68,6 +68,7 @@ def read_unit(text: str) -> UnitFile:
     """The settings in a unit file."""
     settings: dict[tuple[str, str], tuple[str, ...]] = {}
     section = ""
+    # systemd.syntax(7): a backslash at the end of a line joins the next to it.
     joined_lines = re.sub(r"\\\n[ \t]*", " ", text)
     for line in joined_lines.splitlines():
         stripped = line.strip()
@@ -96,16 +97,20 @@ def run_unit(unit: UnitFile, moment: str) -> Memory:
         return memory
     _check_conditions(unit)
     variables = _environment(unit)
+    # A file of the node that is not read here may set any variable.
     is_open = bool(unit.lines("Service", "EnvironmentFile"))
     failed, after_s = False, 0.0
     lines = [(key, line) for key in keys for line in unit.lines("Service", key)]
     for key, line in lines:
+        # systemd.service(5): a command with the prefix "-" may fail.
+        may_fail = re.match(r"[@:+!|]*-", line) is not None
         for words in _commands(line, variables, memory):
+            # systemd.service(5): ExecStopPost runs also after a start that failed.
             if failed and key != "ExecStopPost":
                 continue
             ended = run_words(words, variables, memory, unset_is_unknown=is_open, after_s=after_s)
             after_s = ended.after_s
-            failed = failed or (ended.status is False and not re.match(r"[@:+!|]*-", line))
+            failed = failed or (ended.status is False and not may_fail)
     return memory
 
 
@@ -127,6 +132,7 @@ def _keys_at(unit: UnitFile, moment: str) -> tuple[str, ...]:
             "sleep starts; expected "
             "WantedBy=suspend.target with After=suspend.target"
         )
+    # Started by a hibernation only, which is another sleep than a suspend.
     if not wanted & _OF_SUSPEND:
         return ()
     after, before = unit.words("Unit", "After"), unit.words("Unit", "Before")
@@ -136,6 +142,7 @@ def _keys_at(unit: UnitFile, moment: str) -> tuple[str, ...]:
             "started by the first sleep "
             "and never again; leave RemainAfterExit= out, or add StopWhenUnneeded=yes"
         )
+    # Without RemainAfterExit= a oneshot is stopped as soon as its last command has ended.
     starts = _START if remains else _START + _STOP
     if after & _AFTER_SUSPEND:
         return starts if moment == "post" else ()

@@ -49,6 +49,8 @@ class Turns:
 
     def take(self, number: int, node: str, world_ns: int, holds_ns: int) -> bool:
         """Whether `node` has that turn from now on for `holds_ns`."""
+        # A turn that was never taken has run out at -1. Its holder may take it again, which makes
+        # it longer.
         holder, until_world_ns = self._held.get(number, (node, -1))
         if world_ns < until_world_ns and node != holder:
             return False
@@ -92,11 +94,11 @@ class LabGuard:
 
     def _look_after(self, world_ns: int) -> int:
         """The first time after `world_ns` at which its timer fires."""
+        # A ticker of the monotonic clock: looks stay at whole periods from the start, so that
+        # looks which were skipped do not move those that follow.
+        period_ns = self._settings.period_ns
         passed_ns = self._clock.reading(world_ns).monotonic_ns - self._started_monotonic_ns
-        next_ns = (
-            self._started_monotonic_ns
-            + (passed_ns // self._settings.period_ns + 1) * self._settings.period_ns
-        )
+        next_ns = self._started_monotonic_ns + (passed_ns // period_ns + 1) * period_ns
         return self._clock.world_ns_at_monotonic(next_ns, world_ns)
 
     def look(self, view: View) -> list[PlannedRestart]:
@@ -136,6 +138,7 @@ class _NodeInLab:
         """See guard.GuardedNode. A lab restarts all ztunnels of a node, or all its proxies."""
         what: Any = "ztunnel" if process.target == "ztunnel" else "proxies"
         restart = PlannedRestart(self.view.world_ns, self.name, NAME, what)
+        # Two ztunnels of a node in one look are one restart of the node.
         if restart not in self.restarts:
             self.restarts.append(restart)
 
@@ -146,15 +149,13 @@ class _NodeInLab:
 @lru_cache(maxsize=16)  # a sweep asks the same of every run
 def read_settings(manifest: str) -> Settings:
     """The guard's settings in its DaemonSet (YAML, and other objects). Raises BadInput."""
+    words: list[str] = []
     try:
         documents = [each for each in yaml.safe_load_all(manifest) if isinstance(each, dict)]
         sets = [each for each in documents if each.get("kind") == "DaemonSet"]
-        words = [
-            str(word)
-            for each in sets
-            for container in each["spec"]["template"]["spec"]["containers"]
-            for word in container.get("args") or []
-        ]
+        for each in sets:
+            for container in each["spec"]["template"]["spec"]["containers"]:
+                words += map(str, container.get("args") or [])
     except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
         raise BadInput(
             f"fix.manifest: holds no DaemonSet with containers: {' '.join(str(error).split())}"

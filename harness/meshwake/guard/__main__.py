@@ -59,6 +59,8 @@ def read_arguments(words: Sequence[str]) -> tuple[Namespace, Settings]:
     parser.add_argument("--once", action="store_true")
     for name in _SETTINGS:
         parser.add_argument(f"--{name}")
+    # exit_on_error=False raises ArgumentError for values only; for unknown words argparse would
+    # still exit by itself, with its own code, so those are taken as `rest`.
     try:
         arguments, rest = parser.parse_known_args(words)
     except Exception as error:
@@ -70,6 +72,7 @@ def read_arguments(words: Sequence[str]) -> tuple[Namespace, Settings]:
             "--node: is missing, and so is $NODE_NAME; expected the name of this node in "
             "the cluster"
         )
+    # As text, by the same reader that the labs use for a manifest.
     given = [
         f"--{name}={value}" for name in _SETTINGS if (value := getattr(arguments, name)) is not None
     ]

@@ -17,13 +17,14 @@ def of_ztunnel(config_dump: bytes) -> tuple[CertificateValidity, ...]:
         entries = parse_config_dump(config_dump)
     except ValueError as error:
         raise HarnessFault(f"/config_dump of ztunnel is not what was expected: {error}") from error
-    return tuple(
-        CertificateValidity(
-            entry.spiffe, entry.not_before_wall_s * NS_PER_S, entry.not_after_wall_s * NS_PER_S
-        )
-        for entry in entries
-        if entry.not_before_wall_s is not None and entry.not_after_wall_s is not None
-    )
+    found: list[CertificateValidity] = []
+    for entry in entries:
+        not_before_s, not_after_s = entry.not_before_wall_s, entry.not_after_wall_s
+        # An identity that is still waiting for its first certificate has no dates.
+        if not_before_s is not None and not_after_s is not None:
+            dates = not_before_s * NS_PER_S, not_after_s * NS_PER_S
+            found.append(CertificateValidity(entry.spiffe, *dates))
+    return tuple(found)
 
 
 def of_envoy(certs: bytes) -> tuple[CertificateValidity, ...]:
@@ -42,5 +43,7 @@ def of_envoy(certs: bytes) -> tuple[CertificateValidity, ...]:
             certificate.not_after_wall_s * NS_PER_S,
         )
         for identity, certificate in by_identity.items()
+        # A gateway also serves certificates for the names of hosts, which pilot-agent does not
+        # renew.
         if identity.startswith("spiffe://")
     )

@@ -135,6 +135,7 @@ class ClusterNode:
 
     def clocks(self) -> ClockReading:
         """See guard.GuardedNode."""
+        # Kept for `seen` of the same look: processes are judged by the clocks of that moment.
         self._now = self._clocks()
         self._starts.look(self._now)
         return self._now
@@ -237,6 +238,7 @@ class ClusterNode:
 def pod_from(item: dict[str, Any], wall_ns_of: Callable[[str], int]) -> ApiPod:
     """A pod from what the API server says of it."""
     metadata, status = item["metadata"], item.get("status", {})
+    # A container that waits or has ended serves no certificate.
     running = {
         container["name"]: wall_ns_of(container["state"]["running"]["startedAt"])
         for container in status.get("containerStatuses", [])
@@ -246,6 +248,7 @@ def pod_from(item: dict[str, Any], wall_ns_of: Callable[[str], int]) -> ApiPod:
         each["type"] == "Ready" and each["status"] == "True"
         for each in status.get("conditions", [])
     )
+    # The DaemonSet or ReplicaSet: the name that stays when the pod's own is gone.
     owners = [
         f"{metadata['namespace']}/{owner['kind']}/{owner['name']}"
         for owner in metadata.get("ownerReferences", [])

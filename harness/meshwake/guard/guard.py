@@ -123,7 +123,9 @@ class Guard:
         self._jumped_monotonic_ns: int | None = None
         self._restarted_monotonic_ns: dict[str, int] = {}
         self._first_seen: dict[tuple[str, CertificateValidity], ClockReading] = {}
-        self._last_seen: dict[str, int] = {}  # by the monotonic clock
+        # By the monotonic clock, as is `_restarted_monotonic_ns`.
+        self._last_seen: dict[str, int] = {}
+        # The process and the reason of every wait that was reported.
         self._waits: set[tuple[str, HeldBackBy]] = set()
         self.busy = False
         self.next_wall_ns: int | None = None
@@ -182,6 +184,8 @@ class Guard:
         """The clock drift, since the moment from which the process counts."""
         if process.target == "ztunnel":
             return drift_ns(process.started, now)
+        # An agent counts from each issue, so each certificate has a drift of its own; the largest
+        # decides.
         counted = (
             drift_ns(self._first_seen[process.name, held], now) for held in process.certificates
         )
@@ -192,12 +196,11 @@ class Guard:
     def _trouble(
         self, process: ObservedProcess, parted_ns: int, now: ClockReading
     ) -> Trouble | None:
-        found = [
-            trouble
-            for held in process.certificates
-            if (trouble := self._trouble_of(process, held, parted_ns, now))
-        ]
-        return min(found, key=lambda trouble: trouble.acts_wall_ns, default=None)
+        troubles = (
+            self._trouble_of(process, held, parted_ns, now) for held in process.certificates
+        )
+        # A restart replaces all certificates of a process, so the earliest trouble is the one.
+        return min(filter(None, troubles), key=lambda each: each.acts_wall_ns, default=None)
 
     def _trouble_of(
         self, process: ObservedProcess, held: CertificateValidity, parted_ns: int, now: ClockReading
@@ -215,6 +218,7 @@ class Guard:
             return Trouble(
                 f"{held.identity}: would be renewed again and again without a pause", now.wall_ns
             )
+        # At worst: an agent may add its spread to every renewal.
         late_ns = parted_ns
         if process.target != "ztunnel":
             late_ns += (ends_ns - begins_ns) // PROXY_SPREAD
@@ -238,6 +242,7 @@ class Guard:
             self._wait(process, reason, trouble)
             return
         self._waits = {wait for wait in self._waits if wait[0] != process.name}
+        # Before the restart, so that one that fails is not tried again at every poll.
         self._restarted_monotonic_ns[process.lasting_name] = now.monotonic_ns
         self._node.restart(process, trouble.why)
         self._metrics.restarted(process.target)
@@ -251,19 +256,22 @@ class Guard:
 
     def _held_back_by(self, process: ObservedProcess, now: ClockReading) -> HeldBackBy | None:
         """Why not now; the turn comes last, since asking for it takes it."""
-        restarted_ns = self._restarted_monotonic_ns.get(process.lasting_name)
         if self._settling(now):
             return "settling"
-        if (
-            restarted_ns is not None
-            and now.monotonic_ns - restarted_ns < self._settings.cooldown_ns
-        ):
+        if self._cools_down(process, now):
             return "cooldown"
         if not self._node.authority_answers():
             return "authority-away"
         if not self._node.take_turn(self._settings.turn_ns):
             return "another-node"
         return None
+
+    def _cools_down(self, process: ObservedProcess, now: ClockReading) -> bool:
+        """Whether it was restarted just now, under this name or the one before."""
+        restarted_ns = self._restarted_monotonic_ns.get(process.lasting_name)
+        if restarted_ns is None:
+            return False
+        return now.monotonic_ns - restarted_ns < self._settings.cooldown_ns
 
     def _settling(self, now: ClockReading) -> bool:
         jumped_ns = self._jumped_monotonic_ns

@@ -62,11 +62,9 @@ class ApiServer:
 
     def headers(self) -> dict[str, str]:
         """Who we are. Raises OSError."""
-        token = (
-            self.token.read_text(encoding="utf-8").strip()
-            if isinstance(self.token, Path)
-            else self.token
-        )
+        token = self.token
+        if isinstance(token, Path):
+            token = token.read_text(encoding="utf-8").strip()
         return {"Authorization": f"Bearer {token}"} if token else {}
 
     def connect(self) -> socket.socket:
@@ -85,29 +83,29 @@ def server_of_pod() -> ApiServer:
     """As a pod finds its own cluster. Raises KeyError, OSError."""
     host, port = os.environ["KUBERNETES_SERVICE_HOST"], os.environ["KUBERNETES_SERVICE_PORT"]
     tls = ssl.create_default_context(cafile=str(SERVICE_ACCOUNT / "ca.crt"))
-    return ApiServer(
-        f"https://{f'[{host}]' if ':' in host else host}:{port}", tls, SERVICE_ACCOUNT / "token"
-    )
+    # An IPv6 address is in brackets in a URL (RFC 3986, 3.2.2).
+    named = f"[{host}]" if ":" in host else host
+    return ApiServer(f"https://{named}:{port}", tls, SERVICE_ACCOUNT / "token")
 
 
 def server_of_kubeconfig(path: Path) -> ApiServer:
     """The server of the current context. Raises KeyError, OSError, ValueError; LabUnavailable for a
     login that only another program knows."""
+    # Not in the guard's image: a pod has no kubeconfig.
     try:
-        import yaml  # not in the guard's image: a pod has no kubeconfig
+        import yaml
     except ImportError as error:
         raise LabUnavailable(
             f"--kubeconfig {path}: PyYAML is not installed here; install meshwake with pip"
         ) from error
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
-        context = {each["name"]: each["context"] for each in config["contexts"]}[
-            config["current-context"]
-        ]
-        cluster = {each["name"]: each["cluster"] for each in config["clusters"]}[context["cluster"]]
-        user = {each["name"]: each.get("user") or {} for each in config.get("users") or ()}.get(
-            context.get("user"), {}
-        )
+        # Three lists of named entries: a context names a cluster and a user.
+        contexts = {each["name"]: each["context"] for each in config["contexts"]}
+        clusters = {each["name"]: each["cluster"] for each in config["clusters"]}
+        users = {each["name"]: each.get("user") or {} for each in config.get("users") or ()}
+        context = contexts[config["current-context"]]
+        cluster, user = clusters[context["cluster"]], users.get(context.get("user"), {})
     except (yaml.YAMLError, TypeError) as error:
         raise ValueError(f"{path} is not a kubeconfig ({' '.join(str(error).split())})") from error
     if "exec" in user or "auth-provider" in user:
@@ -142,6 +140,8 @@ def _tls_of(
 def _file(kubeconfig: Path, of: Mapping[str, Any], name: str) -> Iterator[str | None]:
     """The file that an entry names or holds; a relative path is that
     from the folder of the kubeconfig."""
+    # ssl takes a client's certificate from files only, so the base64 of a kubeconfig becomes one
+    # for as long as it is read.
     if f"{name}-data" in of:
         with tempfile.NamedTemporaryFile(prefix="wake-guard-") as held:
             held.write(base64.b64decode(of[f"{name}-data"]))
@@ -174,6 +174,7 @@ class ThroughHttp:
     ) -> Any:
         """The JSON that the API server answers. Raises ApiRequestFailed, ApiRequestRefused."""
         host, port = self._server.address
+        # Given a socket, it does not connect by itself; TLS is in that already.
         connection = http.client.HTTPConnection(host, port, timeout=CALL_WITHIN_S)
         try:
             connection.sock = self._server.connect()
@@ -198,11 +199,12 @@ class ThroughHttp:
 
     def pods(self, namespace: str, labels: str, node: str | None) -> Sequence[ApiPod]:
         """See cluster.Api."""
-        query = {"labelSelector": labels} | (
-            {"fieldSelector": f"spec.nodeName={node}"} if node else {}
-        )
+        query = {"labelSelector": labels}
+        if node:
+            query["fieldSelector"] = f"spec.nodeName={node}"
         where = f"{_CORE}/namespaces/{namespace}/pods?{urlencode(query)}"
         answer = self._call("GET", where, f"list pods of {namespace}")
+        # One that is being deleted has been dealt with: by this guard, or by a rollout.
         items = [item for item in answer["items"] if "deletionTimestamp" not in item["metadata"]]
         return sorted((pod_from(item, _wall_ns) for item in items), key=lambda pod: pod.full_name)
 
@@ -266,6 +268,8 @@ class ThroughHttp:
         found = self._lease(number)
         if found is None:
             return self._write_lease("POST", number, {}, holder, holds_ns)
+        # A Lease that is written again, by its holder too, has another resourceVersion: its time
+        # counts from then.
         version = str(found["metadata"]["resourceVersion"])
         seen = self._leases_seen.get(number)
         if seen is None or seen[0] != version:
@@ -310,7 +314,7 @@ class ThroughHttp:
             where = self._leases if method == "POST" else f"{self._leases}/{name}"
             self._call(method, where, "take the Lease", body)
         except ApiRequestRefused as error:
-            if error.status in _CONFLICTS:  # another was faster
+            if error.status in _CONFLICTS:
                 return False
             raise
         return True
@@ -381,11 +385,13 @@ class _Forwarded(io.RawIOBase):
         """Channels' messages are small, and a message that is cut into several frames goes on in
         its own channel."""
         first, second = self._exactly(2)
+        # RFC 6455, 5.2: four bits of opcode; seven of length, or 126 and 127 for one of two or
+        # eight bytes that follows.
         kind, length = first & 0xF, second & 0x7F
-        if length >= 126:
-            (length,) = struct.unpack(
-                ">H" if length == 126 else ">Q", self._exactly(2 if length == 126 else 8)
-            )
+        if length == 126:
+            (length,) = struct.unpack(">H", self._exactly(2))
+        elif length == 127:
+            (length,) = struct.unpack(">Q", self._exactly(8))
         content = self._exactly(length)
         if kind == _PING:
             self._send(_PONG, content)
@@ -412,11 +418,10 @@ class _Forwarded(io.RawIOBase):
         within TLS."""
         mask = bytes(4)
         length = len(content)
-        size = (
-            bytes([0x80 | length])
-            if length < 126
-            else bytes([0x80 | 126]) + struct.pack(">H", length)
-        )
+        # The first bit says that the frame is masked; a request of the guard is far below 64 KiB.
+        size = bytes([0x80 | length])
+        if length >= 126:
+            size = bytes([0x80 | 126]) + struct.pack(">H", length)
         masked = bytes(byte ^ mask[at % 4] for at, byte in enumerate(content))
         self._connection.sendall(bytes([0x80 | kind]) + size + mask + masked)
 
@@ -439,4 +444,5 @@ def _wall_ns(moment: str) -> int:
 
 def _moment(wall_ns: int, *, micros: bool = False) -> str:
     moment = datetime.fromtimestamp(wall_ns // NS_PER_S, UTC)
+    # A Lease has MicroTime and refuses a time without its six digits; an Event has Time.
     return moment.strftime("%Y-%m-%dT%H:%M:%S") + (".000000Z" if micros else "Z")

@@ -18,16 +18,19 @@ TURNS_MAX = 5_000
 class Settings:
     """Together they must fit into the five waking minutes in which a machine should recover."""
 
-    period_ns: int = 30 * NS_PER_S  # between two looks, on the monotonic clock
-    lead_ns: int = (
-        1800 * NS_PER_S
-    )  # how long before an outage it acts: time for an authority that is down to return
-    settle_ns: int = (
-        45 * NS_PER_S
-    )  # after clocks jumped: kubelet renews tokens, time services put the wall clock right
-    cooldown_ns: int = 120 * NS_PER_S  # between two restarts of one process, on the monotonic clock
-    turn_ns: int = 45 * NS_PER_S  # how long one node's restart keeps the others waiting
-    turns: int = 1  # so many nodes of a cluster may restart at a time
+    # Between two looks, on the monotonic clock.
+    period_ns: int = 30 * NS_PER_S
+    # How long before an outage it acts: time for an authority that is down to return.
+    lead_ns: int = 1800 * NS_PER_S
+    # How long it waits after clocks jumped: kubelet renews tokens meanwhile, and time services
+    # correct the wall clock.
+    settle_ns: int = 45 * NS_PER_S
+    # Between two restarts of one process, on the monotonic clock.
+    cooldown_ns: int = 120 * NS_PER_S
+    # How long one node's restart keeps the others waiting.
+    turn_ns: int = 45 * NS_PER_S
+    # So many nodes of a cluster may restart at a time.
+    turns: int = 1
 
     def turn_of(self, node: str) -> int:
         """Which of the turns `node` waits for, from 0: by its name, so no node needs to ask
@@ -51,9 +54,11 @@ def parse_settings(words: Iterable[str]) -> Settings:
         name, equals, value = word.removeprefix("--").partition("=")
         if not word.startswith("--") or not equals or name not in known:
             continue
-        read[known[name]] = (
-            _count(name, value) if known[name] == name else parse_positive_ns(value, f"--{name}")
-        )
+        # A field whose name has no unit is a number, every other one a length of time.
+        if known[name] == name:
+            read[name] = _count(name, value)
+        else:
+            read[known[name]] = parse_positive_ns(value, f"--{name}")
     return Settings(**read)
 
 

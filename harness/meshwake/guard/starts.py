@@ -48,6 +48,7 @@ class Starts:
 
     def started(self, wall_ns: int, boottime_ns: int) -> ClockReading:
         """The clocks at the start of a process of which two are known."""
+        # What was noted last before it started; nothing before the guard's own first look.
         position = bisect_right(self._boottimes_ns, boottime_ns) - 1
         suspended_ns = self._suspended_ns[position] if position >= 0 else 0
         return ClockReading(wall_ns, boottime_ns - suspended_ns, boottime_ns)
@@ -72,9 +73,9 @@ class Witnessed:
         """Notes which processes run, at a poll that cannot have missed one."""
         steady = self._looked is not None and abs(drift_ns(self._looked, now)) < STEADY_NS
         new = there - self._there if steady else set()
-        self._began = {
-            each: self._began.get(each, now) for each in there & (self._began.keys() | new)
-        }
+        # Those of before that still run keep their clocks; what has ended is forgotten.
+        still_there = there & (self._began.keys() | new)
+        self._began = {each: self._began.get(each, now) for each in still_there}
         self._looked, self._there = now, there
 
     def started(self, process: Process) -> ClockReading | None:
@@ -94,14 +95,17 @@ def boottime_of_start_ns(pid: int, proc: Path = PROC) -> int:
 def pid_of_container(pod_uid: str, program: str, proc: Path = PROC) -> int | None:
     """The oldest process called `program` in the pod `pod_uid`, by the names of control groups;
     None: there is none."""
+    # kubelet's systemd driver writes the uid with underscores, its cgroupfs driver with dashes.
     named = re.compile(re.escape(pod_uid).replace(r"\-", "[-_]"))
     found = []
     for path in proc.glob("[0-9]*"):
+        pid = int(path.name)
         try:
-            if (path / "comm").read_text().strip() == program and named.search(
-                (path / "cgroup").read_text()
-            ):
-                found.append((boottime_of_start_ns(int(path.name), proc), int(path.name)))
+            # The name first: it leaves a handful of processes whose control group is read.
+            is_program = (path / "comm").read_text().strip() == program
+            if is_program and named.search((path / "cgroup").read_text()):
+                found.append((boottime_of_start_ns(pid, proc), pid))
+        # It has just ended.
         except (OSError, ValueError, IndexError):
-            continue  # it has just ended
+            continue
     return min(found)[1] if found else None

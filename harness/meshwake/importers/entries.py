@@ -89,11 +89,15 @@ def json_entries(stream: TextIO, tally: Tally) -> Iterator[JournalEntry]:
         if not pending:
             if not _begins(text, tally):
                 continue
+            # Nearly always an object is one line, which is parsed once. What is not whole is
+            # collected below until it is.
             fields = _object(text)
             if fields is not None:
                 yield from _entry(fields, text, tally)
                 continue
         pending += line if pending else line[line.index("{") :]
+        # Only where an object may end, or each line of a pretty-printed one would be parsed with
+        # all before it. A line without an end is a piece of a longer one (lines_of).
         if text.endswith("}") or not line.endswith("\n"):
             found, pending = _objects(pending, tally)
             for fields, shown in found:
@@ -139,6 +143,7 @@ def _objects(text: str, tally: Tally) -> tuple[list[tuple[MutableJsonObject, str
         try:
             fields, end = _DECODER.raw_decode(text, position)
         except (ValueError, RecursionError):
+            # Half an object, or a broken one. If another begins behind it, it is broken.
             following = _OBJECT_BEGINS.search(text, position + 1)
             if following is None:
                 return found, text[position:]
@@ -183,6 +188,7 @@ def _skip_binary(raw: BinaryIO) -> bool:
         return False
     while length > 0 and (chunk := raw.read(min(length, LINE_CHARACTERS_MAX))):
         length -= len(chunk)
+    # systemd's JOURNAL_EXPORT_FORMATS: a line end follows the value.
     return raw.readline(2) in (b"\n", b"\r\n", b"")
 
 
@@ -208,6 +214,7 @@ def verbose_entries(stream: TextIO, tally: Tally) -> Iterator[JournalEntry]:
                 "_BOOT_ID": heading["boot"],
             }
         elif field := _FIELD.match(line):
+            # The heading's own come first, and of a field that is there twice the first counts.
             fields.setdefault(field[1], field[2].rstrip())
         elif line.strip() and not line.startswith((" ", "\t", "-- ")):
             tally.broken(line, "is not a field of an entry")
@@ -231,6 +238,7 @@ def _see_offset(text: str, wall_us: int, tally: Tally) -> None:
 
 def _entry(fields: MutableJsonObject, shown: str, tally: Tally) -> Iterator[JournalEntry]:
     """The entry that `fields` describe, counted; nothing when they describe none."""
+    # What the entry itself has counts more than its cursor.
     fields = {**_clocks_of_cursor(fields), **fields}
     try:
         wall_ns = checked_ns(_microseconds(fields, "__REALTIME_TIMESTAMP") * _NS_PER_US)
@@ -302,6 +310,7 @@ def _text(value: Any) -> str:
         return ""
     if _are_bytes(value):
         return bytes(value).decode("utf-8", "replace")
+    # journald writes no list in a list; to follow one would be a call for each bracket of it.
     first = value[0]
     return "" if isinstance(first, list) else _text(first)
 

@@ -28,6 +28,7 @@ _SAMPLE_BYTES = 1 << 16
 _BUFFER_BYTES = 1 << 18
 JOURNALCTL = 'journalctl -o json --since "1 month ago" > journal.json'
 _PACKED = "compressed; unpack it first: "
+# By the bytes with which such files begin.
 _BINARY = {
     b"ElfFile\0": "a binary event log; make text of it on Windows: wevtutil qe FILE.evtx /lf:true /f:xml "
     "> events.xml",
@@ -126,9 +127,8 @@ def _encoding(start: bytes) -> str:
         # The last characters of a sample may be cut.
         codecs.getincrementaldecoder("utf-8")().decode(start)
     except UnicodeDecodeError:
-        return (
-            "cp1252"  # Event Viewer and Excel write the code page of Windows; what counts is ASCII
-        )
+        # Event Viewer and Excel write the code page of Windows; what counts is ASCII.
+        return "cp1252"
     return encoding
 
 
@@ -183,6 +183,7 @@ def _host_log(
 ) -> PlacedJournal | None:
     """The journal in the log of another system. Raises BadInput for what is not a known kind of
     journal."""
+    # The most particular first: almost any text with commas may be a CSV.
     with opened(path) as stream:
         if _XML.search(sample):
             tally.system = windows_xml.SYSTEM

@@ -35,15 +35,16 @@ _LATEST_NS = int(datetime(2200, 1, 1, tzinfo=UTC).timestamp()) * NS_PER_S
 
 
 class PowerEvent(NamedTuple):
-    """A change of a machine's power state. `code` is the journal's own name for it (an event's
-    number, a message). `family` says which wakes end which sleeps: the same family asleep twice in
-    a row means that a wake is missing. Change `restored`: the machine continues with the memory
-    that it had, even if it was reported as off."""
+    """A change of a machine's power state."""
 
     wall_ns: int
+    # `restored`: the machine continues with the memory that it had, even if it was reported as off.
     change: Literal["asleep", "awake", "off", "on", "restored"]
     kind: SleepKind
+    # The journal's own name for it: an event's number, a message.
     code: str
+    # Which wakes end which sleeps: the same family asleep twice in a row means that a wake is
+    # missing.
     family: str = ""
 
 
@@ -122,7 +123,9 @@ def at_ns(item: JournalItem) -> int:
     """When it was, or began (ns, wall clock)."""
     if isinstance(item, PowerEvent):
         return item.wall_ns
-    return item.from_wall_ns if isinstance(item, SleepSpan) else item.at_wall_ns
+    if isinstance(item, SleepSpan):
+        return item.from_wall_ns
+    return item.at_wall_ns
 
 
 def shifted(item: JournalItem, by_ns: int) -> JournalItem:

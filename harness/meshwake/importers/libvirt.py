@@ -70,6 +70,8 @@ _LOOKS_LIKE_AN_EVENT = re.compile(r"\d{4}-\d\d-\d\d \d|event ")
 _MEMORY_FROM = re.compile(r"(?:^|\s)-(?:incoming|loadvm)\s")
 _COMMAND = re.compile(r"\S*qemu\S*(?:\s|$)|-name\s|[A-Z_]+=\S* \\?$|-machine\s")
 _NS_PER_US = 1_000
+# Of an object that has no end.
+_QMP_CHARACTERS_MAX = 10_000
 
 _Change = Literal["asleep", "awake", "off", "on", "restored"]
 
@@ -94,12 +96,14 @@ _LIFECYCLE = {
     "Started": _ON,
 }
 _DETAILS = {
-    "Suspended Post-copy": _RUNS,  # it runs on the other host already
+    # In a post-copy migration it runs on the other host already, and its memory follows.
+    "Suspended Post-copy": _RUNS,
     "Stopped Migrated": _RUNS,
     "Stopped Saved": _PAUSED,
     "Stopped Snapshot": _PAUSED,
     "Stopped From snapshot": _PAUSED,
-    "Stopped Failed": None,  # a start, or a migration to this host, that failed: no guest was here
+    # A start, or a migration to this host, that failed: no guest was here.
+    "Stopped Failed": None,
     "Started Restored": _RESTORED,
     "Started Migrated": _RUNS,
     "Started Snapshot": _RESTORED,
@@ -166,6 +170,7 @@ class _Guest:
     def event(self, event: _Event, line: str) -> None:
         """The next event of it."""
         meaning = self._in_context(event)
+        # What means nothing still shows that the log reaches to its time.
         if meaning is None:
             self._rows.add(event.wall_ns, line)
             return
@@ -233,18 +238,21 @@ def read(stream: TextIO, tally: Tally, domain: str | None = None) -> PlacedJourn
     seen: set[tuple[int, str | None, str]] = set()
     for line, found in _lines(stream, tally, guest):
         entry = (found.wall_ns, found.domain, line.strip())
+        # Logs that overlap were put together.
         if entry in seen:
-            tally.other += 1  # logs that overlap were put together
+            tally.other += 1
             continue
         seen.add(entry)
         chosen = chosen or found.domain
+        # Of each domain by itself: logs of several may follow one another.
         before_ns = last.get(found.domain, found.wall_ns)
-        falls, rises = falls + (found.wall_ns < before_ns), rises + (found.wall_ns > before_ns)
+        falls += found.wall_ns < before_ns
+        rises += found.wall_ns > before_ns
         last[found.domain] = found.wall_ns
         if found.domain is None or found.domain == chosen:
             guest.event(found, line)
             continue
-        # It shows how far the log reaches. Logs of several domains may follow one another.
+        # It shows how far the log reaches, unless it is from before.
         if found.wall_ns >= last.get(chosen, found.wall_ns):
             rows.add(found.wall_ns, line)
         else:
@@ -268,18 +276,16 @@ def _lines(stream: TextIO, tally: Tally, guest: _Guest) -> Iterator[tuple[str, _
     held = ""
     for line in lines_of(stream):
         text = PASTED.sub("", line, count=1).strip()
+        # Behind a time that another program wrote.
         if not held and (event := _QMP_EVENT.search(text)):
-            text = text[event.start() :]  # behind a time that another program wrote
+            text = text[event.start() :]
         if held or text.startswith("{"):
             # QMP is one object a line, or pretty-printed.
             held = f"{held}{text}" if not text.startswith('{"') else text
             whole = _json(held)
-            if (
-                whole is None
-                and len(held) < 10_000
-                and not line.startswith("}")
-                and not held.endswith("}}")
-            ):
+            # A brace in the first column ends what is pretty-printed, whole or broken.
+            may_go_on = not line.startswith("}") and not held.endswith("}}")
+            if whole is None and may_go_on and len(held) < _QMP_CHARACTERS_MAX:
                 continue
             shown, held = held, ""
             yield from ((shown, event) for event in _qmp(whole, shown, tally))
@@ -293,10 +299,9 @@ def _lines(stream: TextIO, tally: Tally, guest: _Guest) -> Iterator[tuple[str, _
             elif _LOOKS_LIKE_AN_EVENT.match(text) and not _DOMAIN_NOTE.match(text):
                 tally.broken(line, "is neither an event nor a line of a domain's log")
             else:
+                # The command line of QEMU, its own messages, "events received: 12".
                 guest.command(line)
-                tally.other += (
-                    1  # the command line of QEMU, its own messages, "events received: 12"
-                )
+                tally.other += 1
         except ValueError as error:
             tally.broken(line, str(error))
     if held:
@@ -338,9 +343,9 @@ def _wall_ns(text: str) -> int:
         moment = datetime.strptime(text, "%Y-%m-%d %H:%M:%S.%f%z")
     except ValueError as error:
         raise ValueError("has an impossible time") from error
-    return checked_ns(
-        int(moment.replace(microsecond=0).timestamp()) * NS_PER_S + moment.microsecond * _NS_PER_US
-    )
+    # Whole seconds and the rest apart: a float of today's seconds is exact to some 200 ns only.
+    whole_s = int(moment.replace(microsecond=0).timestamp())
+    return checked_ns(whole_s * NS_PER_S + moment.microsecond * _NS_PER_US)
 
 
 def _json(text: str) -> Any:
@@ -351,8 +356,9 @@ def _json(text: str) -> Any:
 
 
 def _qmp(found: Any, shown: str, tally: Tally) -> Iterator[_Event]:
+    # A greeting, or the answer to a command.
     if isinstance(found, dict) and "event" not in found:
-        tally.other += 1  # a greeting, an answer
+        tally.other += 1
         return
     try:
         stamp = found["timestamp"]

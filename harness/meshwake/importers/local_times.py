@@ -60,6 +60,7 @@ _BUDDHIST = range(2513, 2743)
 # 1440 and after: Saudi Arabia counts them from the Hijra, and writes two digits.
 _HIJRI_IN_SHORT = range(40, 70)
 _FIRST_YEAR, _LAST_YEAR = 1900, 2299
+_MONTHS_OF_A_YEAR = 12
 _ORDERS: tuple[DateOrder, DateOrder] = ("day-first", "month-first")
 
 
@@ -152,12 +153,14 @@ def local_of(text: str) -> LocalTime:
 def _numbers(date: re.Match[str], text: str) -> tuple[int, int, int, bool]:
     """The year, the two others, and whether these are month and day for sure."""
     first, middle, last = date[1], date[3], date[4]
+    # 24-Nov-2026. Names of months are known in English only.
     if not middle.isdigit():
         month = _MONTHS.get(middle[:3].lower())
         if month is None:
             raise ValueError(f"{text!r} has an unknown month")
         year, day = (first, last) if len(first) == 4 else (last, first)
         return _year(year), month, int(day), True
+    # Where the year is first the month is second, in every country.
     if len(first) > 2:
         return _year(first), int(middle), int(last), True
     return _year(last), int(first), int(middle), False
@@ -180,6 +183,7 @@ def _time_of(rest: str, text: str) -> tuple[int, int]:
     if time is None:
         raise ValueError(f"{text!r} has no time of day")
     hour, minute, second = int(time["hour"]), int(time["minute"]), int(time["second"] or 0)
+    # What is left besides date and time is the word for the half of the day, before it or behind.
     around = rest[: time.start()] + rest[time.end() :]
     word = re.sub(r"[\s.,:']", "", around).lower()
     if word not in _NO_HALF:
@@ -229,6 +233,8 @@ def order_of(
 ) -> DateOrder | None:
     """Whether days or months come first; None when nothing decides. `rows` in the order of the
     file; `known`: local times whose true moment (ns) is known too."""
+    # From the surest to the least sure: the numbers of one row, a moment known from elsewhere, the
+    # order of the rows.
     decided = _order_by_numbers([row for row in rows if not row.sure])
     if decided is None:
         decided = _only_order(lambda order: _fits_known(known, order))
@@ -245,19 +251,17 @@ def _only_order(fits: Callable[[DateOrder], bool]) -> DateOrder | None:
 
 def _order_by_numbers(rows: Sequence[LocalTime]) -> DateOrder | None:
     """What the numbers of one row alone decide."""
-    if not rows:
-        return "month-first"  # no row depends on the order
-    if max(row.first for row in rows) > 12:
-        return "day-first"
-    if max(row.second for row in rows) > 12:
+    # Either is right where no row depends on it: there are none, or all are like 11/11.
+    if all(row.first == row.second for row in rows):
         return "month-first"
+    if max(row.first for row in rows) > _MONTHS_OF_A_YEAR:
+        return "day-first"
+    if max(row.second for row in rows) > _MONTHS_OF_A_YEAR:
+        return "month-first"
+    # Dots are only written where the day comes first.
     if any(row.dotted for row in rows):
-        return "day-first"  # dots are only written where the day comes first
-    return "month-first" if all(map(_is_same_either_way, rows)) else None
-
-
-def _is_same_either_way(row: LocalTime) -> bool:
-    return row.first == row.second
+        return "day-first"
+    return None
 
 
 def _fits_known(known: Sequence[tuple[LocalTime, int]], order: DateOrder) -> bool:

@@ -80,6 +80,7 @@ def place_stretches(stretches: Sequence[Stretch]) -> PlacedJournal | None:
     off_ns = begins[0] - stretches[0].begins_wall_ns
     ahead_ns = -off_ns
     for stretch, begins_ns in zip(stretches, begins, strict=True):
+        # By how much the wall clock is further off than at the end of the stretch before.
         changed_ns = (stretch.begins_wall_ns - begins_ns) + off_ns
         changed_ns = changed_ns if abs(changed_ns) >= NOTICED_NS else 0
         if stretch.booted and stretch is not stretches[0]:
@@ -115,6 +116,8 @@ def _trusted(stretches: Sequence[Stretch]) -> list[int]:
     """The positions of stretches whose clocks agree: each begins when those before it have ended.
     Of all such choices the one with the most entries: a longest increasing subsequence, weighted by
     entries."""
+    # "Room": how much later a stretch begins than if all before it followed without a gap. Where
+    # it never falls, nothing overlaps.
     passed_ns = 0
     room: list[int] = []
     for stretch in stretches:
@@ -130,8 +133,10 @@ def _trusted(stretches: Sequence[Stretch]) -> list[int]:
         before.append(last if place else None)
         weight += max(stretch.entries, 1)
         place = bisect_right(ends, own)
+        # Another choice is as heavy and leaves at least as much room.
         if place and best[place - 1][0] >= weight:
             continue
+        # Those behind it that are lighter, and leave less room, will never be better.
         after = place
         while after < len(ends) and best[after][0] <= weight:
             after += 1
@@ -201,16 +206,16 @@ class EntryPlacer:
             return []
         trusted = set(_trusted(self._stretches))
         begins = _begins(self._stretches)
-        return [
-            position
-            for position, stretch in enumerate(self._stretches)
-            if stretch.entries <= ABSURD_ENTRIES
-            and (
-                abs(begins[position] - stretch.begins_wall_ns) >= ABSURD_NS
-                if position not in trusted
-                else self._is_far_away(position, begins)
-            )
-        ]
+        absurd: list[int] = []
+        for position, stretch in enumerate(self._stretches):
+            if stretch.entries > ABSURD_ENTRIES:
+                continue
+            # One that is not trusted is placed by its neighbours; its own clock shows another time.
+            off_ns = abs(begins[position] - stretch.begins_wall_ns)
+            is_off = position not in trusted and off_ns >= ABSURD_NS
+            if is_off or (position in trusted and self._is_far_away(position, begins)):
+                absurd.append(position)
+        return absurd
 
     def _is_far_away(self, position: int, begins: Sequence[int]) -> bool:
         """Whether the first or the last stretch is years from all others."""

@@ -83,8 +83,9 @@ def read(stream: TextIO, tally: Tally) -> PlacedJournal | None:
 def _rows(stream: TextIO, tally: Tally) -> Iterator[_Row]:
     for place, written in enumerate(lines_of(stream)):
         line = PASTED.sub("", written, count=1)
+        # A heading, a sum, or the rest of an entry.
         if not (line[:4].isdigit() and line[4:5] == "-"):
-            tally.other += 1  # a heading, a sum, or the rest of an entry
+            tally.other += 1
             continue
         time = _TIME.match(line)
         try:
@@ -131,6 +132,7 @@ def _wall_ns(time: re.Match[str] | None) -> int:
         raise ValueError("has no time such as '2026-11-23 22:29:58 -0700'")
     hours = _hours(int(time["hour"]), time["half"])
     minutes, seconds = int(time["minute"]), int(time["second"])
+    # 60: a leap second.
     if minutes > 59 or seconds > 60:
         raise ValueError("has an impossible time")
     midnight_s = _midnight_s(time["day"], time["offset"])
@@ -144,6 +146,7 @@ def _hours(written: int, half: str | None) -> int:
         raise ValueError("has an impossible time")
     if half is None:
         return written
+    # 12:05 AM is five past midnight, 12:05 PM five past noon.
     afternoon = 12 if half == "P" else 0
     return written % 12 + afternoon
 

@@ -103,6 +103,7 @@ def weeks_ahead(earliest_wall_s: int) -> int:
     """By how many whole weeks a history must be moved so that its wall clock never shows less than
     that of scenarios that do not say when they start."""
     short_s = int(DEFAULT_STARTS.timestamp()) - earliest_wall_s
+    # Rounded up.
     return max(0, -(-short_s // WEEK_S))
 
 
@@ -159,6 +160,7 @@ def _fault(event: MachineEvent, room_ns: int | None, writing: ScenarioOptions) -
     )
     if kind == "pause":
         after_ns = writing.corrected_after_ns if event.corrected else None
+        # The correction belongs to the fault, which must end before the next one begins.
         if after_ns is not None and room_ns is not None:
             after_ns = min(after_ns, max(room_ns - 1, 0))
         yield (
@@ -169,6 +171,7 @@ def _fault(event: MachineEvent, room_ns: int | None, writing: ScenarioOptions) -
 
 def _off(event: MachineEvent, at: str) -> Iterator[str]:
     """What is restarted in a sleep starts at its end, after the clock was set there."""
+    # Before the suspend of the same time, so that the restart waits while all sleep.
     yield from ("[[fault]]  # switched on", 'kind  = "restart"', at)
     if event.lasts_ns > 0:
         lasts = f"lasts = {_quoted(format_duration(event.lasts_ns))}"

@@ -78,6 +78,8 @@ class SleepHistory:
         it is late at worst."""
         largest_ns = parted_ns = 0
         for each in self.events:
+            # After a pause whose wall clock stays behind nothing has parted yet; the later step is
+            # what parts them. A time switched off ends every ztunnel, and with it its drift.
             slept_ns = each.lasts_ns if each.corrected else 0
             parted_ns = 0 if each.kind == "off" else parted_ns + slept_ns + each.by_ns
             largest_ns = max(largest_ns, parted_ns, key=abs)
@@ -106,6 +108,7 @@ def sleep_history_of(journals: Sequence[PlacedJournal]) -> SleepHistory:
         if isinstance(item, ClockStep) and not _is_sleep(item, sleeps)
     ]
     begins_ns, ends_ns = _extent(journals, sleeps)
+    # Whole seconds, as a scenario's date is.
     starts_ns = (begins_ns - LEAD_NS) // NS_PER_S * NS_PER_S
     events = tuple(_placed(sleeps, _once([*jumps, *steps]), starts_ns))
     last_ns = max(
@@ -352,6 +355,8 @@ def _as_guest_and_host(
             # The guest measured how long, its host knows when it began.
             spans.remove(slept[0])
             spans.append(slept[0]._replace(to_wall_ns=slept[0].from_wall_ns + _length_ns(jump)))
+        # The guest wrote entries between the first of these sleeps and its jump. Where it did not,
+        # the host's sleeps stay as they are, and the jump is their sum.
         elif slept[0].from_wall_ns < jump.from_wall_ns - _SAME_NS:
             spans = [span._replace(corrected=False) if span in slept else span for span in spans]
             steps.append(ClockStep(jump.to_wall_ns, sum(map(_length_ns, slept))))
@@ -418,6 +423,7 @@ def _once(steps: Sequence[ClockStep]) -> list[ClockStep]:
     """Without those that another journal reports too."""
     found: list[ClockStep] = []
     for step in sorted(steps):
+        # In order of time, so that only the last few can be near.
         if not any(_is_same_step(step, other) for other in found[-3:]):
             found.append(step)
     return found

@@ -84,6 +84,8 @@ class Boot:
         if entry.order is not None and self.sequence in (None, entry.order[0]):
             self.sequence = entry.order[0]
             self.numbers.append(entry.order[1] & _NUMBER_MAX)
+        # Entries of one boot are nearly always together; where two machines wrote into one file,
+        # they alternate.
         if self.blocks and self.blocks[-1][1] == place - 1:
             self.blocks[-1] = (self.blocks[-1][0], place)
         else:
@@ -271,6 +273,7 @@ def _by_machine(boots: Sequence[Boot]) -> list[list[Boot]]:
 
 
 def _may_be_one(one: Boot, two: Boot) -> bool:
+    # A machine id is sure, and a host name may change.
     if one.machines and two.machines:
         return bool(one.machines & two.machines)
     return not (one.hosts and two.hosts) or bool(one.hosts & two.hosts)
@@ -413,13 +416,11 @@ class _ClockFollower:
     def _was_unset(self, jumped_ns: int, wall_ns: int, monotonic_ns: int, flags: int) -> bool:
         """Whether the clock was wrong before it jumped ahead: then it was set, and the machine did
         not sleep."""
-        return (
-            bool(flags & _UNSET)
-            or monotonic_ns < SETTLING_NS
-            or self.wall_ns < self.right_from_ns
-            or self.wall_ns < _UNSET_BEFORE_NS <= wall_ns
-            or jumped_ns >= _PAUSED_MAX_NS
-        )
+        # timesyncd reports it, or the machine has only just booted.
+        was_just_set = bool(flags & _UNSET) or monotonic_ns < SETTLING_NS
+        # Behind the end of the boot before, or in years that no clock shows which was ever right.
+        was_behind = self.wall_ns < self.right_from_ns or self.wall_ns < _UNSET_BEFORE_NS <= wall_ns
+        return was_just_set or was_behind or jumped_ns >= _PAUSED_MAX_NS
 
     def _settle(self, is_suspend: bool) -> None:
         """The unexplained jump is what it was taken for, or a suspend."""

@@ -192,18 +192,22 @@ def _both_ends(event: WindowsEvent, kind: str) -> tuple[int, int] | None:
 def _fast_startups(events: Sequence[WindowsEvent]) -> set[WindowsEvent]:
     """Events of sleep and wake that are a shutdown and its fast startup."""
     found: set[WindowsEvent] = set()
-    for place, event in enumerate(events):
-        if short(event.provider) != BOOT or event.boot_type != _FAST_STARTUP:
-            continue
-        before = [one for one in events[:place] if _change_of(one) in ("asleep", "off")]
-        if before and _change_of(before[-1]) == "asleep":
-            found.add(before[-1])
-        found.update(
-            one
-            for one in events
-            if _is_wake(one) and abs(one.wall_ns - event.wall_ns) < OUT_OF_ORDER_NS
-        )
+    asleep: WindowsEvent | None = None
+    for event in events:
+        change = _change_of(event)
+        if change in ("asleep", "off"):
+            # Only the last one counts: a shutdown by another event needs no change.
+            asleep = event if change == "asleep" else None
+        if short(event.provider) == BOOT and event.boot_type == _FAST_STARTUP:
+            found |= {asleep} if asleep is not None else set()
+            found |= _wakes_near(events, event.wall_ns)
     return found
+
+
+def _wakes_near(events: Sequence[WindowsEvent], wall_ns: int) -> set[WindowsEvent]:
+    """The wakes of one start, which several programs report, before and after the boot type."""
+    wakes = (event for event in events if _is_wake(event))
+    return {wake for wake in wakes if abs(wake.wall_ns - wall_ns) < OUT_OF_ORDER_NS}
 
 
 def _switched_off(item: PowerEvent | SleepSpan) -> PowerEvent | SleepSpan:
@@ -233,10 +237,13 @@ def _is_step(event: WindowsEvent, wakes: Sequence[int]) -> bool:
     by_ns = event.set[1] - event.set[0]
     if not NOTICED_NS <= abs(by_ns) <= _SLEPT_MAX_NS:
         return False
+    # No sleep sets a clock back.
     if by_ns < 0:
         return True
+    # See _both_ends.
     if event.set_because == _FROM_HARDWARE:
         return False
+    # Ahead near a wake is the sleep; far from each it is a person, or NTP.
     return not any(abs(wake - event.wall_ns) < OUT_OF_ORDER_NS for wake in wakes)
 
 

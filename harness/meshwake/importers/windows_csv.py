@@ -142,9 +142,10 @@ class _Row:
         """Everything from the message on, since Event Viewer does not quote it; without marks
         of direction."""
         place = self.columns.message
-        return (
-            "".join(self.cells[place:]).replace("\u200e", "").strip() if place is not None else ""
-        )
+        if place is None:
+            return ""
+        # U+200E, the mark of a direction, is before each number of a time.
+        return "".join(self.cells[place:]).replace("\u200e", "").strip()
 
 
 def is_csv(sample: str) -> bool:
@@ -321,12 +322,10 @@ def _row(cells: list[str], columns: _Columns, place: int) -> _Row | None:
     if len(cells) <= max(columns.time, columns.number):
         return None
     number = _whole(cells[columns.number])
-    # The number of an instance has flags above the number of its event.
-    return (
-        None
-        if number is None
-        else _Row(cells, columns, number & 0xFFFF, cells[columns.time], place)
-    )
+    if number is None:
+        return None
+    # The number of an instance (InstanceId) has flags above the number of its event.
+    return _Row(cells, columns, number & 0xFFFF, cells[columns.time], place)
 
 
 # --- What they report -----------------------------------------------------------------------------
@@ -341,15 +340,12 @@ def _nameless(rows: Sequence[_Row]) -> bool:
 def _provider(row: _Row) -> str:
     if row.columns.provider is not None:
         return row.cell(row.columns.provider)
+    # PowerShell's `select TimeCreated, Id, Message` leaves the provider out.
     message = row.message.lower()
-    return next(
-        (
-            name
-            for number, name, words in _MESSAGES
-            if number == row.number and message.startswith(words)
-        ),
-        "",
-    )
+    for number, name, words in _MESSAGES:
+        if number == row.number and message.startswith(words):
+            return name
+    return ""
 
 
 def _order(rows: Sequence[_Row], tally: Tally, writing: JournalOptions) -> tuple[DateOrder, bool]:
@@ -421,7 +417,10 @@ def _rises(rows: Sequence[_Row], reading: LocalTimeRules) -> bool:
             moments.append(_row_ns(row.when, reading, None))
     rises = sum(two > one for one, two in pairwise(moments))
     falls = sum(two < one for one, two in pairwise(moments))
-    return moments[-1] >= moments[0] if moments and rises == falls else rises >= falls
+    # As often up as down: the ends decide.
+    if moments and rises == falls:
+        return moments[-1] >= moments[0]
+    return rises >= falls
 
 
 def _row_ns(text: str, reading: LocalTimeRules, before_ns: int | None) -> int:
@@ -432,12 +431,12 @@ def _row_ns(text: str, reading: LocalTimeRules, before_ns: int | None) -> int:
         return known
     local = local_of(text)
     first_ns = moment_ns(local, reading)
-    if before_ns is not None and first_ns < before_ns:
-        second_ns = moment_ns(local, reading, fold=1)
-        return (
-            second_ns if second_ns - first_ns <= SUMMER_NS and second_ns >= before_ns else first_ns
-        )
-    return first_ns
+    if before_ns is None or first_ns >= before_ns:
+        return first_ns
+    # PEP 495: fold=1 is the second of two equal local times.
+    second_ns = moment_ns(local, reading, fold=1)
+    is_repeated_hour = second_ns - first_ns <= SUMMER_NS and second_ns >= before_ns
+    return second_ns if is_repeated_hour else first_ns
 
 
 def _slept(row: _Row) -> tuple[int, int] | None:

@@ -42,6 +42,7 @@ def _events(stream: TextIO, tally: Tally) -> Iterator[WindowsEvent]:
         if found is None:
             tally.broken(text, "has no EventID", place)
             continue
+        # By a regular expression: nearly all events are about something else, and are not parsed.
         if int(found[1][:9]) not in NUMBERS | {BOOT_TYPE}:
             others += 1
             # Of other events the first few and every hundredth show how far the log reaches.
@@ -79,11 +80,12 @@ def _texts(stream: TextIO, tally: Tally) -> Iterator[str]:
 def _moment(text: str) -> WindowsEvent | None:
     """An event that has nothing but its time."""
     time = _TIME.search(text)
+    if time is None:
+        return None
+    # An event about something else is not worth a complaint about its time.
     with suppress(ValueError):
-        return (
-            WindowsEvent("", 0, utc_ns(time[1]), text[:200], record=_record(text), log=_log(text))
-            if time
-            else None
+        return WindowsEvent(
+            "", 0, utc_ns(time[1]), text[:200], record=_record(text), log=_log(text)
         )
     return None
 
@@ -107,6 +109,7 @@ def _parse(text: str, tally: Tally) -> WindowsEvent:
     with suppress(KeyError, ValueError):
         # In minutes, west of Greenwich being positive: 480 is UTC-08:00.
         tally.offsets.add(wall_ns, -60 * int(data["TimeZoneBias"]))
+    # Hyper-V writes it below UserData, and not as Data with a name.
     vm = data.get("VmName") or next((each.text for each in root.iter("VmName") if each.text), None)
     return WindowsEvent(
         provider,
@@ -134,6 +137,7 @@ def _root(text: str) -> ET.Element:
     expand."""
     try:
         root = ET.fromstring(text)  # noqa: S314
+    # A prefix that the lost root declared.
     except ET.ParseError:
         root = ET.fromstring(_PREFIX.sub(r"\1", text))  # noqa: S314
     for element in root.iter():

@@ -21,11 +21,13 @@ import re
 from collections.abc import Callable, Generator, Iterator
 from functools import partial
 from pathlib import Path
+from traceback import walk_tb
+from types import TracebackType
 from typing import TYPE_CHECKING
 
 import pytest
 
-from meshwake.core.errors import HarnessError
+from meshwake.core.errors import BadInput, HarnessError
 from meshwake.pytest_plugin.session import ROW, SESSION, Session
 from meshwake.runner.flags import (
     add_ini_to_pytest,
@@ -90,6 +92,8 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Remembers that a test failed, for `mesh` to keep its evidence, and hands a row of the summary
     to the report. pytest-xdist carries it between processes; JUnit does not show it."""
+    if call.excinfo is not None and isinstance(call.excinfo.value, BadInput):
+        call.excinfo = _at_the_line_of_the_test(call.excinfo.value)
     report = yield
     item.stash[_FAILED] = item.stash.get(_FAILED, False) or report.failed
     row = item.stash.get(ROW, None)
@@ -132,3 +136,16 @@ def new_mesh(request: pytest.FixtureRequest) -> Callable[..., Mesh]:
     from meshwake.runner.mesh import new_mesh as made
 
     return partial(made, request.config.stash[SESSION].options, pytest.skip)
+
+
+def _at_the_line_of_the_test(mistake: BadInput) -> pytest.ExceptionInfo[BaseException]:
+    """A mistake in a test, such as a fault at 0 s, whose message says all: what pytest shows of it
+    ends with the line of the test, without what meshwake and pydantic called to find out."""
+    mistake.__cause__ = None
+    mistake.__suppress_context__ = True
+    package = str(Path(__file__).parents[1])
+    shown: TracebackType | None = None
+    for frame, line in reversed(list(walk_tb(mistake.__traceback__))):
+        if not frame.f_code.co_filename.startswith(package):
+            shown = TracebackType(shown, frame, frame.f_lasti, line)
+    return pytest.ExceptionInfo.from_exception(mistake.with_traceback(shown))

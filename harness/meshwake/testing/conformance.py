@@ -118,8 +118,10 @@ class LabConformance:
     """The promises of a lab. Subclass it, and set `lab`; the rest has defaults."""
 
     lab: Lab
-    name = "own"  # of the lab, in its plans and in run_started
-    ztunnel: Path | None = None  # the binary under test, where the lab needs one
+    # Of the lab, in its plans and in run_started.
+    name = "own"
+    # The binary under test, where the lab needs one.
+    ztunnel: Path | None = None
     near_ns = 0
     starts_within_ns = 0
     cannot: tuple[FaultKind, ...] = ()
@@ -164,8 +166,9 @@ class LabConformance:
     ) -> None:
         """As measured in the subject; to the nanosecond where the lab moves the clocks. All these
         faults are in one run, since some labs take their time to start."""
+        # Alone, so that the refusal is checked: it skips, or fails.
         if example.kind in running.cannot:
-            running.run(_tables([example]), duration=_AFTER_ALL_OF_THEM)  # which skips, or fails
+            running.run(_tables([example]), duration=_AFTER_ALL_OF_THEM)
         possible = [one for one in CLOCK_FAULT_EXAMPLES if one.kind not in running.cannot]
         planned, history = self._run_of(possible, running)
         fault = clock_faults(planned, history)[possible.index(example)]
@@ -202,6 +205,7 @@ class LabConformance:
         assert west.measured == pytest.approx(stepped_ns, abs=running.near_ns)
         began = history.of("fault_began", fault=1)[0]
         assert began.clocks is not None
+        # West, hours after the sleep of east: by its own clock no more than the world's time.
         not_slept_ns = (planned.starts_wall_s + 10 * HOUR_S) * NS_PER_S
         assert began.clocks.wall_ns == pytest.approx(not_slept_ns, abs=running.near_ns)
 
@@ -211,6 +215,7 @@ class LabConformance:
         """Between the beginning and the end of the fault, which takes no world time."""
         _, history = running.run('[[fault]]\nkind = "restart"\nat = "1h"', duration="2h")
         kinds_of_all = [event.kind for event in history]
+        # The starts at the beginning of the run are outside of these two.
         first, last = kinds_of_all.index("fault_began"), kinds_of_all.index("fault_ended")
         events = history.events[first:last]
         during = [event for event in events if event.kind.startswith("ztunnel")]
@@ -239,6 +244,7 @@ class LabConformance:
             duration="4h",
         )
         times_ns = [event.world_ns for event in history.of("connection_attempted")]
+        # The wake is outside of a range: an attempt at that very moment is one of those expected.
         asleep_s = range(55 * 60, 55 * 60 + 2 * HOUR_S)
         # The first comes when all ztunnels have been started, which takes its time in a guest.
         assert min(times_ns) <= running.starts_within_ns

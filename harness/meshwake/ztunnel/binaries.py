@@ -120,6 +120,7 @@ def identify(path: Path) -> Identity:
         raise BadInput(
             f"--ztunnel {path}: is not a ztunnel: 'ztunnel version' printed {output!r}, not an IstioVersion"
         )
+    # Several where one commit was released twice: the newest of them.
     own_versions = releases_of(build_info)
     own_version = own_versions[-1] if own_versions else None
     return Identity(
@@ -170,6 +171,7 @@ def _check_made_for_this_machine(path: Path, content: bytes) -> None:
             f"--ztunnel {path}: is not a Linux program (no ELF header); give a binary, not a "
             "script or archive"
         )
+    # elf(5): e_ident[EI_DATA] is 1 for little-endian; e_machine is 16 bits at offset 18.
     byte_order = "<" if content[5] == 1 else ">"
     (number,) = struct.unpack_from(f"{byte_order}H", content, 18)
     made_for = _ELF_MACHINES.get(number, f"machine {number}")
@@ -183,6 +185,10 @@ def _check_made_for_this_machine(path: Path, content: bytes) -> None:
 
 
 def _ask_version(path: Path) -> str:
+    # Without what it would print as its own version (see the module).
+    environment = {
+        name: value for name, value in os.environ.items() if name not in _VERSION_VARIABLES
+    }
     try:
         answer = subprocess.run(
             [str(path.resolve()), "version"],
@@ -190,9 +196,7 @@ def _ask_version(path: Path) -> str:
             text=True,
             errors="replace",
             timeout=IDENTIFY_WITHIN_S,
-            env={
-                name: value for name, value in os.environ.items() if name not in _VERSION_VARIABLES
-            },
+            env=environment,
             stdin=subprocess.DEVNULL,
             check=False,
         )

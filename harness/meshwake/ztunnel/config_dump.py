@@ -51,6 +51,7 @@ def parse_config_dump(text: bytes | str) -> tuple[ServedCertificate, ...]:
         raise ValueError(
             f"expected ztunnel's /config_dump, found no JSON ({error}): {_beginning(text)}"
         ) from error
+    # A list is istioctl's; Go writes an empty one as null.
     entries = document.get("certificates", document) if isinstance(document, Mapping) else document
     if entries is None:
         return ()
@@ -75,6 +76,7 @@ def _certificate(entry: Any) -> ServedCertificate:
     spiffe, state = entry["identity"], _state(entry.get("state"))
     for chain_key, *field_keys in _FORMS:
         chain = entry.get(chain_key)
+        # Missing or empty: ztunnel has no certificate yet.
         if chain:
             return ServedCertificate(spiffe, state, *_leaf(spiffe, chain, field_keys))
     return ServedCertificate(spiffe, state)

@@ -65,6 +65,7 @@ def failed_renewals(lines: Iterable[str], identities: Collection[str]) -> list[t
     for line in lines:
         if not re.search(LOG_LINES["renewal failed"], line):
             continue
+        # ztunnel logs about every identity that it manages, and not only about those of a plan.
         identity = identity_in(line)
         if identity in identities:
             found.append((str(identity), line))
@@ -76,6 +77,7 @@ def connection_error(line: bytes) -> tuple[str, str] | None:
 
     `direction` is "outbound" at the ztunnel of the source and "inbound" at the destination's.
     """
+    # A panic is not JSON.
     try:
         entry = json.loads(line)
     except ValueError:

@@ -27,6 +27,7 @@ _TIMES_OF_DAY = (
 )
 _ISO = re.compile(r"-I|--iso-8601|--rfc-3339")
 _ISO_STEPS = {"": _DAY_S, "date": _DAY_S, "hours": _HOUR_S, "minutes": _MINUTE_S}
+# What is another text in each run, as scripts write it.
 _RANDOM = ("$RANDOM", "$SRANDOM", "$EPOCHSECONDS", "${RANDOM}", "/proc/sys/kernel/random/uuid")
 # They make another text of the same input, and of another input another text.
 _KEEP_DIFFERENCES = names("tr sed base64 md5sum sha1sum sha256sum sha512sum cksum xxd")
@@ -44,6 +45,7 @@ def changes_every_s(text: str, memory: Memory, place: CommandContext) -> float:
             found.append(_of_unknown(unknown, place))
         except NotUnderstood:
             unsure.append(unknown)
+    # One that surely changes is enough, whatever the others are.
     if found:
         return min(found)
     if unsure:
@@ -73,6 +75,7 @@ def _is_random(unknown: Unknown) -> bool:
 
 def _of_time(value: Linear) -> float:
     """`$(( $(date +%s) / 3600 ))` is another number each hour."""
+    # Divided by 3600 the factor is 1/3600; a remainder (% 60) is not a sum, and never comes here.
     factor = abs(dict(value.factors)[NOW])
     return _EACH_TIME_S if factor >= 1 else float(1 / factor)
 
@@ -96,7 +99,9 @@ def _check_filters(filters: Sequence[Ran]) -> None:
     hashed = False
     for ran in filters:
         hashed = hashed or ran.program in _HASHES
-        if ran.program not in _KEEP_DIFFERENCES and not (hashed and ran.program in _OF_HASHES):
+        # The first characters of a hash differ as the whole does; those of a date may not.
+        cuts_a_hash = hashed and ran.program in _OF_HASHES
+        if ran.program not in _KEEP_DIFFERENCES and not cuts_a_hash:
             raise NotUnderstood(ran.program)
 
 

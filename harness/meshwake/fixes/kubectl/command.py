@@ -78,6 +78,7 @@ class Kubectl:
     def _read(self, rest: list[str]) -> None:
         while rest:
             word = rest.pop(0)
+            # What is behind it belongs to a program in a pod: kubectl exec POD -- COMMAND.
             if word == "--":
                 self.operands += ["--", *rest]
                 return
@@ -100,6 +101,8 @@ class Kubectl:
 
     def _value_behind(self, name: str, rest: list[str]) -> str:
         """The next word, for an option that takes one; "" for a switch."""
+        # An unknown option cannot be passed over: whether the next word is its value decides what
+        # the command is about.
         if name in _TAKES_VALUE:
             if not rest:
                 raise DoesNothing(f"kubectl needs a value behind {name}")
@@ -111,6 +114,7 @@ class Kubectl:
     def option(self, *names: str) -> str | None:
         """The last value of an option, or None."""
         found = [value for name in names for value in self.options.get(name, [])]
+        # pflag, which kubectl uses: a flag that is given twice has the last value.
         return found[-1] if found else None
 
     def is_on(self, *names: str) -> bool:
@@ -162,6 +166,7 @@ class Kubectl:
             raise DoesNothing("kubectl needs the type of what is meant")
         if any("/" in each for each in operands):
             return self._named_with_types(operands)
+        # `ds,deploy a b` means both names in both kinds.
         kinds = map(self.kind, operands[0].split(","))
         names: list[str | None] = [*operands[1:]] or [None]
         return list(product(kinds, names))
@@ -178,6 +183,8 @@ class Kubectl:
             raise NotUnderstood(f"the type {self.memory.shown(written)} is not known")
         name = written.lower()
         short, _, group = name.partition(".")
+        # daemonset.apps and daemonset.v1.apps are the one of Kubernetes; a kind of the same name in
+        # another group is another kind.
         if group and not re.fullmatch(r"(v\d\w*\.)?(apps)?|v1\.?", group):
             return name
         return KIND_OF.get(short, short)
@@ -195,16 +202,18 @@ class Kubectl:
         how: How = "at once"
         node = None
         for term in fields.split(",") if fields else ():
+            # Only equality: `!=` leaves several nodes, and which those are depends on the cluster.
             match = re.fullmatch(r"([\w.]+)(==?)(.*)", term)
             if match is None or match[1] not in _FIELDS_OF_SELECTORS:
                 shown = self.memory.shown(term)
                 raise NotUnderstood(f"the field selector {shown!r} is not understood")
-            if match[1] == "status.phase" and match[3] != "Running":
+            field, value = match[1], match[3]
+            if field == "status.phase" and value != "Running":
                 raise DoesNothing(
                     f"a ztunnel that serves is Running, and {term!r} leaves only others"
                 )
-            if match[1] == "spec.nodeName":
-                how, node = self._node_named(match[3])
+            if field == "spec.nodeName":
+                how, node = self._node_named(value)
         return how, node
 
     def _node_named(self, name: str) -> tuple[How, str | None]:
@@ -213,6 +222,7 @@ class Kubectl:
                 raise DoesNothing("spec.nodeName= leaves pods of no node")
             return "at once", name
         (unknown, *_) = self.memory.unknowns_in(name)
+        # Of an environment variable with fieldRef: spec.nodeName (jobs.py).
         if unknown.text == "the node's name":
             return "own node", None
         if unknown.text in _HOST_NAMES or unknown.text.startswith("${HOSTNAME"):

@@ -81,6 +81,7 @@ def _target(command: Kubectl) -> str | None:
 
 
 def _options(command: Kubectl) -> PodLogs:
+    # `kubectl logs ds/ztunnel` prints "Found 2 pods, using pod/...", and reads that one only.
     names_daemon_set = is_known(" ".join(command.operands[1:2])) and len(command.operands) > 1
     return PodLogs(
         since=command.option("--since"),

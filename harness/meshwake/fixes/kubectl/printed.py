@@ -32,15 +32,17 @@ def printed_pods(unknown: Unknown, memory: Memory, place: CommandContext) -> lis
     _check_gets_ztunnel(get, unknown)
     how, node = get.nodes()
     output = get.option("-o", "--output") or ""
-    prints_names = output == "name"
-    line = _NAME_LINE if prints_names else _TABLE_LINE
+    line = _NAME_LINE if output == "name" else _TABLE_LINE
     if not lines_left(filters, [line]):
         raise DoesNothing("its filter leaves ztunnel out")
-    # -o jsonpath='{.items[0]...}', or a filter that leaves one line.
-    takes_one = "[0]" in output or any(_takes_one(each) for each in filters)
-    if takes_one:
+    if _takes_first(output, filters):
         how = "one of them"
     return [Action("ztunnel", "", how, node=node)]
+
+
+def _takes_first(output: str, filters: list[Ran]) -> bool:
+    """Whether of several pods only one is printed: jsonpath='{.items[0]...}', or by a filter."""
+    return "[0]" in output or any(map(_takes_one, filters))
 
 
 def _check_gets_ztunnel(get: Kubectl, unknown: Unknown) -> None:
@@ -55,6 +57,7 @@ def _check_gets_ztunnel(get: Kubectl, unknown: Unknown) -> None:
 
 def _gets_pods(command: Kubectl) -> bool:
     """Whether it is `kubectl get pods`, of no name."""
+    # With a name it prints one pod, whose name is another after each restart.
     operands = command.operands[1:]
     return command.verb == "get" and len(operands) == 1 and command.kind(operands[0]) == "pod"
 

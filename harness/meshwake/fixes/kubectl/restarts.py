@@ -32,6 +32,7 @@ def actions_of(command: Kubectl) -> list[Action]:
         raise DoesNothing("kubectl prints its help")
     if not is_known(verb):
         raise NotUnderstood("its verb is not known")
+    # Of commands that read only another cluster makes no difference.
     if verb not in _READ_ONLY:
         _check_cluster(command)
     if command.option("--dry-run") not in (None, "none", "false"):
@@ -102,10 +103,11 @@ def _restart_printed(command: Kubectl, operand: str) -> list[Action]:
     inner = Kubectl(first.words, command.memory, command.place)
     if inner.verb != "get" or inner.kind(inner.operands[1]) != "daemonset":
         raise not_known(unknown)
-    # What is printed has no namespace: `rollout restart` looks for the name in its own.
     is_printed = bool(lines_left(filters, [f"daemonset.apps/{DAEMON_SET}"]))
-    is_of_ztunnel = is_printed and inner.here() and command.here()
-    if not is_of_ztunnel:
+    # Both must be about its namespace: what is printed has none, and `rollout restart` looks for
+    # the name in its own.
+    are_here = inner.here() and command.here()
+    if not is_printed or not are_here:
         raise DoesNothing("what it restarts is not ztunnel")
     if inner.selects_ztunnel() is False:
         raise DoesNothing("its selector leaves ztunnel out")
@@ -114,6 +116,7 @@ def _restart_printed(command: Kubectl, operand: str) -> list[Action]:
 
 def _restarted(command: Kubectl, named: list[tuple[str, str | None]]) -> list[Action]:
     found: list[Action] = []
+    # kubectl goes on after an object that it cannot restart, and so does this.
     idle: list[str] = []
     for kind, name in named:
         try:
@@ -183,12 +186,6 @@ def _only_pods(named: list[tuple[str, str | None]]) -> list[str]:
     if kinds != {"pod"}:
         raise DoesNothing(f"deleting {', '.join(sorted(kinds))} does not restart ztunnel")
     return [name for _, name in named if name is not None]
-
-
-def _check_only_pods(named: list[tuple[str, str | None]]) -> None:
-    kinds = {kind for kind, _ in named}
-    if kinds != {"pod"}:
-        raise DoesNothing(f"deleting {', '.join(sorted(kinds))} does not restart ztunnel")
 
 
 def _is_printed(operand: str) -> bool:
@@ -275,7 +272,8 @@ def _set(command: Kubectl) -> list[Action]:
     for operand in rest:
         if "=" in operand:
             values.append(operand)
-        elif not operand.endswith("-"):  # NAME- removes a variable
+        # NAME- removes a variable, which is not there any more the next time.
+        elif not operand.endswith("-"):
             objects.append(operand)
     _must_be_ztunnel(command, command.named(objects))
     if command.is_on("--list") or not values:
@@ -312,7 +310,7 @@ def _template_of(patch: str) -> str | None:
             f"its patch is not understood: {' '.join(patch.split())[:80]}"
         ) from error
     if isinstance(content, list):
-        # A JSON patch: a list of operations, each with its path.
+        # A JSON patch (RFC 6902): a list of operations, each with its path.
         below = [
             each.get("value")
             for each in content
@@ -342,6 +340,7 @@ def _merged(found: list[Action]) -> list[Action]:
         before = merged.get(key)
         if before is None:
             merged[key] = action
+        # names None is all of them already.
         elif before.names is not None:
             names = None if action.names is None else (*before.names, *action.names)
             merged[key] = replace(before, names=names)

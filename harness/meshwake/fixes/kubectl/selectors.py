@@ -32,6 +32,7 @@ def _matches_ztunnel(term: str) -> bool:
             f"whether ztunnel has the label {key!r} is not known here; take app=ztunnel"
         )
     own = LABELS[key]
+    # ztunnel has every label of the table, so `!key` never matches it.
     if absent:
         return False
     if operator:
@@ -39,4 +40,5 @@ def _matches_ztunnel(term: str) -> bool:
     if within:
         is_listed = own in [each.strip() for each in values.split(",")]
         return is_listed != (within == "notin")
+    # A key alone: the label is there, with any value.
     return True

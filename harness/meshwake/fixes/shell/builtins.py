@@ -36,16 +36,19 @@ def _prints(shell: Shell, words: list[str]) -> Status:
 
 def _exit(shell: Shell, words: list[str]) -> Status:
     what = "return" if words[0] == "return" else "exit"
+    # Without a number the status is that of the command before, which is taken for a success.
     raise Ends(what, words[1:2] in ([], ["0"]))
 
 
 def _leave_loop(shell: Shell, words: list[str]) -> Status:
     levels = int(words[1]) if len(words) > 1 and words[1].isdigit() else 1
+    # More levels than there are loops leave all of them.
     raise Ends(words[0], levels=max(1, min(levels, 50)))
 
 
 def _test(shell: Shell, words: list[str]) -> Status:
     operands = words[1:]
+    # [ without ] is an error, with status 2.
     if words[0].endswith("["):
         if operands[-1:] != ["]"]:
             return False
@@ -83,6 +86,7 @@ def _shift(shell: Shell, words: list[str]) -> Status:
 
 def _trap(shell: Shell, words: list[str]) -> Status:
     """What a script does at its end; what signals make of it is not followed."""
+    # `trap - EXIT` takes it back. 0 is another name of EXIT.
     if len(words) > 2 and {"EXIT", "0"} & set(words[2:]):
         shell.at_exit = "" if words[1] == "-" else words[1]
     return True
@@ -90,6 +94,7 @@ def _trap(shell: Shell, words: list[str]) -> Status:
 
 def _set(shell: Shell, words: list[str]) -> Status:
     for option, following in pairwise([*words[1:], ""]):
+        # The rest are the new arguments.
         if option == "--":
             break
         if option[:1] in ("-", "+"):
@@ -100,6 +105,8 @@ def _set(shell: Shell, words: list[str]) -> Status:
 
 
 def _read(shell: Shell, words: list[str]) -> Status:
+    # A loop `... | while read POD` is followed once, with what all lines have in common: where they
+    # come from.
     names = [word for word in words[1:] if not word.startswith("-")] or ["REPLY"]
     for name in names:
         shell.variables[name] = unknown(shell, f"${name}", shell.piped)
@@ -120,8 +127,9 @@ def _eval(shell: Shell, words: list[str]) -> Status:
 
 
 def _alias(shell: Shell, words: list[str]) -> Status:
+    # bash(1): aliases are not expanded when the shell is not interactive, but dash expands them.
     if shell.expands_braces:
-        return True  # bash does not look at aliases in a script
+        return True
     for word in words[1:]:
         name, equals, text = word.partition("=")
         if equals:
@@ -155,20 +163,24 @@ class _XargsOptions(NamedTuple):
 _XARGS_WITH_VALUE = names("-n -L -P -d -E -s -a --max-args --max-procs --delimiter --max-lines")
 # The value in the same word: -n1, --max-args=1.
 _XARGS_NUMBER = re.compile(r"(?:-[nL]|--max-(?:args|lines)=)(\d+)")
-_XARGS_REPLACES = ("-I", "--replace")
-_XARGS_AT_ONCE = ("-n", "-L", "--max-args", "--max-lines")
+# Options that mean the same here: lines and words of them are not distinguished.
+_XARGS_NAMES = {"--replace": "-I", "-L": "-n", "--max-args": "-n", "--max-lines": "-n"}
 
 
 def _xargs_options(words: list[str]) -> _XargsOptions:
-    rest, replaces, at_once = list(words), None, 0
+    rest = list(words)
+    options: dict[str, str] = {}
     while rest and rest[0].startswith("-"):
         name, value = _xargs_option(rest)
-        if name in _XARGS_REPLACES and value:
-            replaces = value
-        elif name in _XARGS_AT_ONCE and value.isdigit():
-            at_once = int(value)
-    # Without a command xargs runs echo.
-    return _XargsOptions(rest or ["echo"], replaces, at_once)
+        if value:
+            options[_XARGS_NAMES.get(name, name)] = value
+    at_once = options.get("-n", "")
+    return _XargsOptions(
+        # Without a command xargs runs echo.
+        command=rest or ["echo"],
+        replaces=options.get("-I"),
+        at_once=int(at_once) if at_once.isdigit() else 0,
+    )
 
 
 def _xargs_option(rest: list[str]) -> tuple[str, str]:
@@ -179,15 +191,19 @@ def _xargs_option(rest: list[str]) -> tuple[str, str]:
         return "-n", number_inside[1]
     if option.startswith("-I") and option != "-I":
         return "-I", option.removeprefix("-I")
-    takes_next = option in _XARGS_WITH_VALUE or option in _XARGS_REPLACES
-    return option, rest.pop(0) if takes_next and rest else ""
+    takes_next = option in _XARGS_WITH_VALUE or option in ("-I", "--replace")
+    if not takes_next or not rest:
+        return option, ""
+    return option, rest.pop(0)
 
 
 def _given_to_xargs(shell: Shell, by_lines: bool, at_once: int) -> list[list[str]]:
     """The words that it reads, for each time that it runs its command."""
     text = printed(shell.piped) if shell.piped else None
+    # What is not known is one unknown, for as many words as it may be.
     if text is None:
         return [[unknown(shell, "what xargs reads", shell.piped)]]
+    # xargs(1): with -I an item is a line, and otherwise a word.
     words = text.split("\n") if by_lines else text.split()
     size = 1 if by_lines else min(at_once or len(words), 1_000)
     return [words[at : at + size] for at in range(0, len(words), max(size, 1))]
@@ -224,6 +240,7 @@ def _systemd_run(shell: Shell, words: list[str]) -> Status:
                 return shell.program(words)
             wait_s = timer_s
     inner = shell.copy()
+    # Not in the background even with `&`: it is systemd's child, and nothing of the script ends it.
     inner.background, inner.after_s = False, shell.after_s + wait_s
     with inner.ending():
         inner.execute(rest)

@@ -43,6 +43,7 @@ def simple(shell: Shell, node: tree.Simple) -> Status:
     for name, appends, word in node.assignments:
         before = shell.variables.get(name, "") if appends else ""
         values[name] = before + expansion.text(shell, word)
+    # NAME=value alone sets the shell's own variable; in front of a command it is for that command.
     if not words:
         shell.variables |= values
         if shell.exports_all:
@@ -58,6 +59,7 @@ def simple(shell: Shell, node: tree.Simple) -> Status:
         shell.piped = piped
         shell.exported -= values.keys() - exported
         _restore(shell, kept, values)
+    # A person recognises a condition by how the script has it.
     if isinstance(status, Doubt) and not status.text:
         status = replace(status, text=node.text)
     return status
@@ -75,18 +77,22 @@ def _restore(shell: Shell, before: dict[str, str], own: dict[str, str]) -> None:
 def _stdin_script(shell: Shell, node: tree.Simple, words: list[str]) -> str | None:
     """The script that a shell without arguments reads; None for any other command, and where it is
     not known."""
-    is_shell = _name(words[0]) in _SHELLS
-    has_operand = any(not word.startswith(("-", "+")) for word in words[1:])
-    if not is_shell or has_operand:
+    if not _reads_script_from_stdin(words):
         return None
     for redirect in node.redirects:
-        operator = redirect.operator
-        if operator == "<<<":
+        if redirect.operator == "<<<":
             return expansion.text(shell, redirect.target)
-        # << and <<-: a here-document.
-        if operator.startswith("<<"):
+        # A here-document. The outer shell expands variables in it, unless its delimiter is quoted;
+        # here the inner one does, which is the same where they are exported.
+        if redirect.operator in ("<<", "<<-"):
             return "\n".join(redirect.lines)
     return printed(shell.piped) if shell.piped else None
+
+
+def _reads_script_from_stdin(words: list[str]) -> bool:
+    """Whether it is a shell with options only: `sh -s`, `bash -e`."""
+    has_operand = any(not word.startswith(("-", "+")) for word in words[1:])
+    return _name(words[0]) in _SHELLS and not has_operand
 
 
 def _here_string(shell: Shell, node: tree.Simple) -> tuple[Ran, ...]:
@@ -110,6 +116,7 @@ def _execute(shell: Shell, words: list[str]) -> Status:
     if not words:
         return True
     name = _name(words[0])
+    # bash(1), command execution: functions come before builtins, and both before programs.
     if name in shell.functions:
         return _call(shell, name, words)
     if name in BUILTINS:
@@ -129,6 +136,7 @@ def _program_or_started(shell: Shell, name: str, words: list[str]) -> Status:
         return _by_a_program(shell, words, started)
     if name != "exec":
         return execute(shell, started)
+    # `exec >file` only redirects the shell. With a command nothing behind it ever runs.
     if not started:
         return True
     raise Ends("exit", execute(shell, started))
@@ -136,12 +144,9 @@ def _program_or_started(shell: Shell, name: str, words: list[str]) -> Status:
 
 def _by_a_program(shell: Shell, words: list[str], started: list[str]) -> Status:
     """What timeout, env, sudo start: no program knows the functions of a shell."""
-    # env NAME=value COMMAND
-    given = dict(
-        word.split("=", 1)
-        for word in words[1 : len(words) - len(started)]
-        if _ASSIGNMENT.match(word)
-    )
+    # env NAME=value COMMAND: between the starter and what it starts.
+    own_words = words[1 : len(words) - len(started)]
+    given = dict(word.split("=", 1) for word in own_words if _ASSIGNMENT.match(word))
     with shell.in_a_program(given, kept_variables(words, started)):
         return execute(shell, started)
 
@@ -152,8 +157,9 @@ def program(shell: Shell, words: list[str]) -> Status:
     shell.memory.ran.append(ran)
     if ran.program == "sleep":
         is_endless = any(word.lower() in ("inf", "infinity") for word in words[1:])
+        # What comes behind it never runs.
         if is_endless and not shell.background:
-            raise Ends("exit", False)  # what comes behind it never runs
+            raise Ends("exit", False)
         shell.after_s += slept_s(words[1:])
     return status_of(ran, shell.memory)
 
@@ -177,6 +183,7 @@ def _call(shell: Shell, name: str, words: list[str]) -> Status:
 
 def _file(shell: Shell, file: File, words: list[str]) -> Status:
     """A script that is mounted into the container, started by its path."""
+    # EACCES: status 126. It stays in the list of commands, where the reason is given (actions.py).
     if not file.may_run:
         program(shell, words)
         return False
@@ -191,11 +198,13 @@ def _other_shell(shell: Shell, words: list[str]) -> Status:
     inner.obey_name(words[0])
     rest, is_command = _after_options_of_shell(inner, words)
     files = shell.memory.files
+    # `sh FILE` reads the file, so it need not be executable.
     if not is_command and rest and rest[0] in files:
         inner.arguments = rest
         return shell.after(inner, inner.script(files[rest[0]].text))
     if not is_command or not rest:
         return program(shell, words)
+    # sh -c SCRIPT NAME ARGUMENTS: the word behind the script is $0.
     inner.arguments = rest[1:] or ["sh"]
     return shell.after(inner, inner.script(rest[0]))
 

@@ -55,7 +55,9 @@ def double_parenthesis(shell: Shell, node: tree.DoubleParenthesis) -> Status:
         return decide(shell, words, f"(({node.text}))")
     value = calculated(shell, node.text)
     known = value.as_int() if value else None
-    return known != 0 if known is not None else Doubt(f"(({node.text}))")
+    if known is None:
+        return Doubt(f"(({node.text}))")
+    return known != 0
 
 
 def decide(shell: Shell, words: list[str], written: str, *, doubled: bool = False) -> Status:
@@ -63,6 +65,7 @@ def decide(shell: Shell, words: list[str], written: str, *, doubled: bool = Fals
     `[[`."""
     reader = _Test(shell, list(words), written, doubled)
     status = reader.any()
+    # Words that are left over were not understood, so what was read before may be wrong, too.
     return Doubt(written, runs_in(shell, *words)) if reader.rest else status
 
 
@@ -129,8 +132,9 @@ class _Test:
             return self._is_not_empty(word)
         if operator == "-z":
             return negated(self._is_not_empty(word))
+        # Neither a job nor a hook has a terminal.
         if operator == "-t":
-            return False  # a job has no terminal
+            return False
         if operator == "-v":
             return value_of(self._shell, word) is not None
         if _CLUSTER_PATH.search(word):
@@ -138,6 +142,7 @@ class _Test:
         return Doubt(self._written, runs_in(self._shell, word), (operator, word))
 
     def _is_not_empty(self, word: str) -> Status:
+        # Whatever an unknown in it turns out to be, the rest is not empty.
         if UNKNOWN.sub("", word):
             return True
         if not word:

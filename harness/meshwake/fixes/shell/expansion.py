@@ -55,13 +55,17 @@ def pattern(shell: Shell, word: tree.Word) -> str:
     found = ""
     for segment in word.segments:
         expanded = _segment(shell, segment)
-        found += re.sub(r"([*?\[])", r"[\1]", expanded) if segment.quoted else expanded
+        # fnmatch knows no backslash; brackets around one character make it mean itself.
+        if segment.quoted:
+            expanded = re.sub(r"([*?\[])", r"[\1]", expanded)
+        found += expanded
     return found
 
 
 def all_fields(shell: Shell, words: Iterable[tree.Word]) -> list[str]:
     """The fields of all `words`, with `{a,b}` as two words in a shell that expands braces."""
     written = list(words)
+    # Before everything else, as in bash: what a variable has is not looked at for braces.
     if shell.expands_braces:
         written = [each for word in written for each in tree.without_braces(word)]
     return [field for word in written for field in fields(shell, word)]
@@ -75,6 +79,7 @@ def fields(shell: Shell, word: tree.Word) -> list[str]:
             found.add_arguments(_arguments(shell, segment))
             continue
         expanded = _segment(shell, segment)
+        # POSIX, 2.6.5: only what was expanded is split, and only outside of quotes.
         if segment.quoted or isinstance(segment, tree.Literal):
             found.add(expanded)
         else:
@@ -161,6 +166,7 @@ def _substitution(shell: Shell, segment: tree.Substitution) -> str:
     with inner.ending():
         inner.follow(segment.body)
     runs = tuple(shell.memory.ran[begins:])
+    # They stay with the unknown that they print; a restart among them would be one for its output.
     del shell.memory.ran[begins:]
     output = printed(runs)
     if output is not None:
@@ -177,18 +183,25 @@ def value_of(shell: Shell, name: str) -> str | None:
         return _parameter(shell.arguments, name)
     if name in shell.variables:
         return shell.variables[name]
-    # Of a process ($?, $$, $!, $-), or of an environment that is not in the manifest: kubelet sets
-    # variables for each Service.
-    is_of_process = name in "?$-!" or name in _UNKNOWN_VARIABLES
-    is_of_cluster = _OF_KUBELET.search(name) is not None
-    is_unknown = is_of_process or is_of_cluster or shell.unset_is_unknown
-    return unknown(shell, f"${name}") if is_unknown else None
+    if shell.unset_is_unknown or _is_set_by_others(name):
+        return unknown(shell, f"${name}")
+    return None
+
+
+def _is_set_by_others(name: str) -> bool:
+    """Whether a variable has a value although neither script nor manifest sets it."""
+    # Of a process: $?, $$, $!, $-, and what every shell sets.
+    if name in "?$-!" or name in _UNKNOWN_VARIABLES:
+        return True
+    # Of an environment that is not in the manifest: kubelet sets variables for each Service.
+    return _OF_KUBELET.search(name) is not None
 
 
 def _parameter(arguments: list[str], name: str) -> str | None:
     """$0, $1 and so on; how many there are; all of them."""
+    # $0 does not count.
     if name == "#":
-        return str(len(arguments) - 1)  # $0 does not count
+        return str(len(arguments) - 1)
     if name in "@*":
         return " ".join(arguments[1:])
     position = int(name)
@@ -300,6 +313,7 @@ def number(shell: Shell, expression: str) -> str:
     known = value.as_int() if value is not None else None
     if known is not None:
         return str(known)
+    # Not known as a number, but what it depends on is kept: a near-expiry check compares such.
     names = re.findall(r"[A-Za-z_]\w*", expression)
     runs = runs_in(shell, *(shell.variables.get(name, "") for name in names))
     written = expression if value is None else expression.strip()
@@ -318,6 +332,7 @@ def calculated(shell: Shell, expression: str) -> Linear | None:
         if not is_known(name):
             return shell.memory.linear(name)
         value = value_of(shell, name)
+        # bash(1), arithmetic evaluation: a name without a value is 0.
         if value is None:
             _check_may_be_unset(shell, name)
         return shell.memory.linear(value or "0")
@@ -327,6 +342,7 @@ def calculated(shell: Shell, expression: str) -> Linear | None:
 
 def _expandable(expression: str) -> tree.Word:
     """The text of an expression as a word, so that variables and commands in it are expanded."""
+    # As an argument in double quotes of a command, which the parser reads as any other.
     (item,) = parse('_ "' + expression.replace('"', "") + '"').items
     node = item[0]
     if not isinstance(node, tree.Simple) or len(node.words) != 2:

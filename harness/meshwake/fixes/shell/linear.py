@@ -40,6 +40,7 @@ class Linear:
         names = dict(self.factors)
         for name, factor in other.factors:
             names[name] = names.get(name, Fraction(0)) + factor
+        # Without what has cancelled out, and in one order: equal sums are equal values.
         kept = tuple(sorted((name, factor) for name, factor in names.items() if factor))
         return Linear(kept, self.number + other.number)
 
@@ -60,6 +61,7 @@ class Linear:
 def evaluate(text: str, value_of: Callable[[str], Linear | None]) -> Linear | None:
     """The sum that `text` is, or None when it is none. `value_of` knows the names in it."""
     tokens = _TOKEN.findall(text)
+    # More than a script has. Each parenthesis is three calls deeper, and Python allows some 1,000.
     if len(tokens) > 200 or "".join(tokens) != re.sub(r"\s", "", text):
         return None
     try:
@@ -83,20 +85,29 @@ def _product(
     value, rest = _factor(tokens, value_of)
     while rest and rest[0] in "*/%":
         other, after = _factor(rest[1:], value_of)
-        if rest[0] == "*":
-            one, by = (value, other) if not other.factors else (other, value)
-            if by.factors:
-                raise ValueError("a product of unknowns")
-            value = one.times(by.number)
-        elif other.factors or (value.factors and rest[0] == "%"):
-            raise ValueError("divided by an unknown")
-        elif value.factors:
-            value = value.times(1 / other.number)
-        else:
-            one_int, by_int = int(value.number), int(other.number)
-            value = Linear.of_int(one_int // by_int if rest[0] == "/" else one_int % by_int)
+        value = _times(value, other) if rest[0] == "*" else _divided(value, rest[0], other)
         rest = after
     return value, rest
+
+
+def _times(one: Linear, other: Linear) -> Linear:
+    # One of the two must be a number, or the product is not a sum of names any more.
+    if other.factors:
+        one, other = other, one
+    if other.factors:
+        raise ValueError("a product of unknowns")
+    return one.times(other.number)
+
+
+def _divided(value: Linear, operator: str, by: Linear) -> Linear:
+    if by.factors or (value.factors and operator == "%"):
+        raise ValueError("divided by an unknown")
+    # A shell drops the rest of a division; of a sum with an unknown it is kept, which is less than
+    # one.
+    if value.factors:
+        return value.times(1 / by.number)
+    dividend, divisor = int(value.number), int(by.number)
+    return Linear.of_int(dividend // divisor if operator == "/" else dividend % divisor)
 
 
 def _factor(

@@ -10,7 +10,8 @@ from typing import NamedTuple
 from meshwake.fixes.shell.linear import Linear
 from meshwake.fixes.shell.tree import NotRead
 
-# An unknown is represented in a word by one character of the private use plane 15.
+# An unknown is represented in a word by one character of the private use plane 15, so that words
+# are cut, joined and compared as ever, and what comes of it still shows where it came from.
 _FIRST = 0xF0000
 _UNKNOWNS_MOST = 60_000
 UNKNOWN = re.compile("[\U000f0000-\U000ffffd]")
@@ -50,6 +51,7 @@ def negated(status: Status) -> Status:
 
 def joined(operator: str, one: Status, other: Status) -> Status:
     """The status of `one && other`, or of `one || other`."""
+    # What decides without the other: true for or, false for and.
     decides = operator == "||"
     if isinstance(one, bool):
         return one if one is decides else other
@@ -101,6 +103,7 @@ class Memory:
 
     def linear(self, text: str) -> Linear | None:
         """A text as a number: digits, or one unknown."""
+        # 18 digits are less than 2**63, from where on shells disagree.
         if re.fullmatch(r"\s*[-+]?\d{1,18}\s*", text):
             return Linear.of_int(int(text))
         unknowns = self.unknowns_in(text)

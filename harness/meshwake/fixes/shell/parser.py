@@ -52,6 +52,8 @@ _ENDS_LIST = names("then else elif fi do done esac }")
 
 def parse(script: str) -> Sequence:
     """The tree of `script`. Raises NotRead."""
+    # POSIX, 2.2.1: a backslash before a line end joins the lines. (Not in single quotes, where it
+    # is done all the same here.)
     parser = _Parser(script.replace("\\\n", ""))
     try:
         body = parser.sequence()
@@ -101,6 +103,7 @@ class _Parser:
             self.blanks()
 
     def _read_here_documents(self) -> None:
+        # Several of one line come one after another, in the order of their redirects.
         for delimiter, strips, lines in self.here_documents:
             while self.position < len(self.text):
                 end = self.text.find("\n", self.position)
@@ -118,6 +121,7 @@ class _Parser:
         match = re.compile(r"\[\[|[{}!]|[a-z]+").match(self.text, self.position)
         if match is None or match[0] not in _RESERVED:
             return ""
+        # `iffy` begins with `if`, and is a word.
         after = self.text[match.end() : match.end() + 1]
         return match[0] if not after or after in _ENDS_WORD else ""
 
@@ -143,6 +147,8 @@ class _Parser:
             items.append((node, background))
             if background or (self.at(";") and not self.at(";;")):
                 self.position += 1
+            # What follows a command without a separator ends the list: `)`, `}`, or an error of
+            # the caller's.
             elif self.peek() != "\n":
                 break
             self.newlines()
@@ -180,6 +186,7 @@ class _Parser:
             self.blanks()
             if not self.at("|") or self.at("||"):
                 break
+            # |& pipes the errors, too, which are not followed.
             self.position += 2 if self.at("|&") else 1
             self.newlines()
             parts.append(self.command())
@@ -198,6 +205,7 @@ class _Parser:
         return Redirected(node, redirects) if redirects else node
 
     def _compound(self) -> Node | None:
+        # `((` is arithmetic only if `))` ends it; else it is a subshell in a subshell.
         if self.at("((") and (end := self._double_end(self.position + 2)) is not None:
             text, self.position = self.text[self.position + 2 : end], end + 2
             return DoubleParenthesis(text)
@@ -353,6 +361,7 @@ class _Parser:
                 continue
             if not self.peek():
                 raise self.wrong("'[[' without ']]'")
+            # Parentheses and bars belong to the expression behind =~, and end every other word.
             is_pattern = bool(words) and words[-1].plain == "=~"
             words.append(self.word(" \t\n" if is_pattern else _ENDS_WORD))
 
@@ -384,6 +393,7 @@ class _Parser:
                 raise self.wrong(
                     "'(' is not understood here: arrays and process substitution are not read"
                 )
+            # Only before the first word: `env A=1` has an argument, and no assignment.
             match = _ASSIGNMENT.match(self.text, self.position) if not words else None
             if match is not None:
                 self.position = match.end()
@@ -423,6 +433,7 @@ class _Parser:
         self.blanks()
         target = self.word()
         if match[2] in ("<<", "<<-"):
+            # Read when the line ends (newlines); until then the list is empty.
             lines: list[str] = []
             delimiter = "".join(each.text for each in target.segments if isinstance(each, Literal))
             self.here_documents.append((delimiter, match[2] == "<<-", lines))
@@ -451,6 +462,7 @@ class _Parser:
         elif char == "$":
             segments.append(self._dollar(quoted=quoted))
         elif char == "`":
+            # POSIX, 2.6.3: in backquotes a backslash escapes these three.
             text = re.sub(r"\\([`$\\])", r"\1", self._until("`"))
             segments.append(Substitution(parse(text), text, quoted))
         else:
@@ -487,6 +499,7 @@ class _Parser:
 
     def _double_quoted(self) -> list[Segment]:
         self.position += 1
+        # "" is an empty argument, and not nothing.
         segments: list[Segment] = [Literal("", quoted=True)]
         while self.peek() != '"':
             if not self.peek():
@@ -506,6 +519,7 @@ class _Parser:
         if not quoted and self.at("$'"):
             return self._escapes()
         match = _DOLLAR_NAME.match(self.text, self.position)
+        # A dollar before a blank, or at the end, means itself.
         if match is None:
             self.position += 1
             return Literal("$", quoted)

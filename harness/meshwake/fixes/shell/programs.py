@@ -43,6 +43,7 @@ _STARTERS: dict[str, frozenset[str]] = {
 }
 
 
+# The operands before the command: a duration, a file, a priority.
 _POSITIONAL = {"timeout": 1, "flock": 1, "chrt": 1}
 
 
@@ -53,8 +54,9 @@ _EXEC_WITH_ARGUMENT = names("-e --env -u --user -w --workdir")
 def started_by(words: list[str]) -> list[str] | None:
     """The command that a command starts, or None when it starts none."""
     name = words[0].rsplit("/", 1)[-1]
+    # `command -v kubectl` prints where the command is, and starts nothing.
     if name == "command" and words[1:2] in (["-v"], ["-V"]):
-        return None  # it prints where the command is
+        return None
     if name in _CONTAINER_RUNTIMES and words[1:2] == ["exec"]:
         container_and_command = after_options(words[2:], _EXEC_WITH_ARGUMENT)
         return container_and_command[1:] or None
@@ -115,10 +117,12 @@ def after_options(words: list[str], with_argument: frozenset[str]) -> list[str]:
 
 def slept_s(words: list[str]) -> float:
     """How long `sleep WORDS` takes; nothing where that is unknown."""
+    # sleep(1) of coreutils: several arguments are added up.
     found = [_DURATION.fullmatch(word) for word in words]
     return sum(min(float(each[1]), 1e9) * UNIT_S[each[2]] for each in found if each)
 
 
+# Programs whose status is an answer: a script that looks at it means both ways.
 _DECIDES = names(
     "grep egrep fgrep zgrep rg diff cmp pgrep pidof ping nc ncat awk gawk jq yq "
     "on_ac_power expr find ip nmcli"
@@ -133,16 +137,27 @@ _UNIT_QUESTIONS = (("is-active",), ("is-enabled",), ("is-failed",))
 def status_of(ran: Ran, memory: Memory) -> Status:
     """Whether a program succeeds: True, or a doubt where the program is a question."""
     text = memory.shown(ran.words)
-    if ran.program in ("curl", "wget"):
-        # The API server, istiod and ztunnel answer: else no fix is of use.
-        is_readiness = _READINESS.search(text) is not None
-        return is_readiness or Doubt(text, (ran,))
-    if ran.program == "systemctl" and ran.words[1:2] in _UNIT_QUESTIONS:
-        is_ours = _is_cluster_service(ran, text)
-        return is_ours or Doubt(text, (ran,))
+    if _is_yes_where_of_use(ran, text):
+        return True
+    asks_a_server = ran.program in ("curl", "wget")
+    asks_systemd = ran.program == "systemctl" and ran.words[1:2] in _UNIT_QUESTIONS
+    if asks_a_server or asks_systemd:
+        return Doubt(text, (ran,))
     # Of a program that is not known here, too, nothing is known of how it ends.
-    is_question = ran.program in _DECIDES or _is_unknown_program(ran.words[0])
-    return Doubt(text, (*ran.piped, ran)) if is_question else True
+    if ran.program in _DECIDES or _is_unknown_program(ran.words[0]):
+        return Doubt(text, (*ran.piped, ran))
+    # What only does something (kubectl, sleep, echo) is taken to succeed; see shell.py.
+    return True
+
+
+def _is_yes_where_of_use(ran: Ran, text: str) -> bool:
+    """Whether a question must be answered by yes for any fix to be of use."""
+    # The API server, istiod and ztunnel answer.
+    if ran.program in ("curl", "wget"):
+        return _READINESS.search(text) is not None
+    if ran.program == "systemctl" and ran.words[1:2] in _UNIT_QUESTIONS:
+        return _is_cluster_service(ran, text)
+    return False
 
 
 def _is_cluster_service(ran: Ran, text: str) -> bool:
@@ -184,6 +199,7 @@ def _without_switches(words: tuple[str, ...]) -> list[str]:
 def _formatted(words: tuple[str, ...]) -> str | None:
     """What printf makes of a format of words and lines; None for all else."""
     words = words[1:] if words[:1] == ("--",) else words
+    # Widths, other conversions and octal escapes are left out: what they print is an unknown.
     if not words or re.search(r"%[^sd%]|\\[^nt\\]", words[0]):
         return None
     form, values = words[0], list(words[1:])
@@ -235,10 +251,8 @@ def date_offset_s(words: tuple[str, ...], memory: Memory) -> int | None:
     if written.startswith("@") and len(written) == 2:
         return _offset_of_unknown(written, memory)
     match = _RELATIVE_DATE.fullmatch(written.strip().lower())
-    if match is None:
-        return None
-    unit_s = _UNITS_S.get(match["unit"])
-    if unit_s is None:
+    unit_s = _UNITS_S.get(match["unit"]) if match is not None else None
+    if match is None or unit_s is None:
         return None
     offset_s = int(match["number"]) * unit_s
     # Both at once is legal: "-5 minutes ago" lies ahead.
@@ -268,16 +282,15 @@ def date_of(runs: tuple[Ran, ...], memory: Memory) -> Linear | None:
     if len(runs) != 1 or runs[0].program != "date":
         return None
     words = runs[0].words
+    # Another format is not a number of seconds.
     if "+%s" not in words:
-        return None  # another format is not a number of seconds
+        return None
     written = _date_argument(words) or ""
     is_seconds = written.startswith("@")
     if not (is_known(written) or is_seconds):
         return _moment_of_unknown(written, memory)
     offset_s = date_offset_s(words, memory)
-    if offset_s is None:
-        return None
-    return Linear.of_now(offset_s)
+    return None if offset_s is None else Linear.of_now(offset_s)
 
 
 def _moment_of_unknown(written: str, memory: Memory) -> Linear | None:

@@ -140,6 +140,7 @@ class Shell:
         """Follows a whole script, to its end or exit, and what it does then (trap)."""
         with self.ending() as result:
             result.append(self.follow(parse(text)))
+        # Whatever ended it. An exit in the trap itself does not come to the trap again.
         if self.at_exit:
             last, self.at_exit = self.at_exit, ""
             with self.ending():
@@ -162,6 +163,7 @@ class Shell:
         first, _, _ = text.partition("\n")
         if not first.startswith("#!"):
             return
+        # Every word, because the shell may be behind `env`: #!/usr/bin/env bash.
         for word in first.removeprefix("#!").split():
             self.obey_name(word)
             if word.startswith("-"):
@@ -223,6 +225,7 @@ class Shell:
                 status = True
                 continue
             status = self.follow(each)
+            # POSIX, set -e: not after a pipeline with `!`.
             is_negated = isinstance(each, tree.Pipeline) and each.negated
             if isinstance(each, _CHECKED) and not is_negated:
                 self.check(status)
@@ -241,6 +244,8 @@ class Shell:
             return
         if status is False:
             raise Ends("exit", False)
+        # What comes behind it happens only if it succeeds. That a download does is taken for
+        # granted.
         if isinstance(status, Doubt) and not is_download(status):
             self.conditions = (*self.conditions, status)
 
@@ -255,6 +260,8 @@ class Shell:
 
     def copy(self) -> Shell:
         """A subshell."""
+        # It has all that we have, and what it sets is not seen here. Its trap is its own (POSIX,
+        # trap: reset in a subshell).
         return replace(
             self,
             variables=dict(self.variables),
@@ -309,6 +316,7 @@ class Shell:
             if operator == "":
                 status = self._part(each, each is last)
             elif isinstance(status, Doubt):
+                # The next part runs on one of the two outcomes.
                 doubt = status if operator == "&&" else status.negated()
                 taken = self.perhaps(doubt, partial(self._part, each, each is last))
                 status = joined(operator, status, taken)
@@ -318,6 +326,7 @@ class Shell:
 
     def _part(self, node: tree.Node, is_last: bool) -> Status:
         """A part of a list; the status of the last is not tested."""
+        # POSIX, set -e: of `a && b` only a failure of b counts.
         if is_last:
             status = self.follow(node)
             if isinstance(status, bool):
@@ -344,6 +353,7 @@ class Shell:
                 ends.append(end)
                 outcomes.append(end.status)
             variables.append(self.variables)
+        # What either way sleeps is not counted behind the two.
         self.after_s = after_s
         first, second = ends
         if first is not None and second is not None:
@@ -397,6 +407,7 @@ class Shell:
             return self.perhaps(doubt, lambda: self._loop_body(node.body))
         if status is not node.wanted:
             return True
+        # `while read` ends with its input, and `while true` only by a break.
         reads = bool(self.piped)
         if self._loop_body(node.body) is False and not reads:
             raise Ends("exit")
@@ -410,10 +421,12 @@ class Shell:
         except Ends as end:
             if end.what not in ("break", "continue"):
                 raise
+            # `break 2` leaves the loop around this one, too.
             if end.levels > 1:
                 raise Ends(end.what, levels=end.levels - 1) from end
             return end.what == "break"
         else:
+            # A doubt that stayed to the end: on its other outcome the body was left.
             return self.conditions != conditions
         finally:
             self.conditions = conditions
@@ -450,6 +463,7 @@ class Shell:
 
     def _matches(self, subject: str, pattern: tree.Word) -> bool | None:
         shape = expansion.pattern(self, pattern)
+        # Also what is unknown matches it: the default of a case.
         if shape == "*":
             return True
         if not is_known(subject) or not is_known(shape):
@@ -492,6 +506,7 @@ class Shell:
         else:
             status = self._piped(node.parts)
         if isinstance(status, Doubt):
+            # All parts decide: what the last one finds is what the others print.
             runs = tuple(self.memory.ran[begins:])
             status = Doubt(node.text.lstrip("! "), runs, status.test, status.is_true)
         return negated(status) if node.negated else status

@@ -66,6 +66,7 @@ class Fetched:
 
 def source_of(registry: str | None, mirror: str | None, file: Path | None, relock: bool) -> Source:
     """From the options of the command. Raises BadInput when they contradict each other."""
+    # Each says where from, and none comes before another.
     given = [option for option in (registry, mirror, file) if option is not None]
     if len(given) > 1:
         raise BadInput("--registry, --mirror and --from: give one of them")
@@ -96,6 +97,7 @@ def check_version(version: str) -> str:
         raise BadInput(
             f"{version!r} is not a version; give one such as 1.28.0 (meshwake versions lists them)"
         ) from error
+    # It becomes the name of a directory in the cache.
     if "/" in version or version.startswith("."):
         raise BadInput(f"{version!r} is not a version; give one such as 1.28.0")
     return version
@@ -109,6 +111,7 @@ def fetch(version: str, source: Source, progress: Callable[[str], Progress]) -> 
     if place.exists() and locked.get("binary") == _sha256(place) and not source.relock:
         return Fetched(version, place, locked["binary"], was_there=True)
     place.parent.mkdir(parents=True, exist_ok=True)
+    # Under another name until it is checked: a run meanwhile finds the old one, or none.
     fresh = place.with_name("ztunnel.new")
     with ExitStack() as stack:
         stack.callback(fresh.unlink, missing_ok=True)
@@ -143,6 +146,8 @@ def _from_registry(
             chosen = manifest_for(manifest, binaries.architecture(), reference.name)
             manifest, _, digest = registry.manifest(chosen.digest, MANIFEST_TYPES)
         known["manifest"] = digest
+        # Before dozens of megabytes are received. The topmost layer comes first: a file that two
+        # layers have is that of the upper one.
         _check_unchanged(version, locked, known, source.relock)
         for descriptor in reversed(objects_at(manifest, "layers")):
             layer = blob_of(descriptor, reference.name)

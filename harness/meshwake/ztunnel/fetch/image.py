@@ -167,7 +167,8 @@ class _Saved:
 
     def _oci_layers(self, architecture: str) -> tuple[list[str], dict[str, str]]:
         index = _json(self._read("index.json"), self._where)
-        for _ in range(4):  # an index may contain an index
+        # An index may contain an index, and one that contains itself must end.
+        for _ in range(4):
             entries = objects_at(index, "manifests")
             platforms = [entry for entry in entries if entry.get("platform")]
             if platforms:

@@ -191,6 +191,7 @@ class Registry:
             "GET", url, headers=self._authorized(headers | {"Accept-Encoding": "identity"})
         )
         answer = self._answer(request, stream=True)
+        # A registry that ignores the range answers 200, with everything from the beginning.
         goes_on = answer.status_code == httpx.codes.PARTIAL_CONTENT
         have = have if goes_on else 0
         try:
@@ -233,6 +234,7 @@ class Registry:
             if answer is None:
                 self._sleep(_pause_s(attempt))
                 continue
+            # Public images need a token, too, which any client gets where the challenge names.
             challenge = answer.headers.get("WWW-Authenticate", "")
             answer.close()
             if answer.status_code == httpx.codes.UNAUTHORIZED and not self._token and challenge:
@@ -320,10 +322,7 @@ def _pause_s(attempt: int) -> float:
 
 def _requested_pause_s(answer: httpx.Response, attempt: int) -> float:
     """What the registry asks for (Retry-After in seconds), within our bound."""
-    with suppress(ValueError):
-        return (
-            min(max(float(answer.headers["Retry-After"]), 0.0), WAIT_S_MAX)
-            if "Retry-After" in answer.headers
-            else _pause_s(attempt)
-        )
+    # A number of seconds; the other form, a date, would need a wall clock that is right.
+    with suppress(ValueError, KeyError):
+        return min(max(float(answer.headers["Retry-After"]), 0.0), WAIT_S_MAX)
     return _pause_s(attempt)
