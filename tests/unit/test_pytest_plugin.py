@@ -444,6 +444,7 @@ def test_junit_of_pytest_says_what_happened(
     result.stdout.fnmatch_lines(["::error file=scenarios/small.toml,title=*::BROKEN: *"])
 
 
+@pytest.mark.slow(reason="starts another Python")
 def test_little_is_imported_until_it_is_used(project: pytest.Pytester) -> None:
     """In a project that has the plugin installed and no scenario."""
     project.makepyfile(

@@ -74,6 +74,7 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
     called scenarios and has a table of one."""
     if file_path.suffix != ".toml":
         return None
+    # One that was named is read whatever is in it, so that a mistake in it is reported.
     if not parent.session.isinitpath(file_path):
         # Every pyproject.toml of every project comes by here, so the cheap question comes first.
         if "scenarios" not in file_path.parent.parts:
@@ -106,6 +107,7 @@ def pytest_runtest_makereport(
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """The table of all cases of this session."""
+    # Skipped, failed and passed alike: the row of a case travels with whatever became of it.
     reports = [report for group in terminalreporter.stats.values() for report in group]
     rows = {
         report.nodeid: vars(report)["meshwake_row"]
