@@ -144,7 +144,8 @@ def test_a_timeline_drawn_at_random_is_the_one_of_the_process_lab(
     trial: Trial, seed: int, tmp_path: Path
 ) -> None:
     """Every verdict; renewals to two seconds, unless a renewal was refused (ztunnel draws its
-    retries by chance) or something took its real seconds (a restart)."""
+    retries by chance), something took its real seconds (a restart), or a fault begins when a
+    renewal is due."""
     text, version = drawn_for_clusters(seed), trial.istio
     binary_of(version)
     path = tmp_path / f"seed_{seed}.toml"
@@ -157,6 +158,8 @@ def test_a_timeline_drawn_at_random_is_the_one_of_the_process_lab(
     assert verdicts(saved.plan, saved.history) == verdicts(other.plan, other.history), text
     if _has_chance(saved.history) or _has_chance(other.history):
         return
+    if _has_a_tie(saved.plan, saved.history) or _has_a_tie(other.plan, other.history):
+        return
     ours = renewal_times(saved.plan, saved.history)
     assert furthest(ours, renewal_times(other.plan, other.history)) <= RENEWALS_WITHIN_S
 
@@ -165,6 +168,19 @@ def _has_chance(history: History) -> bool:
     refused = any(event["outcome"] != "issued" for event in history.of("csr_answered"))
     restarted = len(history.of("ztunnel_stopped")) > 0
     return refused or restarted
+
+
+def _has_a_tie(plan: Plan, history: History) -> bool:
+    """Whether a fault begins within RENEWALS_WITHIN_S of a renewal. Either order is right then: of
+    seed 28 a pause begins at the very second of the fourth renewal, which comes 10 ms earlier in a
+    cluster and after the pause, 7 h later, on lab process."""
+    apart_ns = RENEWALS_WITHIN_S * NS_PER_S
+    answered = history.of("csr_answered")
+    return any(
+        abs(event.world_ns - fault.at_world_ns) <= apart_ns
+        for event in answered
+        for fault in plan.faults
+    )
 
 
 # Three days with two nights, one node asleep alone, and the wall clock set: everything that can be
