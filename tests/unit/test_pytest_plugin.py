@@ -6,6 +6,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 from meshwake.core.store import LATEST, runs_dir
+from meshwake.runner import execution
 
 from tests.support.paths import DOCS
 from tests.support.scenarios import SURPRISING, UNKNOWN, small, write
@@ -201,7 +202,8 @@ def test_a_fault_of_ours_shows_where_its_evidence_lies(
     def fail(*_: object) -> None:
         raise ZeroDivisionError("by zero")
 
-    monkeypatch.setattr("meshwake.runner.execution.judge", fail)
+    # By the module that was imported with this file: an inner session forgets those that it loads.
+    monkeypatch.setattr(execution, "judge", fail)
     scenario(project)
     result = project.runpytest(*ON_MODEL)
     result.assert_outcomes(failed=1)
@@ -442,6 +444,7 @@ def test_junit_of_pytest_says_what_happened(
     result.stdout.fnmatch_lines(["::error file=scenarios/small.toml,title=*::BROKEN: *"])
 
 
+@pytest.mark.slow(reason="starts another Python")
 def test_little_is_imported_until_it_is_used(project: pytest.Pytester) -> None:
     """In a project that has the plugin installed and no scenario."""
     project.makepyfile(
@@ -477,10 +480,15 @@ def test_evidence_of_a_failed_story_is_kept(project: pytest.Pytester) -> None:
 
 
 def test_an_impossible_story_is_refused(project: pytest.Pytester) -> None:
-    """A step at the very end has no time to show: the reader of scenarios says so."""
+    """A step at the very end has no time to show: the reader of scenarios says so. What is shown
+    ends with the line of the test."""
     project.makepyfile(
         "def test_story(mesh):\n    mesh.run(hours=1)\n    mesh.step(hours=1)\n    mesh.outages()\n"
     )
     result = project.runpytest(*ON_MODEL)
     result.assert_outcomes(failed=1)
-    assert "begins after the end" in output(result)
+    shown = output(result)
+    assert "begins after the end" in shown
+    assert re.search(r"^> +mesh\.outages\(\)$", shown, re.MULTILINE)
+    assert "pydantic" not in shown
+    assert "model_validate" not in shown

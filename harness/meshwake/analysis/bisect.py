@@ -311,6 +311,7 @@ class Bisect:
     def _boundaries(self) -> list[Boundary]:
         """On the line of first releases, and in each older minor that has the change too; oldest
         first."""
+        # First between minors, then within one: releases of two minors overlap in time.
         old, new = self._search(self._first_of_each_minor())
         if minor_of(old) == minor_of(new):
             boundary = self._within(*self._search(self._from_to(old, new)))
@@ -367,6 +368,7 @@ class Bisect:
     def _search(self, line: Sequence[str]) -> tuple[str, str]:
         """The last old version on `line` and the first new one after it."""
         low, high = 0, len(line) - 1
+        # Each turn runs at least one version between the two; UNKNOWN ones are no longer open.
         while open_ := self._open_positions(line, low, high):
             chosen = _spread(open_, self.jobs)
             self._run_all(*(line[at] for at in chosen))
@@ -434,6 +436,7 @@ class Bisect:
     def _without_ends(self) -> BisectResult:
         """An end is UNKNOWN, so nothing can be narrowed down; whether any version is good may still
         be known."""
+        # All of them: without ends there is no half to choose.
         self._run_all(*self.rows)
         unknown = self.rows[0] if self._is_unknown(self.rows[0]) else self.rows[-1]
         why = (
@@ -496,10 +499,10 @@ class Bisect:
         run. A version that can never run here leaves nothing open on this machine."""
         if self.question.claimed:
             return ExitCode.SURPRISE
-        open_ = [
-            row for row in unknown if any(each.possible for each in self.observed[row].attempts)
-        ]
-        return ExitCode.UNKNOWN if open_ else ExitCode.AS_EXPECTED
+        for row in unknown:
+            if any(each.possible for each in self.observed[row].attempts):
+                return ExitCode.UNKNOWN
+        return ExitCode.AS_EXPECTED
 
     def _found(self, boundaries: Sequence[Boundary]) -> BisectResult:
         first = boundaries[0]

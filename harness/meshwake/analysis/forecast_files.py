@@ -169,17 +169,14 @@ def held_in(text: str) -> tuple[HeldCertificate, ...]:
         parse_config_dump(json.dumps(dump)), key=lambda entry: (entry.identity, entry.spiffe)
     )
     domains = Counter(entry.identity for entry in entries)
-    return tuple(
-        HeldCertificate(
-            # One service account in two trust domains is two certificates: then the domain
-            # distinguishes them.
-            entry.identity if domains[entry.identity] == 1 else entry.spiffe,
-            entry.state,
-            _ns(entry.not_before_wall_s),
-            _ns(entry.not_after_wall_s),
-        )
-        for entry in entries
-    )
+    held = []
+    for entry in entries:
+        # One service account in two trust domains is two certificates: then the domain
+        # distinguishes them.
+        name = entry.identity if domains[entry.identity] == 1 else entry.spiffe
+        begins_ns, ends_ns = _ns(entry.not_before_wall_s), _ns(entry.not_after_wall_s)
+        held.append(HeldCertificate(name, entry.state, begins_ns, ends_ns))
+    return tuple(held)
 
 
 def _ns(seconds: int | None) -> int | None:
@@ -442,6 +439,7 @@ def _read(path: Path, parse: Callable[[str], _Value]) -> _Value:
 
 
 def _in_file(path: Path, parse: Callable[[], _Value]) -> _Value:
+    # A saved file may be any: half a download, another tool's output, an HTML page of a proxy.
     try:
         return parse()
     except SubjectFailed as error:

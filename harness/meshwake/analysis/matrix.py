@@ -146,6 +146,7 @@ def _with_confirmations(
 def world_sha256(plan: Plan) -> str:
     """Names what happens in `plan` and what is deployed, whatever lab it runs on, however a release
     is classed, and whatever comments a manifest has."""
+    # Without defaults: a new field of plans does not make every confirmation void.
     dumped = plan.model_dump(mode="json", include=set(_WORLD), exclude_defaults=True)
     if plan.faults:
         # Not by their defaults: the kind of a fault is the default of its class.

@@ -25,10 +25,9 @@ def short_table(rows: Sequence[MatrixRow]) -> str:
     faults = list(dict.fromkeys(row.fault for row in rows if row.fault != ONLY_RESTARTS))
     cells = {(row.fix, row.fault): _cell(row) for row in rows}
     lines = [["fix", *faults], ["---"] * (len(faults) + 1)]
-    lines += [
-        [f"`{fix}`", *(cells[fix, fault] for fault in faults)]
-        for fix in dict.fromkeys(row.fix for row in rows)
-    ]
+    for fix in dict.fromkeys(row.fix for row in rows):
+        verdicts = [cells[fix, fault] for fault in faults]
+        lines.append([f"`{fix}`", *verdicts])
     return _markdown(lines)
 
 
@@ -63,8 +62,12 @@ def _long_line(row: MatrixRow) -> list[str]:
 
 def seen_words(row: MatrixRow) -> str:
     """Where the verdict was seen."""
-    cluster = row.seen_in_cluster and f"{row.seen_in_cluster} in a cluster"
-    return ", ".join(each for each in (row.confirmed_on, cluster) if each) or "model"
+    places = []
+    if row.confirmed_on:
+        places.append(row.confirmed_on)
+    if row.seen_in_cluster:
+        places.append(f"{row.seen_in_cluster} in a cluster")
+    return ", ".join(places) or "model"
 
 
 def marks(row: MatrixRow) -> str:

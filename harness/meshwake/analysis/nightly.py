@@ -226,6 +226,7 @@ def run_night(
     rows: list[CaseResult] = []
     missing: dict[str, str] = {}
     tried: dict[str, tuple[str, ...]] = {}
+    # A lab that is missing here ends neither the night nor the others; the report names it.
     for lab in dict.fromkeys(request.labs):
         found = versions_on(lab, request.versions, today) if lab in LAB_MODULES else ()
         why = why_missing(lab, found)
@@ -271,6 +272,7 @@ def _run_lab(
 
 def _run_one(case: Case, options: Options, result_log: ResultLog) -> CaseResult:
     empty = _row_of(case)
+    # Of an interrupted night: the same plan on the same binary need not run again.
     known = result_log.known.get(empty.key)
     if known is not None:
         return known

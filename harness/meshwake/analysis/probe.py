@@ -150,7 +150,7 @@ def build(command: str, directory: Path, binary: Path, within_s: float) -> str |
             text=True,
             errors="replace",
             timeout=within_s,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.DEVNULL,  # a build that prompts would wait for the whole hour
             check=False,
         )
     except subprocess.TimeoutExpired:
@@ -167,6 +167,7 @@ def _run_repeatedly(question: CommitProbe, ask: ProbeBinary, path: Path) -> list
         try:
             attempts.append(ask(path, seed))
         except BadInput as error:
+            # Anything else is wrong for every commit, and must stop the bisect.
             if str(path) not in str(error):
                 raise
             # The error is about this build: it is not a ztunnel, or not one for this machine.

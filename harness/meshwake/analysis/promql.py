@@ -195,9 +195,12 @@ def _is_matcher(tokens: list[_Token], at: int) -> bool:
 
 def _named(matchers: tuple[Matcher, ...]) -> Selector:
     """What braces without a name before them select: {__name__="up"} is `up`."""
-    names = [each.value for each in matchers if (each.label, each.operator) == ("__name__", "=")]
-    name = names[0] if names else ""
-    return Selector(name, tuple(each for each in matchers if not name or each.label != "__name__"))
+    for each in matchers:
+        if (each.label, each.operator) == ("__name__", "="):
+            others = [other for other in matchers if other.label != "__name__"]
+            return Selector(each.value, tuple(others))
+    # {job="mesh"} selects series of any name.
+    return Selector("", matchers)
 
 
 def _plain(token: _Token) -> str:

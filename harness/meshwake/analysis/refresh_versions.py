@@ -229,11 +229,14 @@ def _is_wanted_release(name: str) -> bool:
 
 def _wanted(released: list[str]) -> list[str]:
     """Releases, and those pre-releases that are newer than all of them, oldest first."""
-    final = [Version(name) for name in released if not Version(name).is_prerelease]
+    by_name = {name: Version(name) for name in released}
+    final = [version for version in by_name.values() if not version.is_prerelease]
     newest = max(final, default=OLDEST)
-    wanted = {
-        name for name in released if not Version(name).is_prerelease or Version(name) > newest
-    }
+    wanted = []
+    for name, version in by_name.items():
+        # An old candidate is of no interest once its release is out.
+        if not version.is_prerelease or version > newest:
+            wanted.append(name)
     return sorted(wanted, key=Version)
 
 

@@ -371,6 +371,7 @@ def summarise_results(spec: SweepSpec, rows: Iterable[MachineResult]) -> dict[st
     groups: dict[tuple[Any, ...], list[MachineResult]] = {}
     digest = hashlib.sha256()
     for row in rows:
+        # Rows come in the order of parts, in whatever order they were computed.
         digest.update(json.dumps(list(asdict(row).values())).encode())
         groups.setdefault((row.population, row.version, row.lifetime_s, row.fix), []).append(row)
     listed = [

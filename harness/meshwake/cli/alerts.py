@@ -54,6 +54,7 @@ def alerts(
     as_json: JsonOption = False,
 ) -> None:
     """Show which alerts would have fired in a saved run, and whether before its outages."""
+    # Rules first: a typing error in a file is found in a moment, the run may be of a month.
     rules = read_rule_files(files or [OURS])
     saved = read_run(run_directory)
     plan, history = saved.plan, saved.history

@@ -258,6 +258,7 @@ def _await_end(injector: Injector, taken: ManagedProcess) -> None:
     while not _ends_within(taken, _ASK_EVERY_S):
         found = injector.unreachable_waits(taken)
         for wait in found.waits:
+            # With every thread in such a wait the program would hang for the time that was moved.
             if found.all_of_it:
                 what = (
                     f"process {taken.pid} ({taken.name}), which began to wait {wait.how} on "

@@ -263,7 +263,8 @@ def _short(rows: list[MatrixRow]) -> Table:
 def _columns(rows: list[MatrixRow]) -> list[str]:
     """The faults. What a fix costs without any is a column only when it is the only one."""
     faults = dict.fromkeys(row.fault for row in rows)
-    return [fault for fault in faults if fault != ONLY_RESTARTS] or [ONLY_RESTARTS]
+    shown = [fault for fault in faults if fault != ONLY_RESTARTS]
+    return shown or [ONLY_RESTARTS]
 
 
 def _words(row: MatrixRow) -> Text:

@@ -57,6 +57,7 @@ def nightly(
     as_json: JsonOption = False,
 ) -> None:
     """Run the full corpus on all versions and report what changed since last night."""
+    # Read first: the night may write over the file that it is compared with.
     before = _previous(previous)
     result_log = open_result_log(out, resume, say)
     # Runs that surprise are kept next to the results, so that one folder is the whole night; a

@@ -170,6 +170,7 @@ def _sweep(
             watch.append(line.watch(f"{spec.machines * len(spec.fixes)} machines by fixes", of))
         watch[0](done)
 
+    # A Dask client is closed at the end of the block; processes of this machine end by themselves.
     local = nullcontext(workers.on_this_machine(jobs or workers.cores()))
     try:
         with workers.on_dask(scheduler) if scheduler else local as answers:

@@ -69,8 +69,11 @@ def the_one(
     """The only one of `fit`. Raises BadInput that lists which there are."""
     if len(fit) == 1:
         return fit[0]
+    # Several fit, or none does; then all that there are may help to choose.
+    found = "which cluster?"
+    if there and not fit:
+        found = "no cluster fits that;"
     which = [described(one) for one in fit or there] or ["  none"]
-    found = "no cluster fits that;" if there and not fit else "which cluster?"
     raise BadInput("\n".join([f"{command}: {found} say {say}; there are:", *which]))
 
 

@@ -112,6 +112,7 @@ def bring_up(
     that names the step, quotes the true reason where one is found, and says where everything was
     collected that may explain it; another call goes on from there."""
     state = ClusterState.of(choice.name)
+    # Looked at before the lock makes the directory.
     unknown_before = not state.directory.exists()
     with nullcontext() if locked else state.lock("up"):
         dependencies = dependencies or Dependencies(health=_broken, undo=_undo)
@@ -288,6 +289,7 @@ def _down_steps(name: str) -> tuple[BringUpStep[_Ending], ...]:
 def _remove_machines(name: str, engine: Engine) -> None:
     for machine in engine.containers({KIND_CLUSTER_LABEL: name}):
         engine.remove(machine.id)
+    # A machine that could not be removed keeps the state, which the next step would forget.
     if left := engine.containers({KIND_CLUSTER_LABEL: name}):
         raise LabUnavailable(
             f"still there after removing: {', '.join(machine.name for machine in left)}; try again"
@@ -373,6 +375,7 @@ def existing_cluster(
     finally:
         kube.close()
     reasons += _signs_in_nodes(nodes)
+    # By its exact name: --i-know of another context, left in a script, must not let this one pass.
     if reasons and known_as != name:
         raise BadInput(
             f"{kubeconfig}: context {name!r} looks like a cluster that people depend on: "

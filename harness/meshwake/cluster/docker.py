@@ -167,8 +167,11 @@ def missing_images(engine: Engine, references: Iterable[str]) -> tuple[str, ...]
 
 def room_inside(engine: Engine, image: str) -> int | None:
     """Free bytes of the file system that containers of `image` are written to."""
+    # POSIX df: filesystem, 1024-blocks, used, available, capacity, mounted on.
     fields = engine.ask(image, ["df", "-Pk", "/"]).strip().splitlines()[-1].split()
-    return int(fields[3]) * 1024 if len(fields) >= 6 and fields[3].isdigit() else None
+    if len(fields) < 6 or not fields[3].isdigit():
+        return None
+    return int(fields[3]) * 1024
 
 
 def open_engine() -> DockerEngine:
@@ -336,6 +339,7 @@ class DockerEngine:
         """As `Engine.free_disk_bytes` promises."""
         facts = self.facts()
         root = Path(facts.data_root)
+        # A path of another machine may exist here as well, on another disk.
         if not is_on_this_machine(facts):
             return None
         try:
@@ -433,9 +437,10 @@ def network_of(inspected: JsonObject) -> DockerNetwork:
 def _unusable(error: BaseException, address: str | None) -> LabUnavailable:
     """Who must act, from the innermost reason that an SDK error carries."""
     where = address or "the address that DOCKER_HOST or the Docker context names"
-    reason = next(
-        (inner for inner in _chain(error) if isinstance(inner, OSError) and inner.errno), None
-    )
+    # The SDK wraps what requests wraps of what urllib3 wraps: only an error of the system has a
+    # number.
+    of_system = [inner for inner in _chain(error) if isinstance(inner, OSError) and inner.errno]
+    reason = of_system[0] if of_system else None
     if isinstance(reason, PermissionError):
         return LabUnavailable(
             f"docker: permission denied at {where}; let this user use it "

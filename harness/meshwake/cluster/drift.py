@@ -61,6 +61,7 @@ def read_release(kubernetes: Kubernetes, namespace: str, name: str) -> HelmRelea
     found = kubernetes.all("Secret", namespace, {"owner": "helm", "name": name})
     if not found:
         return None
+    # helm keeps a Secret for each of the last ten revisions; as text "10" would sort before "9".
     newest = max(found, key=lambda secret: int(text_at(secret, "metadata", "labels", "version")))
     # Base64 twice: once as every Secret is, and once by helm.
     zipped = base64.b64decode(base64.b64decode(text_at(newest, "data", "release")))

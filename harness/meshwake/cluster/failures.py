@@ -45,6 +45,7 @@ def collect(
 
 
 def _fresh_directory(parent: Path, name: str) -> Path:
+    # An earlier failure of the same step stays: what differs between two may be the reason.
     number = 1
     while (place := parent / f"{name}-{number}").exists():
         number += 1

@@ -131,6 +131,7 @@ def read_machine(engine: Engine, node: str) -> ContainerUptime:
 
 
 def _stale_lease(kubernetes: Kubernetes, node: str, machine: ContainerUptime) -> str | None:
+    # kubelet renews it every 10 s (KEP-589); without it the node is lost to the control plane.
     lease = kubernetes.read("Lease.coordination.k8s.io", "kube-node-lease", node)
     renewed = text_at(lease, "spec", "renewTime")
     if not renewed:

@@ -81,6 +81,7 @@ def examine(
 ) -> list[HealthFinding]:
     """Run every check that applies to the cluster's parts. Makes a few connections, changes
     nothing."""
+    # Of a cluster that is not ours it is not known what it is made of: every check is tried.
     parts = choice.parts if choice is not None else frozenset(PARTS)
     subject = _Subject(kubernetes, nodes, parts, engine)
     return [_run_check(name, check, subject) for name, check, needed in _CHECKS if needed <= parts]
@@ -249,6 +250,7 @@ def _address_in_pool(subject: _Subject) -> _Result:
     address = _gateway_address(subject.kubernetes)
     if address is None:
         return BROKEN, f"Gateway {DEMO_NAMESPACE}/gateway has no address"
+    # The pool that `up` chose for this cluster; a cluster that is not ours has another, or none.
     pool = subject.kubernetes.read("IPAddressPool.metallb.io", METALLB_NAMESPACE, "meshwake")
     ranges = [str(each) for each in list_at(pool, "spec", "addresses")]
     if not ranges:

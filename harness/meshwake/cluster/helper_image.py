@@ -48,6 +48,7 @@ def _provide(bringup: BringUpContext, watch: Watch, image: OwnImage) -> None:
 
 
 def _build(bringup: BringUpContext, watch: Watch, image: OwnImage) -> None:
+    # Pulled by us and not by the build, so that --folder and --mirror go for it as well.
     base = through_mirror(image.base, bringup.choice.mirror)
     fetch_images(bringup, watch, (base,))
     watch.say(f"building {image.reference}")

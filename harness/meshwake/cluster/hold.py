@@ -123,6 +123,7 @@ class Hold:
     def report(self, under_way: str) -> None:
         """Publish what is under way, for `status` and the refusals of other commands."""
         self._under_way = under_way
+        # For information only: an API server that does not answer now gets it with a renewal.
         with suppress(HarnessError):
             self._renew()
 
@@ -132,6 +133,7 @@ class Hold:
         self._renewer.join(timeout=LEASE_S)
         with suppress(Unreachable, HarnessError):
             lease = _read(self._kubernetes)
+            # Another command may have taken it over while this one was stopped.
             if lease is not None and holder_in(lease) == self._holder:
                 self._kubernetes.delete_ours(LEASE_KIND, LEASE_NAMESPACE, LEASE_NAME)
 

@@ -97,6 +97,7 @@ def limits_of(output: str) -> Limits:
     confined = []
     for line in output.splitlines():
         name, _, value = line.partition(" ")
+        # As the kernel lists them: "/usr/sbin/named (enforce)".
         if name == "profile":
             profile, _, mode = value.rpartition(" ")
             program = profile.rpartition("/")[2]

@@ -94,6 +94,7 @@ def _make_cluster(bringup: BringUpContext, watch: Watch) -> None:
 
 
 def _create(bringup: BringUpContext, machines: tuple[Container, ...], watch: Watch) -> None:
+    # kind refuses a name of which there is a node, and has no way to go on with it.
     for machine in machines:
         watch.say(f"removing {machine.name} of a cluster that was half made")
         bringup.engine.remove(machine.id)
@@ -242,9 +243,8 @@ def _taken_by_others(bringup: BringUpContext, watch: Watch) -> dict[str, list[st
     for name in known_names():
         if name != bringup.name and (facts := read_facts(ClusterState.of(name))) is not None:
             pools[name] = [facts.pool]
-    for machine in bringup.engine.containers(
-        {KIND_CLUSTER_LABEL: None, KIND_ROLE_LABEL: "control-plane"}
-    ):
+    of_all_clusters = {KIND_CLUSTER_LABEL: None, KIND_ROLE_LABEL: "control-plane"}
+    for machine in bringup.engine.containers(of_all_clusters):
         cluster = machine.labels[KIND_CLUSTER_LABEL]
         if cluster == bringup.name:
             continue

@@ -137,6 +137,8 @@ def _poll(bringup: BringUpContext, watch: Watch, seen: Counter[str]) -> str | No
         for pod in lacking:
             uid = text_at(pod, "metadata", "uid")
             seen[uid] += 1
+            # By its uid: a pod of a StatefulSet that was replaced has the same name. One without a
+            # controller would not come back.
             if seen[uid] == POLLS and list_at(pod, "metadata", "ownerReferences"):
                 watch.say(f"{identity_of(pod)} is replaced: nothing listens on {HBONE_PORT} in it")
                 bringup.kube().end_pod(pod_of(pod))

@@ -282,6 +282,7 @@ def restore_after_kill(
 ) -> list[str]:
     """`restore_cluster`, if a run that was killed left anything behind. Raises InUse when another
     command uses the cluster, and Unreachable."""
+    # Looked at without the Lease first: where nothing is left, no other command is kept waiting.
     if not is_marked(kubernetes) and not _is_left(kubernetes):
         return []
     with hold(kubernetes, real, cluster, doing):
@@ -290,16 +291,22 @@ def restore_after_kill(
 
 def _is_left(kubernetes: Kubernetes) -> bool:
     """Whether the cluster contains or shows anything of a run."""
-    changed = any(_changed_in(kubernetes.read(*thing)) is not None for thing in (ZTUNNEL, ISTIOD))
-    helper = is_moved(kubernetes) or kubernetes.ours("Namespace", GOES_LABELS)
-    return changed or bool(helper) or any(_of_runs(kubernetes, kind) for kind in KINDS_OF_A_RUN)
+    for thing in (ZTUNNEL, ISTIOD):
+        if _changed_in(kubernetes.read(*thing)) is not None:
+            return True
+    if is_moved(kubernetes) or kubernetes.ours("Namespace", GOES_LABELS):
+        return True
+    # Last, as it takes a request for each kind.
+    return any(_of_runs(kubernetes, kind) for kind in KINDS_OF_A_RUN)
 
 
 def _remove_helper(kubernetes: Kubernetes, real: HostTime) -> list[str]:
     """Delete the helper where it does not stay: in a cluster that is not ours."""
-    found = [name for _, name in kubernetes.ours("Namespace", GOES_LABELS)]
-    gone = [name for name in found if kubernetes.delete_ours("Namespace", None, name)]
-    return [f"removed Namespace {name}" for name in gone]
+    lines = []
+    for _, name in kubernetes.ours("Namespace", GOES_LABELS):
+        if kubernetes.delete_ours("Namespace", None, name):
+            lines.append(f"removed Namespace {name}")
+    return lines
 
 
 def _remove_objects(kubernetes: Kubernetes, real: HostTime) -> list[str]:
@@ -313,6 +320,7 @@ def _restore_istiod(kubernetes: Kubernetes, real: HostTime) -> list[str]:
 
 
 def _restore_ztunnels(kubernetes: Kubernetes, real: HostTime) -> list[str]:
+    # Recorded on the DaemonSet itself, so that a run on another machine can be undone from here.
     found = kubernetes.read(*ZTUNNEL)
     changed: _ZtunnelChange | None = _changed_in(found)
     if found is None or changed is None:

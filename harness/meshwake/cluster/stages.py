@@ -26,7 +26,7 @@ from meshwake.cluster.stack.pieces import Chart, Objects, Piece, RemoteManifest,
 from meshwake.cluster.steps import BringUpStep, Watch
 from meshwake.core.errors import HarnessError, LabUnavailable
 from meshwake.core.json_types import JsonObject, object_at, text_at, texts_at
-from meshwake.kubernetes.api import Kubernetes, Refused, identity_of, kind_of
+from meshwake.kubernetes.api import Kubernetes, Refused, identity_of, kind_of, object_name
 from meshwake.kubernetes.labels import OUR_LABELS
 from meshwake.kubernetes.rollouts import awaited_of, unmet, workloads
 from meshwake.ztunnel.names import GATEWAY_LABEL
@@ -58,8 +58,8 @@ def awaited_lines(stage: Stage) -> Iterator[str]:
         yield from _awaited_of_piece(piece)
     for kind, namespace, name in stage.others:
         plain_kind = kind.partition(".")[0]
-        place = "/".join(part for part in (namespace, name or "*") if part)
-        yield f"{plain_kind} {place}: {awaited_of(plain_kind)}"
+        place = object_name(plain_kind, namespace, name or "*")
+        yield f"{place}: {awaited_of(plain_kind)}"
 
 
 def _awaited_of_piece(piece: Piece) -> Iterator[str]:
@@ -117,6 +117,7 @@ def _take_stage(name: str, bringup: BringUpContext, watch: Watch) -> None:
         watch.wait_for("cert-manager to register with pebble", unregistered)
     for piece in stage.pieces:
         _put_in(bringup, watch, piece)
+    # Its mark is the last thing: a stage that was cut short is put in again as a whole.
     watch.wait_for(
         f"{stage.title} to be as it was made", partial(_as_it_was_made, bringup, watch, stage)
     )
@@ -292,6 +293,7 @@ def _install(bringup: BringUpContext, watch: Watch, chart: Chart) -> None:
         f"values/{chart.release}.yaml", yaml.safe_dump(chart.values, sort_keys=True)
     )
     _heal_release(bringup, watch, chart)
+    # Without --wait: what must be ready is awaited by ourselves, with what was seen meanwhile.
     bringup.run(
         watch,
         f"helm-{chart.release}",

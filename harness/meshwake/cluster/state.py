@@ -90,6 +90,7 @@ class ClusterState:
         """What is remembered; None when there is nothing, or nothing that this version can read."""
         try:
             found = json.loads((self.directory / "state.json").read_text(encoding="utf-8"))
+            # Of a newer meshwake: as if nothing were known, which `up` and `down` can deal with.
             if found["format"] != _FORMAT:
                 return None
             return Record(
@@ -127,6 +128,7 @@ class ClusterState:
         """The folder that the cluster is made from: the one `given`, else the one of last time if
         it is still there."""
         if given is not None:
+            # Absolute: the next `up` may be typed in another directory.
             self.put("folder", str(given.resolve()))
             return given
         with suppress(OSError):

@@ -159,6 +159,7 @@ def _find(needed: Needed, wanted: str | None) -> Path:
     no good one."""
     wrong = []
     for directory in search_path().split(os.pathsep):
+        # One directory after the other: `which` alone finds only the first of a name.
         path = shutil.which(needed.name, path=directory)
         if path is None:
             continue
@@ -214,12 +215,14 @@ def _run_guarded(
 ) -> int | None:
     """The exit code of `command`, None when it took too long. Its process group has ended when this
     returns."""
+    # KUBECONFIG and the like would send kind and helm to another cluster.
     inherited = {name: value for name, value in os.environ.items() if name not in _NOT_HANDED_ON}
     process = start_guarded(command, out=out, error=err, environment={**inherited, **environment})
     try:
         return process.wait(within_s)
     except subprocess.TimeoutExpired:
         return None
+    # Whatever it started is ended too: kind runs docker, and helm may run plugins.
     finally:
         release(process)
 

@@ -89,6 +89,7 @@ class RunReceiver:
 
     def receive(self, message: JsonObject) -> None:
         """Takes one message; ignores those of other kinds."""
+        # Events are recorded as they come: a run that is killed leaves what it had until then.
         if "event" in message:
             self._recorder.append(Event.from_line(json.dumps(message["event"])))
         elif "progress" in message:

@@ -21,11 +21,13 @@ import re
 from collections.abc import Callable, Generator, Iterator
 from functools import partial
 from pathlib import Path
+from traceback import walk_tb
+from types import TracebackType
 from typing import TYPE_CHECKING
 
 import pytest
 
-from meshwake.core.errors import HarnessError
+from meshwake.core.errors import BadInput, HarnessError
 from meshwake.pytest_plugin.session import ROW, SESSION, Session
 from meshwake.runner.flags import (
     add_ini_to_pytest,
@@ -72,6 +74,7 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
     called scenarios and has a table of one."""
     if file_path.suffix != ".toml":
         return None
+    # One that was named is read whatever is in it, so that a mistake in it is reported.
     if not parent.session.isinitpath(file_path):
         # Every pyproject.toml of every project comes by here, so the cheap question comes first.
         if "scenarios" not in file_path.parent.parts:
@@ -90,6 +93,8 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Remembers that a test failed, for `mesh` to keep its evidence, and hands a row of the summary
     to the report. pytest-xdist carries it between processes; JUnit does not show it."""
+    if call.excinfo is not None and isinstance(call.excinfo.value, BadInput):
+        call.excinfo = _at_the_line_of_the_test(call.excinfo.value)
     report = yield
     item.stash[_FAILED] = item.stash.get(_FAILED, False) or report.failed
     row = item.stash.get(ROW, None)
@@ -102,6 +107,7 @@ def pytest_runtest_makereport(
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """The table of all cases of this session."""
+    # Skipped, failed and passed alike: the row of a case travels with whatever became of it.
     reports = [report for group in terminalreporter.stats.values() for report in group]
     rows = {
         report.nodeid: vars(report)["meshwake_row"]
@@ -132,3 +138,16 @@ def new_mesh(request: pytest.FixtureRequest) -> Callable[..., Mesh]:
     from meshwake.runner.mesh import new_mesh as made
 
     return partial(made, request.config.stash[SESSION].options, pytest.skip)
+
+
+def _at_the_line_of_the_test(mistake: BadInput) -> pytest.ExceptionInfo[BaseException]:
+    """A mistake in a test, such as a fault at 0 s, whose message says all: what pytest shows of it
+    ends with the line of the test, without what meshwake and pydantic called to find out."""
+    mistake.__cause__ = None
+    mistake.__suppress_context__ = True
+    package = str(Path(__file__).parents[1])
+    shown: TracebackType | None = None
+    for frame, line in reversed(list(walk_tb(mistake.__traceback__))):
+        if not frame.f_code.co_filename.startswith(package):
+            shown = TracebackType(shown, frame, frame.f_lasti, line)
+    return pytest.ExceptionInfo.from_exception(mistake.with_traceback(shown))

@@ -37,6 +37,7 @@ class MadeMesh:
             return
         if self._report is not None:
             self._node.stash[ROW] = self._row(failed)
+        # In the report of the test, next to its traceback.
         if failed:
             evidence = f"evidence: {directories[-1].path}"
             self._node.add_report_section("teardown", "meshwake", evidence)

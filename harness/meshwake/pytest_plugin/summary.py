@@ -36,6 +36,7 @@ def row_of(summary: Summary, report: Path | None, run: Run | None, chosen_becaus
 
 def write_summary(terminalreporter: pytest.TerminalReporter, rows: list[str]) -> None:
     """All of this session, in the order of their names."""
+    # With pytest-xdist rows come as workers finish; sorted, two sessions can be compared.
     read = sorted(map(json.loads, rows), key=_name)
     summaries = [_summary(row["summary"]) for row in read]
     terminalreporter.section("meshwake")
@@ -66,6 +67,7 @@ def _write_report(
     terminalreporter: pytest.TerminalReporter, directory: Path, rows: list[dict[str, Any]]
 ) -> None:
     entries = [ReportEntry(_summary(row["summary"]), **row["entry"]) for row in rows]
+    # A full disk takes the report and nothing else: the results are above it already.
     try:
         opened = ReportFolder(directory, "--report").finish(entries)
         terminalreporter.write_line(f"report: {opened}")

@@ -141,7 +141,8 @@ def judged(run: Run) -> str:
 def surprise(run: Run) -> str | None:
     """A surprise by its name: a cure, a regression, or both; None when there is none, and for a
     recorded month and a goal, where it is only hoped that nothing breaks."""
-    if run.plan.recorded or run.plan.goal is not None:
+    is_hope = run.plan.recorded or run.plan.goal is not None
+    if is_hope:
         return None
     kinds = {Verdict.HOLDS: "a cure", Verdict.BROKEN: "a regression"}
     verdicts = dict.fromkeys(finding.verdict for finding in _surprises(run))

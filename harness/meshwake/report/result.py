@@ -201,7 +201,8 @@ class Summary:
 
 def summarise(run: Run) -> Summary:
     """The row of one run."""
-    plan, outcome, lost, first = run.plan, run.outcome, lost_connections(run), headline(run)
+    plan, outcome = run.plan, run.outcome
+    lost, first = lost_connections(run), headline(run)
     return Summary(
         scenario=plan.scenario,
         lab=plan.lab,

@@ -70,6 +70,7 @@ def summary_table(summaries: Sequence[Summary]) -> RenderableType:
     """One line a run, and below it why those did not come out as expected and where their evidence
     lies."""
     table = Table(box=_LINE_UNDER_HEADINGS, pad_edge=False, padding=(0, 1), expand=False)
+    # A column only where it distinguishes rows: the table has to fit into 100 columns.
     with_fix = ["fix"] if differ_in_fix(summaries) else []
     headings = ["scenario", "lab", "ztunnel", *with_fix, "outcome", "outage", "first failure"]
     for heading in headings:
@@ -142,6 +143,7 @@ def run_detail(run: Run, verbose: bool = False) -> RenderableType:
         Text(_when_it_began(plan)),
         Text(),
     ]
+    # What was not expected and went well is one line together; a person looks for the others.
     asides = [] if verbose else [row for row in outcome.comparisons if _is_aside(row)]
     shown = (row for row in outcome.comparisons if row not in asides)
     parts += chain.from_iterable(_comparison(plan, row, verbose) for row in shown)
@@ -217,6 +219,7 @@ def _table(title: str, *headings: str, rows: Iterable[Sequence[str]]) -> Iterato
     table = Table(*headings, box=_LINE_UNDER_HEADINGS, pad_edge=False, padding=(0, 1))
     for row in rows:
         table.add_row(*row)
+    # A heading over nothing would read as if nothing had been looked for.
     if table.row_count:
         yield Text(f"\n{title}")
         yield table

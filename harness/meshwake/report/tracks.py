@@ -203,9 +203,10 @@ def _tracks_of_node(
 
 def _others_on(history: History, node: str, identities: tuple[str, ...]) -> list[str]:
     """Identities on this node that the plan does not name as its own: gateways, waypoints."""
-    found = dict.fromkeys(
-        each for life in lives(history) if life.node == node for each in life.identities
-    )
+    found: dict[str, None] = {}
+    for life in lives(history):
+        if life.node == node:
+            found |= dict.fromkeys(life.identities)
     return [identity for identity in found if identity not in identities]
 
 
@@ -392,13 +393,15 @@ def _connection_track(
     plan: Plan, history: History, pair: tuple[str, str], failing: Sequence[PairFailure]
 ) -> Track:
     """Nothing is drawn for a time when either node slept: no connection could be tried."""
-    own, tried = [failure for failure in failing if failure.pair == pair], attempts(history, pair)
+    own = [failure for failure in failing if failure.pair == pair]
+    tried = attempts(history, pair)
     asleep = asleep_either(plan, history, pair)
     bars = [
         Bar(*awake, FAILS, _failing_words(failure))
         for failure in own
         for awake in asleep.without(failure.from_world_ns, failure.to_world_ns)
     ]
+    # Before its first attempt nothing is known of a pair, so nothing is drawn.
     if tried:
         idle = asleep | Spans((failure.from_world_ns, failure.to_world_ns) for failure in own)
         bars += [
@@ -426,6 +429,7 @@ def _fault_track(history: History, node: str) -> Track:
     bars = []
     marks = []
     for span in fault_spans(history):
+        # A fault of the authority (None) concerns every node, and is on the track of each.
         if span.node not in (node, None):
             continue
         whose = "istiod: " if span.node is None else ""
@@ -435,6 +439,7 @@ def _fault_track(history: History, node: str) -> Track:
             bars.append(
                 Bar(span.began_world_ns, span.until_world_ns, FAULT, f"{words} for {lasts}")
             )
+        # Of a restart the new ztunnel has a mark, below.
         elif span.kind != "restart":
             marks.append(Mark(span.began_world_ns, STEPPED, f"{words}{_stepped_by(span.ended)}"))
     marks += [
@@ -503,6 +508,7 @@ def _merged(bars: list[Bar], end_world_ns: int) -> Iterable[Bar]:
     them."""
     if len(bars) <= BARS_MAX:
         return bars
+    # By where they begin: however many there are, no more than half of the limit can be left.
     least_ns = 2 * end_world_ns // BARS_MAX
     merged: list[Bar] = []
     for bar in bars:
@@ -521,4 +527,7 @@ def _merged(bars: list[Bar], end_world_ns: int) -> Iterable[Bar]:
 
 def _thinned(marks: list[Mark]) -> list[Mark]:
     """Every n-th, so that no more than `MARKS_MAX` are left."""
-    return marks[:: -(-len(marks) // MARKS_MAX)] if len(marks) > MARKS_MAX else marks
+    if len(marks) <= MARKS_MAX:
+        return marks
+    every = -(-len(marks) // MARKS_MAX)  # rounded up, so that no more are left
+    return marks[::every]

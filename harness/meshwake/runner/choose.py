@@ -27,7 +27,6 @@ from meshwake.labs import IN_REAL_TIME, LAB_MODULES, WITH_BINARY, load_lab
 from meshwake.runner.flags import AUTO
 from meshwake.runner.options import Options, command_line_of
 from meshwake.runner.subjects import Subject, find_subjects
-from meshwake.ztunnel import binaries
 
 
 @dataclass(frozen=True)
@@ -241,9 +240,8 @@ def _check_lab_name(lab: str) -> None:
 
 def _no_binary(version: str, named: bool) -> str:
     """`named`: the version was given, and its binary is not in the cache."""
-    place = binaries.place_of(version if named else "VERSION")
     which = f" for {version}" if named else ""
-    return f"no ztunnel binary{which} (put one at {place} or pass --ztunnel PATH)"
+    return f"no ztunnel binary{which} in the cache (meshwake fetch {version}, or --ztunnel PATH)"
 
 
 def _on(case: Case, lab: str, subject: Subject, because: str, as_class: str | None) -> Case:

@@ -411,8 +411,8 @@ def _ini_number(name: str, text: str, minimum: int | None) -> int:
 
 def _build(flags: type[AnyFlags], values: Mapping[str, Any]) -> AnyFlags:
     """Lists become tuples; None, which typer has for a list that was not given, an empty one."""
-    repeatable = {each.field for each in declared_in(flags) if each.repeatable}
-    built: dict[str, Any] = {
-        name: tuple(value or ()) if name in repeatable else value for name, value in values.items()
-    }
+    built: dict[str, Any] = dict(values)
+    for declared in declared_in(flags):
+        if declared.repeatable and declared.field in built:
+            built[declared.field] = tuple(built[declared.field] or ())
     return flags(**built)

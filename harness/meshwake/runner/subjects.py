@@ -28,6 +28,7 @@ def find_subjects(options: Options) -> tuple[Subject, ...]:
     other."""
     if options.ztunnel is not None:
         return (_given_binary(options.ztunnel, options),)
+    # Each once, in the order in which they were typed.
     if options.istio:
         return tuple(_named_version(version) for version in dict.fromkeys(options.istio))
     if options.lab == "kind":

@@ -48,6 +48,7 @@ class Ending:
         """The outcome in one word, as tables and JSON show it."""
         if self.run is not None:
             return self.run.outcome.kind.value
+        # A lab that cannot run here is not a failure of the case.
         return "refused" if self.exit_code is ExitCode.LAB_UNAVAILABLE else "error"
 
     @property
@@ -114,6 +115,7 @@ def most_serious(codes: Iterable[ExitCode]) -> ExitCode:
 def summary_of(ending: Ending) -> Summary:
     """The row of one case in a table of many, whether it ran or not."""
     case = ending.case
+    # The file is the case's: a run that is read again does not know where its scenario is written.
     if ending.run is not None:
         return replace(summarise(ending.run), file=case.scenario.path)
     return Summary(

@@ -34,6 +34,7 @@ def test_each_class_is_distinguished_from_the_others(behaviour_class: str) -> No
     )
 
 
+@pytest.mark.slow(reason="runs the classifying scenarios on four releases")
 def test_releases_of_the_table_answer_like_their_class() -> None:
     """The first and the last of a class that was brought back in between."""
     for version, behaviour_class in (

@@ -104,6 +104,7 @@ def test_the_same_seed_finds_the_same(found: search.FalsifyResult) -> None:
     assert (again.timeline, again.tried) == (found.timeline, found.tried)
 
 
+@pytest.mark.slow(reason="a search, and runs of what it found")
 def test_it_is_written_as_a_scenario_that_comes_out_as_it_says(
     found: search.FalsifyResult, tmp_path: Path
 ) -> None:

@@ -96,6 +96,7 @@ def repository(tmp_path: Path) -> Path:
     return place
 
 
+@pytest.mark.slow(reason="git starts a Python for each commit")
 def test_git_bisect_finds_the_commit_and_skips_what_cannot_say(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -240,6 +241,7 @@ def test_what_is_not_a_ztunnel_cannot_say(repository: Path, empty_cache: Path) -
         probe_commit(question(repository), wrong)
 
 
+@pytest.mark.slow(reason="starts the program three times")
 def test_a_wrong_question_stops_git_bisect(repository: Path, empty_cache: Path) -> None:
     """128 and more, at which git stops: else a typing error would make every commit bad."""
     words = [sys.executable, "-m", "meshwake", "probe"]
@@ -254,6 +256,7 @@ def test_a_wrong_question_stops_git_bisect(repository: Path, empty_cache: Path) 
         assert done.returncode == 131, done.stderr
 
 
+@pytest.mark.slow(reason="runs real ztunnels")
 def test_git_bisect_over_real_ztunnels(
     repository: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

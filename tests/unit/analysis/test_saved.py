@@ -576,6 +576,7 @@ ENTRIES = st.lists(
     drift="1",
     sleep_s=0,
 )
+@pytest.mark.slow(reason="hundreds of drawn files")
 def test_any_content_is_judged_or_named(
     dump: Any,
     pod: Any,

@@ -40,6 +40,7 @@ def test_the_guard_never_asks_for_more_than_istiod_admits(by_fix: dict[str, Herd
     assert by_fix["wake-guard"].good_in_1_h > by_fix["none"].good_in_1_h
 
 
+@pytest.mark.slow(reason="herds of sixty nodes")
 def test_several_turns_are_quicker_and_ask_for_no_more_than_istiod_admits() -> None:
     """Six at a time: a minute or two each for ten rounds; the looks of a fleet are spread over its
     guards' period."""
@@ -61,6 +62,7 @@ def test_turns_are_about_the_guard(capsys: pytest.CaptureFixture[str]) -> None:
     assert "a number from 1 to 5000" in capsys.readouterr().err
 
 
+@pytest.mark.slow(reason="herds of a hundred nodes")
 def test_the_table_of_the_docs_says_what_the_program_says() -> None:
     """Its rows of ten and of a hundred nodes; the larger ones take minutes."""
     page = (DOCS / "sweeps.md").read_text(encoding="utf-8")

@@ -242,6 +242,7 @@ def test_a_clock_that_drifts_adds_up(tmp_path: Path) -> None:
 @pytest.mark.skipif(
     sys.platform != "linux", reason="the most memory of a process is read from /proc"
 )
+@pytest.mark.slow(reason="reads ten megabytes in a process of its own")
 @pytest.mark.parametrize("system", bench.SYSTEMS)
 def test_a_large_journal_is_a_stream(tmp_path: Path, system: str) -> None:
     """Ten megabytes are read within 200 MiB, Python and all its libraries among them

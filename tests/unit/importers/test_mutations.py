@@ -20,6 +20,7 @@ from tests.unit.mutations import chance, many, mutated
 SAMPLES = sorted(JOURNALS.iterdir())
 
 
+@pytest.mark.slow(reason="eight damaged files for each sample")
 @pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: sample.name)
 def test_a_damaged_file_is_a_scenario_or_a_sentence(sample: Path, tmp_path: Path) -> None:
     """Never a traceback: whatever else is raised here is a fault of ours."""

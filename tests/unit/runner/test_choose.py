@@ -40,20 +40,22 @@ def test_auto_is_the_real_binary_when_there_is_one(
 
 @pytest.mark.usefixtures("empty_cache")
 def test_auto_is_the_model_without_a_binary(labs: Callable[[FakeLab], None]) -> None:
-    """The newest release then, and where to put a binary."""
+    """The newest release then, and how to get its binary."""
     labs(FakeLab())
     case = case_of(BOTH_LABS, Options())
     assert (case.lab, case.version) == ("model", versions.newest().version)
-    assert case.chosen_because.startswith("model: no ztunnel binary (put one at ")
+    assert case.chosen_because == (
+        f"model: no ztunnel binary in the cache (meshwake fetch {case.version}, or --ztunnel PATH)"
+    )
 
 
 @pytest.mark.usefixtures("empty_cache")
 def test_auto_with_a_version_that_is_not_in_the_cache(labs: Callable[[FakeLab], None]) -> None:
-    """The model of the version requested, and the very path where a binary would be found."""
+    """The model of the version requested, and the command that fetches its binary."""
     labs(FakeLab())
     case = case_of(BOTH_LABS, Options(istio=("1.27.9",)))
     assert (case.lab, case.version, case.behaviour_class) == ("model", "1.27.9", "C")
-    assert f"for 1.27.9 (put one at {binaries.place_of('1.27.9')}" in case.chosen_because
+    assert "for 1.27.9 in the cache (meshwake fetch 1.27.9, or " in case.chosen_because
 
 
 def test_auto_falls_back_with_the_reason(

@@ -268,6 +268,7 @@ def typed(flags: RunFlags) -> list[str]:
     return arguments
 
 
+@pytest.mark.slow(reason="a hundred drawn command lines")
 @given(ANY_FLAGS)
 def test_the_same_line_means_the_same_to_both(flags: RunFlags) -> None:
     """Whatever is typed, `meshwake run` and pytest get the same values from it."""

@@ -129,9 +129,13 @@ def timeline(history: History, node: str) -> NodeTimeline:
 
 def asleep_either(plan: Plan, history: History, pair: tuple[str, str]) -> Spans:
     """When one or the other node of `pair` was asleep."""
-    nodes = {plan.node_of(identity) for identity in pair}
     known = timelines(history)
-    return Spans(span for node in nodes if node in known for span in known[node].asleep)
+    asleep = Spans()
+    for node in {plan.node_of(identity) for identity in pair}:
+        # Of a node without clocks it is not known when it slept.
+        if node in known:
+            asleep = asleep | known[node].asleep
+    return asleep
 
 
 @dataclass(frozen=True)

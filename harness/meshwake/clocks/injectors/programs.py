@@ -129,7 +129,7 @@ class Program:
             return f"type: {self.direct_command}"
         if self.path.name in _WRAPPERS:
             return f"name the program itself; {self.path.name} can be put before meshwake"
-        return "name the program itself"
+        return "name the program itself that is meant"
 
     @property
     def loader_is_glibc(self) -> bool:

@@ -152,11 +152,13 @@ def install(
     anything is changed when something of these names is not ours; afterwards when a node has none
     in time, with why."""
     objects = guard_objects(places, image)
+    # Everything is looked at before anything is applied: half an install is harder to remove.
     keeps_namespace = _check_free(kubernetes, objects)
     if keeps_namespace:
         report(f"namespace {names.NAMESPACE} was there before and stays as it is")
         objects = [thing for thing in objects if thing["kind"] != "Namespace"]
     kubernetes.apply(objects)
+    # Rights of an earlier install for namespaces in which this one does not look.
     removed = _remove(kubernetes, ROLES, but=objects)
     nodes = _await_guards(kubernetes, real, places, image, report)
     return Installed(image, places, nodes, removed, namespaces_with_gateways(kubernetes, places))
@@ -317,6 +319,7 @@ def uninstall(kubernetes: Kubernetes, real: HostTime) -> Removed:
         if not is_ours(texts_at(daemon_set, "metadata", "labels")):
             about = {**daemon_set, "kind": "DaemonSet"}
             raise LabUnavailable(_is_anothers(about, daemon_set))
+    # What others put into our namespace would be deleted with it.
     kept = _strangers(kubernetes)
     kinds = [kind for kind in KINDS if not (kept and kind == "Namespace")]
     removed = _remove(kubernetes, kinds)

@@ -94,6 +94,7 @@ def configuration_maps(choice: Choice) -> list[dict[str, Any]]:
 def prometheus_yml(choice: Choice) -> str:
     """prometheus.yml without the jobs that would find nothing in a cluster of this choice."""
     config = read_values(FOLDER, "prometheus.yml")
+    # A target that can never be up would raise an alert for ever.
     config["scrape_configs"] = [
         job for job in config["scrape_configs"] if _there(job["job_name"], PARTS_OF_JOB, choice)
     ]

@@ -72,6 +72,7 @@ class OwnImage:
 
     def _copied(self) -> Iterator[Path]:
         """The operands of COPY; what is copied from another stage is none of ours."""
+        # A line that ends with a backslash goes on in the next; the last word is the destination.
         for line in self._text().replace("\\\n", " ").splitlines():
             if line.startswith("COPY ") and "--from=" not in line:
                 yield from (SOURCES / word for word in line.split()[1:-1])

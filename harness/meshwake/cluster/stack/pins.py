@@ -44,6 +44,7 @@ _NodeImage = Annotated[str, Field(pattern=r"^\S+/kindest/node:v[\d.]+@sha256:[0-
 
 
 class _Strict(BaseModel):
+    # A version without quotes is a number to TOML, and is refused: 1.30 would be read as 1.3.
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 

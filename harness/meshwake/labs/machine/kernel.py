@@ -199,5 +199,6 @@ def _unpack(package: Path, directory: Path) -> None:
 def _is_wanted(name: str) -> bool:
     if "/boot/vmlinuz-" in name or name.endswith("/modules.builtin"):
         return True
+    # bridge.ko, bridge.ko.xz: the name of a module is what comes before the first ".ko".
     module, suffix, _ = Path(name).name.partition(".ko")
     return bool(suffix) and module in (*MODULES, *CARD_MODULES)

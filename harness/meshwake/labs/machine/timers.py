@@ -120,6 +120,7 @@ class Found:
 
 def find_programs(directory: Path) -> Found:
     """All that this machine has the languages for; what must be built is built in `directory`."""
+    # Everything that is built is built before the guest boots, which has no compilers.
     found = Found({}, ["systemd timers: the guest has no systemd"])
     for name, clock in _CLOCKS.items():
         for how in ("relative", "absolute"):
@@ -187,6 +188,7 @@ def _find_java(directory: Path, found: Found) -> None:
         tree_part("java-conf", (home / "conf").resolve(), str(home / "conf"), ()),
         tree_part("waits", directory / "java", f"{_PROGRAMS}/java", ()),
     )
+    # Little memory and no compiler threads: the guest is emulated.
     flags = ["-Xmx64m", "-Xint", "-XX:+UseSerialGC", "-cp", f"{_PROGRAMS}/java", "Waits"]
     for how, name in (
         ("sleep", "Java Thread.sleep"),

@@ -74,6 +74,7 @@ class ProcessLab:
                 "so it cannot run in "
                 "dedicated mode, which is the mode of this lab; use --lab model"
             )
+        # A dedicated ztunnel serves one identity, so each costs a process and a namespace.
         count = sum(len(node.identities) for node in plan.nodes)
         if count > IDENTITIES_MAX:
             refused.append(

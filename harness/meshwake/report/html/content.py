@@ -68,6 +68,7 @@ def page(run: Run, name: str) -> dict[str, Any]:
 def again(run: Run) -> list[dict[str, str]]:
     """How to see it again: what to type, and what that does."""
     commands = []
+    # A run of an older version has no command; its scenario may have changed since.
     if run.repeat:
         commands.append({"does": "Run it again:", "command": run.repeat})
     elif (SCENARIOS / f"{run.plan.scenario}.toml").is_file():
@@ -85,6 +86,7 @@ def again(run: Run) -> list[dict[str, str]]:
 
 
 def _plan_text(plan: Plan) -> str:
+    # A month of naps is a thousand faults, and most of a page.
     left_out = max(len(plan.faults) - FAULTS_SHOWN, 0)
     text = plan.model_copy(update={"faults": plan.faults[:FAULTS_SHOWN]}).model_dump_json(indent=2)
     return text + (f"\n({left_out} more faults: see plan.json of the run)" if left_out else "")

@@ -28,7 +28,7 @@ class ReportEntry:
     @property
     def verdict(self) -> str:
         """BROKEN, HOLDS or UNKNOWN, of the mesh; "" for a case that did not run."""
-        return self.summary.headline.partition(": ")[0]
+        return self.summary.headline.partition(": ")[0]  # summarise writes "BROKEN: ..."
 
     @property
     def happened(self) -> str:

@@ -49,8 +49,8 @@ class ReportFolder:
         self.path, self._option = path, option
         self._pages = Environment(
             loader=PackageLoader("meshwake.report.html"),
-            autoescape=True,
-            undefined=StrictUndefined,
+            autoescape=True,  # names and reasons come from files and programs
+            undefined=StrictUndefined,  # a misspelt name fails a test, and shows no gap on a page
             trim_blocks=True,
         )
         self._shared = {"version": version("meshwake")}
@@ -185,6 +185,7 @@ def _table(entries: list[ReportEntry]) -> dict[str, Any]:
 
 def _verdicts(entries: list[ReportEntry]) -> list[tuple[str, str]]:
     """What happens to the mesh, with in how many of the runs."""
+    # Those that did not run have no verdict, and are not counted here.
     found = Counter(entry.verdict for entry in entries)
     return [
         (verdict.value, f"in {found[verdict]}")

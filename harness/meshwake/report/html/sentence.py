@@ -51,6 +51,7 @@ def _unknown(run: Run) -> str:
     for finding in run.findings:
         if finding.is_assumption and finding.verdict is not Verdict.HOLDS:
             return f"{_begins(run)}: nothing could be judged, because {finding.because}."
+    # A run whose expectations all came out can still be unknown as a whole: it broke off.
     rows = _rows(run, OutcomeKind.UNKNOWN)
     if not rows:
         return f"{_begins(run)}: {run.outcome.why}."

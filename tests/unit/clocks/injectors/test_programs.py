@@ -281,4 +281,6 @@ def test_a_script_that_executes_something_is_not_a_shim(tmp_path: Path) -> None:
     text = (
         b'#!/bin/sh\n# exec pyenv exec\nexec env A=1 ./server\nexec "$HOME/env/bin/python" "$@"\n'
     )
-    assert look_at(written(tmp_path, text, "run.sh")).instead == "name the program itself"
+    assert look_at(written(tmp_path, text, "run.sh")).instead.startswith(
+        "name the program itself that"
+    )

@@ -51,6 +51,7 @@ def run(ztunnel: Path, directory: Path) -> History:
     return recorder.history
 
 
+@pytest.mark.slow(reason="runs the lab in a process of its own")
 def test_a_program_lives_through_nine_hours_with_a_night_in_them(tmp_path: Path) -> None:
     """Its timer ticks every ten minutes in which it runs, at the very nanosecond, and not in the
     night."""
@@ -66,6 +67,7 @@ def test_a_program_lives_through_nine_hours_with_a_night_in_them(tmp_path: Path)
     assert history.events[-1].kind == "run_ended"
 
 
+@pytest.mark.slow(reason="runs the lab in a process of its own")
 def test_the_fault_is_measured_inside_the_program(tmp_path: Path) -> None:
     """Read in the subject: the suspend moved wall and boottime by eight hours, monotonic by
     nothing."""
@@ -75,6 +77,7 @@ def test_the_fault_is_measured_inside_the_program(tmp_path: Path) -> None:
     assert ended.since(began) == (8 * 3600 * 10**9, 0, 8 * 3600 * 10**9)
 
 
+@pytest.mark.slow(reason="runs the lab in a process of its own")
 def test_connections_without_a_server_fail_and_end(tmp_path: Path) -> None:
     """An attempt ends as failed, with a reason; it does not hang."""
     attempts = run(write_fake_ztunnel(tmp_path), tmp_path).of("connection_attempted")
@@ -83,6 +86,7 @@ def test_connections_without_a_server_fail_and_end(tmp_path: Path) -> None:
     assert all(event["error"].startswith("closed without an answer") for event in attempts)
 
 
+@pytest.mark.slow(reason="runs the lab in a process of its own")
 def test_a_subject_that_dies_at_its_start_is_named_with_its_last_words(tmp_path: Path) -> None:
     """Exit code and the end of its log are in the message."""
     program = 'import sys; print("address already in use", flush=True); sys.exit(3)'
@@ -93,6 +97,7 @@ def test_a_subject_that_dies_at_its_start_is_named_with_its_last_words(tmp_path:
     assert not leftovers(tmp_path)
 
 
+@pytest.mark.slow(reason="runs the lab in a process of its own")
 def test_a_subject_that_dies_on_the_way_is_named(tmp_path: Path) -> None:
     """Also when it is killed by a signal in the middle of the run."""
     ztunnel = write_fake_ztunnel(tmp_path, at_tick="import os; os.kill(os.getpid(), 11)")
@@ -101,6 +106,7 @@ def test_a_subject_that_dies_on_the_way_is_named(tmp_path: Path) -> None:
     assert not leftovers(tmp_path)
 
 
+@pytest.mark.slow(reason="runs the lab in a process of its own")
 def test_a_subject_that_spins_is_named_within_a_bound(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,6 +120,7 @@ def test_a_subject_that_spins_is_named_within_a_bound(
     assert not leftovers(tmp_path)
 
 
+@pytest.mark.slow(reason="runs the lab in a process of its own")
 def test_what_is_not_a_program_is_named(tmp_path: Path) -> None:
     """A file that cannot be executed gives the system's reason."""
     path = tmp_path / "fake-ztunnel"
@@ -218,6 +225,7 @@ load_lab("process").run(plan, Toolbox(Path(sys.argv[2]), Path(sys.argv[3])), Rec
 """
 
 
+@pytest.mark.slow(reason="runs the lab in a process of its own")
 def test_kill_9_leaves_nothing_behind(tmp_path: Path) -> None:
     """The harness is killed in the middle of a run: no process, no namespace, no mount of it is
     left."""
@@ -270,6 +278,7 @@ def test_kill_9_leaves_nothing_behind(tmp_path: Path) -> None:
     assert Path("/proc/self/mountinfo").read_text() == mounts_before
 
 
+@pytest.mark.slow(reason="runs the lab in a process of its own")
 def test_the_runner_killed_alone_is_a_fault_that_is_named(tmp_path: Path) -> None:
     """When only the runner dies, its starter says so, and everything it had started is gone."""
     endless = plan().model_copy(update={"duration_ns": 10**18, "faults": ()})
