@@ -82,11 +82,14 @@ def test_the_model_renews_when_the_binary_did(name: str) -> None:
         ]
         + [float("inf")]
     )
+    # A renewal that is due when the run ends comes just before that in a cluster, and not on the
+    # model.
+    until_s = plan.duration_ns / NS_PER_S - WITHIN_S if name in EXACT_CLUSTERS else ends_s
     ours, theirs = (
         sorted(
             (row.identity, row.issued_world_s, row.done_world_s)
             for row in renewals(plan, history)
-            if row.done_world_s is not None and row.done_world_s < ends_s
+            if row.done_world_s is not None and row.done_world_s < min(ends_s, until_s)
         )
         for history in (model, real)
     )
