@@ -201,6 +201,7 @@ class CertificateService:
 def tls_context(authority: CertificateAuthority, address: str, directory: Path) -> ssl.SSLContext:
     """Server side of TLS as ztunnel wants it: HTTP/2 by ALPN, a certificate for the address; leaves
     no key behind."""
+    # ssl loads a key from a file only: one that no other user may read, for as long as it takes.
     credentials = directory / "server.pem"
     credentials.touch(mode=0o600)
     credentials.write_text(authority.server_credentials(address))
@@ -337,6 +338,7 @@ class AuthorityProcess:
             raise SubjectFailed(
                 f"the authority ended: {self._log.read_text(errors='replace').strip()[-500:]}"
             )
+        # The last piece is a line that has not come whole, or empty.
         *lines, self._received = (self._received + data).split(b"\n")
         for line in lines:
             message = json.loads(line)

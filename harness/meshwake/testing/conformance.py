@@ -151,6 +151,7 @@ class LabConformance:
         named = (first.kind, first["lab"], first["version"])
         assert named == ("run_started", running.name, planned.version)
         assert first["subject"]["kind"]
+        # "duration": the plan's end, and not a stop before it.
         assert (last.kind, last["reason"]) == ("run_ended", "duration")
         assert running.is_near(last.world_ns, planned.duration_ns)
         started = {

@@ -101,6 +101,7 @@ def test_a_node_without_output_proves_nothing(output: str) -> None:
         not_redirected([pod(0)], Node(output), ["n"])
 
 
+@pytest.mark.slow(reason="reads the sockets of every process of this machine")
 def test_the_look_itself_finds_a_listener_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """The very command, on a real /proc: with a socket that listens on the port, and after it has
     gone."""
