@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.support.paths import REPOSITORY
 from tools import vocabulary
@@ -34,6 +36,18 @@ def test_no_word_is_written_more_often_than_allowed() -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("word", read_words(), ids=lambda word: word.plain)
+def test_no_text_that_has_a_word_is_passed_over(word: Word) -> None:
+    """A text without any of the stems of a word is not searched for it."""
+
+    @settings(max_examples=20, deadline=None, database=None)
+    @given(st.from_regex(word.find, fullmatch=True))
+    def holds(written: str) -> None:
+        assert not word.stems or any(stem in written.lower() for stem in word.stems)
+
+    holds()
 
 
 @pytest.mark.parametrize(
