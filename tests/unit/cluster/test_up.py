@@ -104,7 +104,15 @@ def _whole_way() -> tuple[int, dict[str, Any]]:
     return len(world.acts), world.state()
 
 
-@pytest.mark.parametrize(("side", "every"), [("before", 3), ("after", 1)])
+@pytest.mark.parametrize(
+    ("side", "every"),
+    [
+        ("before", 3),
+        pytest.param(
+            "after", 1, marks=pytest.mark.slow(reason="a bring-up is killed after each of its acts")
+        ),
+    ],
+)
 def test_killed_at_any_act_it_goes_on_and_ends_where_it_should(side: str, every: int) -> None:
     """kill -9 after each single thing that is done to the world (before one is after another, so of
     those a third will do); then up again, and the end is the same."""
