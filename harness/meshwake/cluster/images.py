@@ -119,10 +119,10 @@ def _tags_in(archive: Path) -> set[str]:
 
 def _by_tag_only(bringup: BringUpContext, wanted: tuple[str, ...]) -> list[str]:
     by_tag = []
-    for reference in wanted:
+    # Only what is requested by digest: each lookup is a request to the engine.
+    for reference in (each for each in wanted if "@" in each):
         image = bringup.engine.image(reference)
-        # Requested by digest, and the engine knows it only by its tag.
-        if "@" in reference and image is not None and "@" not in image.name:
+        if image is not None and "@" not in image.name:
             by_tag.append(reference)
     return by_tag
 
