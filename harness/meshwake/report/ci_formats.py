@@ -28,9 +28,8 @@ def junit_xml(runs: Sequence[tuple[Summary, float]]) -> str:
     suite = ET.Element("testsuite", name="meshwake", tests=str(len(runs)))
     totals = dict.fromkeys(("failure", "skipped", "error"), 0)
     for summary, real_s in runs:
-        # As pytest names the case; the fix where several may have been compared.
-        fix = f"-{summary.fix}" if summary.goal and summary.fix != "none" else ""
-        name = f"{summary.scenario}[{summary.lab}-{summary.version}{fix}]"
+        # As pytest names the case.
+        name = f"{summary.scenario}[{summary.lab}-{summary.version}{_fix(summary, '-')}]"
         case = ET.SubElement(
             suite, "testcase", classname="meshwake", name=_xml(name), time=f"{real_s:.3f}"
         )
@@ -61,6 +60,11 @@ def properties(summary: Summary) -> list[tuple[str, str]]:
         ("evidence", str(summary.run or "")),
     )
     return [(name, value) for name, value in named if value]
+
+
+def _fix(summary: Summary, before: str) -> str:
+    """The fix, with `before` in front of it, where several may have been compared; else ""."""
+    return f"{before}{summary.fix}" if summary.goal and summary.fix != "none" else ""
 
 
 def _add_properties(case: ET.Element, summary: Summary) -> None:
@@ -94,8 +98,8 @@ def github_annotations(summaries: Iterable[Summary]) -> list[str]:
 
 
 def _annotation(kind: str, summary: Summary) -> str:
-    fix = f" with {summary.fix}" if summary.goal and summary.fix != "none" else ""
-    title = f"meshwake: {summary.scenario} on {summary.lab} {summary.version}{fix}"
+    subject = f"{summary.lab} {summary.version}{_fix(summary, ' with ')}"
+    title = f"meshwake: {summary.scenario} on {subject}"
     placed = {"file": summary.file, "title": title}
     where = ",".join(f"{key}={_in_property(value)}" for key, value in placed.items() if value)
     text = "\n".join([_message(summary), *_next_steps(summary)])
