@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from meshwake.cluster.stack.pieces import image_references, read_objects
+from meshwake.cluster.stack.pieces import image_references, read_objects, with_containers
 from meshwake.core.errors import LabUnavailable
 from meshwake.core.json_types import JsonObject
 from meshwake.core.resources import ROOT, SOURCES
@@ -114,24 +114,18 @@ def with_own_images(objects: Iterable[JsonObject]) -> list[dict[str, Any]]:
     """`objects`, with our images by the names under which they are built; another's image stays as
     it is named."""
     built = {image.named: image.reference for image in (HELPER, GUARD)}
-    return [_renamed(thing, built) for thing in objects]
+
+    def renamed(container: Mapping[str, Any]) -> Mapping[str, Any]:
+        image = container.get("image")
+        return {**container, "image": built[image]} if image in built else container
+
+    return [with_containers(thing, renamed) for thing in objects]
 
 
 def own_images_in(objects: Iterable[JsonObject]) -> tuple[OwnImage, ...]:
     """Those that `objects` name."""
     named = set(image_references(list(objects)))
     return tuple(image for image in (HELPER, GUARD) if image.named in named)
-
-
-def _renamed(thing: Any, built: Mapping[str, str]) -> Any:
-    if isinstance(thing, list):
-        return [_renamed(each, built) for each in thing]
-    if not isinstance(thing, Mapping):
-        return thing
-    return {
-        key: built.get(value, value) if key == "image" else _renamed(value, built)
-        for key, value in thing.items()
-    }
 
 
 def _files_of(source: Path) -> list[Path]:

@@ -8,7 +8,7 @@ printed before a byte of it is changed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cache
@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from meshwake.core.errors import HarnessFault
-from meshwake.core.json_types import JsonObject, object_at, objects_at, text_at
+from meshwake.core.json_types import JsonObject, list_at, object_at, objects_at, text_at
 from meshwake.core.resources import CLUSTERS
 from meshwake.kubernetes.api import identity_of
 from meshwake.kubernetes.labels import OUR_LABELS, is_ours
@@ -139,6 +139,22 @@ def image_references(thing: object) -> Iterator[str]:
         if key in CONTAINER_LISTS:
             yield from _images_of(value)
         yield from image_references(value)
+
+
+def with_containers(thing: Any, changed: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> Any:
+    """A copy of `thing`, an object or a part of one, with each container that `image_references`
+    reads replaced by what `changed` makes of it. A list of the same name that holds something else,
+    as a custom resource may have one, stays as it is."""
+    if isinstance(thing, list):
+        return [with_containers(entry, changed) for entry in thing]
+    if not isinstance(thing, Mapping):
+        return thing
+    copied = {key: with_containers(value, changed) for key, value in thing.items()}
+    for key in CONTAINER_LISTS & copied.keys():
+        copied[key] = [
+            changed(each) if isinstance(each, Mapping) else each for each in list_at(copied, key)
+        ]
+    return copied
 
 
 def _images_of(containers: object) -> Iterator[str]:

@@ -11,8 +11,8 @@ from meshwake.clocks.virtual import clocks_of
 from meshwake.cluster.guard_deployment.manifest import with_gateways
 from meshwake.cluster.stack.own_images import GUARD as OUR_GUARD
 from meshwake.cluster.stack.own_images import own_images_in, with_own_images
-from meshwake.cluster.stack.pieces import CONTAINER_LISTS, image_references
-from meshwake.core.json_types import JsonObject, list_at, text_at, texts_at
+from meshwake.cluster.stack.pieces import image_references, with_containers
+from meshwake.core.json_types import JsonObject, text_at, texts_at
 from meshwake.core.plan import Plan
 from meshwake.fixes.cron import DueJob, due_jobs
 from meshwake.fixes.wake_guard import NAME as GUARD
@@ -58,21 +58,7 @@ def with_images_of_node(thing: Any) -> Any:
     """`thing` with containers that start from an image that the node has. Without a policy
     Kubernetes pulls whatever is tagged latest at each start, and a cluster that was made of a folder
     of images has no registry."""
-    if isinstance(thing, list):
-        return [with_images_of_node(entry) for entry in thing]
-    if not isinstance(thing, dict):
-        return thing
-    copied = {key: with_images_of_node(value) for key, value in thing.items()}
-    for key in CONTAINER_LISTS & copied.keys():
-        copied[key] = [_from_node(container) for container in list_at(copied, key)]
-    return copied
-
-
-def _from_node(container: object) -> object:
-    """What is not a container is none of ours: a custom resource may use the same word."""
-    if not isinstance(container, dict):
-        return container
-    return {"imagePullPolicy": "IfNotPresent", **container}
+    return with_containers(thing, lambda each: {"imagePullPolicy": "IfNotPresent", **each})
 
 
 def jobs_are_started_by_run(plan: Plan) -> bool:
