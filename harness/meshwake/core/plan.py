@@ -162,6 +162,11 @@ class Plan(_Frozen):
         return dates_of(self.dates_from_wall_s, self.dates_zone)
 
     @property
+    def is_in_time_lapse(self) -> bool:
+        """Whether it runs on a cluster whose idle time is skipped."""
+        return self.cluster is not None and self.cluster.lapse
+
+    @property
     def half_life_s(self) -> Fraction:
         """Time from issue to the planned renewal, (L - B) / 2: ztunnel renews at the middle of the
         validity."""

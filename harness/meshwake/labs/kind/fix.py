@@ -63,8 +63,8 @@ def with_images_of_node(thing: Any) -> Any:
 
 def jobs_are_started_by_run(plan: Plan) -> bool:
     """Whether the run starts the jobs of the fix's CronJobs in the place of their controller."""
-    lapse = plan.cluster is not None and plan.cluster.lapse
-    return lapse and plan.fix is not None and plan.fix.name in BY_THE_CALENDAR
+    is_by_calendar = plan.fix is not None and plan.fix.name in BY_THE_CALENDAR
+    return plan.is_in_time_lapse and is_by_calendar
 
 
 def due_jobs_of(plan: Plan) -> list[DueJob]:

@@ -178,7 +178,7 @@ class _Run:
             _report(
                 f"{where}: a wake guard is installed ({self._guard}), and is part of what is judged"
             )
-        if self._plan.cluster is not None and self._plan.cluster.lapse:
+        if self._plan.is_in_time_lapse:
             _report(
                 f"{where}: idle time is skipped: the clocks of istiod, ztunnels and proxies "
                 "are taken ahead by up to "

@@ -87,15 +87,14 @@ def _about_numbers(plan: Plan) -> Iterator[str]:
             f"{LIFETIME_MIN_S} s, best 6 to "
             "10 min"
         )
-    lapse = plan.cluster is not None and plan.cluster.lapse
-    if lapse and plan.duration_ns > LAPSE_MAX_NS:
+    if plan.is_in_time_lapse and plan.duration_ns > LAPSE_MAX_NS:
         yield (
             f"duration {format_duration(plan.duration_ns)}: istiod's clocks would go past "
             "the end of the API server's "
             f"certificate, which lives a year; at most {format_duration(LAPSE_MAX_NS)}, or "
             "use --lab process"
         )
-    if not lapse and plan.duration_ns > DURATION_MAX_NS:
+    if not plan.is_in_time_lapse and plan.duration_ns > DURATION_MAX_NS:
         yield (
             f"duration {format_duration(plan.duration_ns)}: a run in real time lasts at most 2 "
             "h; shorten [real_time]"
@@ -187,7 +186,7 @@ def _about_clocks_of_fix(plan: Plan, name: str) -> Iterator[str]:
     """The program that acts for a fix must see the moved clocks of its node, and --clock process
     moves the clocks of selected programs only. kube-controller-manager cannot be one of them:
     kubelet would restart it while it is stopped, which does not happen in a real sleep."""
-    if name in CRON_JOBS and plan.cluster is not None and plan.cluster.lapse:
+    if name in CRON_JOBS and plan.is_in_time_lapse:
         if name in _NOT_IN_LAPSE:
             yield f"fix {name}: {_NOT_IN_LAPSE[name]}; use --real-time, or --lab process"
         return
