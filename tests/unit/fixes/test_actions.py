@@ -332,6 +332,26 @@ def test_another_process_has_what_is_exported_and_no_functions(script: str, rest
 
 
 @pytest.mark.parametrize(
+    ("set_up", "word", "count"),
+    [
+        ("set --", '"$@"', "0"),
+        ("set --", '""$@', "1"),
+        ("set --", '"$*"', "1"),
+        ("set -- ''", '"$@"', "1"),
+        ("set -- '' ''", '"$@"', "2"),
+        ("set -- '' ''", "$@", "0"),
+        ("set -- 'a b' c", "$@", "3"),
+        ("set -- 'a b' c", '"$@"', "2"),
+        ("set -- 'a b' c", "x$*y", "3"),
+    ],
+)
+def test_an_empty_argument_is_one_and_none_is_none(set_up: str, word: str, count: str) -> None:
+    """As dash and bash count them; outside of quotes they are split once more."""
+    memory = run(f"{set_up}; count() {{ echo $#; }}; count {word}")
+    assert [each.words for each in memory.ran] == [("echo", count)]
+
+
+@pytest.mark.parametrize(
     ("script", "restarts"),
     [
         (f"set -u; echo $NOT_SET; {RESTART}", False),

@@ -82,10 +82,12 @@ def all_fields(shell: Shell, words: Iterable[tree.Word]) -> list[str]:
 
 def fields(shell: Shell, word: tree.Word) -> list[str]:
     """`word` expanded and split into fields, as arguments are."""
+    arguments = shell.arguments[1:]
     found = _Fields()
     for segment in word.segments:
-        arguments = _all_arguments(shell, segment)
-        if arguments is not None:
+        # POSIX, 2.5.2: each argument is a field, also an empty one. Outside of quotes they are
+        # split as any other text.
+        if _is_each_argument(segment):
             found.add_arguments(arguments)
             continue
 
@@ -96,11 +98,11 @@ def fields(shell: Shell, word: tree.Word) -> list[str]:
         else:
             found.add_split(expanded)
 
+    # "$@" without arguments makes no field, not even the empty one that quotes make.
     complete = found.all()
-    # "$@" without arguments makes not even an empty field. bash starts a program without an
-    # argument there, and it was followed with one.
-    has_arguments = any(map(_is_every_argument, word.segments))
-    return [] if has_arguments and complete == [""] else complete
+    if complete == [""] and not arguments and any(map(_is_each_argument, word.segments)):
+        return []
+    return complete
 
 
 class _Fields:
@@ -148,23 +150,11 @@ class _Fields:
         self._current = None
 
 
-def _is_every_argument(segment: tree.Segment) -> bool:
-    """`$@`, also in quotes."""
-    return isinstance(segment, tree.Variable) and (segment.name, segment.operator) == ("@", "")
-
-
-def _all_arguments(shell: Shell, segment: tree.Segment) -> list[str] | None:
-    """The arguments as `$@` and `$*` list them; None for any other piece of a word."""
-    if not isinstance(segment, tree.Variable) or segment.operator:
-        return None
-    if segment.name not in ("@", "*"):
-        return None
-
-    arguments = shell.arguments[1:]
-    # POSIX, 2.5.2: "$*" is one field, with blanks between the arguments.
-    if segment.name == "*" and segment.quoted:
-        return [" ".join(arguments)]
-    return arguments
+def _is_each_argument(segment: tree.Segment) -> bool:
+    """`$@` in quotes."""
+    if not isinstance(segment, tree.Variable):
+        return False
+    return segment.quoted and (segment.name, segment.operator) == ("@", "")
 
 
 def _segment(shell: Shell, segment: tree.Segment) -> str:
