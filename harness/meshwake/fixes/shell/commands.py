@@ -153,8 +153,7 @@ def _by_a_program(shell: Shell, words: list[str], started: list[str]) -> Status:
 
 def program(shell: Shell, words: list[str]) -> Status:
     """A program that starts no other."""
-    ran = Ran(tuple(words), shell.conditions, shell.after_s, shell.background, shell.piped)
-    shell.memory.ran.append(ran)
+    ran = shell.record(words)
     if ran.program == "sleep":
         is_endless = any(word.lower() in ("inf", "infinity") for word in words[1:])
         # What comes behind it never runs.
