@@ -201,13 +201,13 @@ class _XargsOptions(NamedTuple):
     at_once: int
 
 
-_XARGS_WITH_VALUE = names(
-    "-n -L -P -d -E -s -a -I --max-args --max-procs --delimiter --max-lines --replace"
-)
+_XARGS_WITH_VALUE = names("-n -L -P -d -E -s -a -I --max-args --max-procs --delimiter --max-lines")
 # The value in the same word: -n1, -I{}.
-_XARGS_JOINED = re.compile(r"(-[nLI])(.+)", re.DOTALL)
+_XARGS_JOINED = re.compile(r"(-[nLIi])(.+)", re.DOTALL)
+# Their value is never the next word; without one it is {}.
+_XARGS_BRACES = ("-i", "--replace")
 # Options that mean the same here: lines and words of them are not distinguished.
-_XARGS_NAMES = {"--replace": "-I", "-L": "-n", "--max-args": "-n", "--max-lines": "-n"}
+_XARGS_NAMES = {"--replace": "-I", "-i": "-I", "-L": "-n", "--max-args": "-n", "--max-lines": "-n"}
 
 
 def _xargs_options(words: list[str]) -> _XargsOptions:
@@ -217,7 +217,10 @@ def _xargs_options(words: list[str]) -> _XargsOptions:
         joined = _XARGS_JOINED.fullmatch(rest[0])
         if joined is not None:
             rest[:1] = joined.groups()
+
         name, value = take_option(rest, _XARGS_WITH_VALUE)
+        if name in _XARGS_BRACES:
+            value = value or "{}"
         if value:
             options[_XARGS_NAMES.get(name, name)] = value
 
