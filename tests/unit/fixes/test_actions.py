@@ -335,6 +335,24 @@ def test_another_process_has_what_is_exported_and_no_functions(script: str, rest
 
 
 @pytest.mark.parametrize(
+    ("expression", "number"),
+    [
+        ("7 / 2", "3"),
+        ("-7 / 2", "-3"),
+        ("7 / -2", "-3"),
+        ("7 % 3", "1"),
+        ("-7 % 3", "-1"),
+        ("7 % -3", "1"),
+        ("999999999999999999 / 1", "999999999999999999"),
+    ],
+)
+def test_a_division_drops_its_rest_as_that_of_c_does(expression: str, number: str) -> None:
+    """Towards 0, where Python's goes down."""
+    memory = run(f"echo $(({expression}))")
+    assert [each.words for each in memory.ran] == [("echo", number)]
+
+
+@pytest.mark.parametrize(
     ("set_up", "word", "count"),
     [
         ("set --", '"$@"', "0"),

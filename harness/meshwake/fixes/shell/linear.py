@@ -133,7 +133,8 @@ def _quotient(value: Linear, by: Linear) -> Linear:
     if value.factors:
         return value.times(1 / by.number)
 
-    return Linear.of_int(int(value.number) // int(by.number))
+    # As C, and not as Python: -5 / 2 is -2 (POSIX, 1.1.2.1).
+    return Linear.of_int(int(value.number / by.number))
 
 
 def _remainder(value: Linear, by: Linear) -> Linear:
@@ -141,7 +142,9 @@ def _remainder(value: Linear, by: Linear) -> Linear:
     if value.factors or by.factors:
         raise ValueError("the remainder of an unknown")
 
-    return Linear.of_int(int(value.number) % int(by.number))
+    # Its sign is that of the dividend: -5 % 2 is -1.
+    quotient = _quotient(value, by)
+    return value - by.times(quotient.number)
 
 
 _SUMS = {"+": operator.add, "-": operator.sub}
