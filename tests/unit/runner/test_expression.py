@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pytest
 from _pytest.mark.expression import Expression as PytestExpression
 from hypothesis import given
@@ -23,13 +25,19 @@ def selected_by_pytest(text: str) -> list[str] | None:
         return list(NAMES)
     try:
         expression = PytestExpression.compile(text.lstrip())
-        return [
-            name
-            for name in NAMES
-            if expression.evaluate(lambda word, **_: word.lower() in name.lower())
-        ]
     except SyntaxError:
         return None
+    return [name for name in NAMES if expression.evaluate(Contains(name))]
+
+
+@dataclass(frozen=True)
+class Contains:
+    """How pytest's -k compares a word with a name."""
+
+    name: str
+
+    def __call__(self, word: str, /, **_: object) -> bool:
+        return word.lower() in self.name.lower()
 
 
 def selected(text: str) -> list[str] | None:
