@@ -86,16 +86,21 @@ def corpus() -> list[Path]:
 def _named(path: Path) -> Path:
     if path.exists():
         return path
+
     # As messages and documents write it: scenarios/nightly_sleep.toml, scenarios/canary.
     in_corpus = resources.ROOT / path
+    # Below it only: other TOML files of a checkout are no scenarios.
     if in_corpus.is_relative_to(resources.SCENARIOS) and in_corpus.exists():
         return in_corpus
+
     # A name, or the end of a path: `ztunnel_1481` and `regressions/ztunnel_1481` are the same.
+    files = corpus()
     wanted = path.with_suffix(".toml").parts
-    for file in corpus():
+    for file in files:
         if file.parts[-len(wanted) :] == wanted:
             return file
-    names = [file.stem for file in corpus()]
+
+    names = [file.stem for file in files]
     hint = did_you_mean(path.stem, names) or "; meshwake list shows the names"
     raise BadInput(
         f"{path}: no such scenario: expected a file, a directory of files, or a name{hint}"
