@@ -62,7 +62,7 @@ async def get(websocket: Websocket, path: str) -> bytes:
         if event is h11.NEED_DATA:
             data = await _next_data(websocket, named)
             answered = answered or bool(data)
-            # Empty data tells h11 that the other side has closed.
+            # Empty data means to h11 that the other side has closed.
             http.receive_data(data)
         elif isinstance(event, h11.Response):
             status = event.status_code

@@ -43,19 +43,28 @@ def _found_by(path: Path) -> list[_Found]:
     named = _named(path)
     if not named.is_dir():
         return [_Found(named, named.stem)]
+
+    # Sorted, so that a run of a directory has the same order on every machine.
     files = sorted(named.rglob("*.toml"))
     if not files:
         raise BadInput(f"{path}: contains no scenario (*.toml); see scenarios/README.md")
-    # Without the folders above: of files below ~/sleep-tests, "sleep" would select every one.
-    return [_Found(file, file.relative_to(named).with_suffix("").as_posix()) for file in files]
+
+    found = []
+    for file in files:
+        # Without the folders above: of files below ~/sleep-tests, "sleep" would select every one.
+        below = file.relative_to(named)
+        found.append(_Found(file, below.with_suffix("").as_posix()))
+    return found
 
 
 def _nothing_selected(selection: Expression, names: list[str]) -> BadInput:
     """With the nearest word or name for each word that is in no name."""
     # "sleep" and "nightly" of nightly_sleep: a mistyped word is near to one of them.
     pieces = {piece for name in names for piece in re.split(r"[/_]", name)}
-    # Whole names too. Sorted, so that the same names give the same message everywhere.
-    candidates = sorted({*pieces, *(name.rpartition("/")[2] for name in names)})
+    whole = {name.rpartition("/")[2] for name in names}
+    # Sorted, so that the same names give the same message everywhere.
+    candidates = sorted(pieces | whole)
+
     unknown = [word for word in selection.words if not any(word in name for name in names)]
     near = [each for word in unknown for each in closest(word, candidates, most=2)]
     if near:
@@ -64,6 +73,7 @@ def _nothing_selected(selection: Expression, names: list[str]) -> BadInput:
         hint = f"no name contains {' or '.join(repr(word) for word in unknown)}"
     else:
         hint = "each word is in some name, but no name fits the whole expression"
+
     return BadInput(
         f"{KEYWORD_OPTION} {selection.text!r}: selects none of {len(names)} scenarios; {hint}"
     )
