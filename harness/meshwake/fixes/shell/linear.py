@@ -138,7 +138,7 @@ def _quotient(value: Linear, by: Linear) -> Linear:
 
 
 def _remainder(value: Linear, by: Linear) -> Linear:
-    # What is left of an unknown is no sum of it: `$RANDOM % 60` is any number below 60.
+    # The remainder of an unknown is not a sum: `$RANDOM % 60` is any number below 60.
     if value.factors or by.factors:
         raise ValueError("the remainder of an unknown")
 

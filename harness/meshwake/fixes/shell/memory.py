@@ -123,7 +123,7 @@ class Memory:
             return Linear.of_int(int(text))
 
         char = text.strip()
-        # 1$A is no sum of what $A is.
+        # The number 1$A is not a sum of what $A is.
         if not UNKNOWN.fullmatch(char):
             return None
 

@@ -187,7 +187,7 @@ def status_of(ran: Ran, memory: Memory) -> Status:
     """Whether a program succeeds: True, or a doubt where the program is a question."""
     text = memory.shown(ran.words)
 
-    # A question whose answer is yes wherever the fix is of use is no doubt.
+    # Where the answer is yes wherever the fix is of use, it is taken to be yes.
     if ran.program in _FETCHERS:
         is_readiness = _READINESS.search(text) is not None
         return is_readiness or Doubt(text, (ran,))
