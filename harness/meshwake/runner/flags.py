@@ -9,6 +9,7 @@ takes which:
     ClusterFlags  what a cluster on kind is made of                   up, down, status
     LabFlags      WhereFlags, ClusterFlags, and how clocks are moved  bisect
     RunFlags      all of these, and what to keep                      run, pytest
+    SelectFlags   which of the scenarios named, by -k                 run, list, nightly
 
 A value of None, False or () means that the option was not given. An option with a `variable` takes
 its default from the environment: the command line wins, then comes the environment, then pytest's
@@ -33,6 +34,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
 from meshwake.core.errors import BadInput
 
 AUTO = "auto"
+KEYWORD_OPTION = "-k"
 
 
 # --- The options ----------------------------------------------------------------------------------
@@ -182,6 +184,25 @@ class RunFlags(LabFlags, CaseFlags):
             variable="MESHWAKE_REPORT",
         ),
     ] = None
+
+
+@dataclass(frozen=True)
+class SelectFlags(Flags):
+    """Which of the scenarios that were named. Not for pytest, which has this option itself."""
+
+    keyword: Annotated[
+        str,
+        Flag(
+            KEYWORD_OPTION,
+            "Only scenarios of these names: 'sleep and not (vm or weekly)', as pytest's -k.",
+            "EXPRESSION",
+        ),
+    ] = ""
+
+
+@dataclass(frozen=True)
+class RunCommandFlags(RunFlags, SelectFlags):
+    """What `meshwake run` takes."""
 
 
 AnyFlags = TypeVar("AnyFlags", bound=Flags)
