@@ -84,11 +84,14 @@ class PrometheusMetrics:
 
     def _lines(self) -> Iterator[str]:
         for name, values in self._values.items():
+            # The suffix is the rule of Prometheus for the names of counters.
+            kind = "counter" if name.endswith("_total") else "gauge"
             yield f"# HELP {name} {HELP[name]}"
-            yield f"# TYPE {name} {'counter' if name.endswith('_total') else 'gauge'}"
+            yield f"# TYPE {name} {kind}"
+
             for labels, value in values.items():
-                words = ",".join(f'{label}="{_escaped(text)}"' for label, text in labels)
-                yield f"{name}{{{words}}} {value!r}"
+                words = [f'{label}="{_escaped(text)}"' for label, text in labels]
+                yield f"{name}{{{','.join(words)}}} {value!r}"
 
 
 def _escaped(text: str) -> str:
