@@ -46,8 +46,13 @@ class WithJobs:
 
     def next_world_ns(self) -> int | None:
         """See FaultsOfRun."""
-        times = (self._faults.next_world_ns(), self._jobs.next_world_ns())
-        return min((world_ns for world_ns in times if world_ns is not None), default=None)
+        fault_ns = self._faults.next_world_ns()
+        job_ns = self._jobs.next_world_ns()
+        if fault_ns is None:
+            return job_ns
+        if job_ns is None:
+            return fault_ns
+        return min(fault_ns, job_ns)
 
     def do_next(self) -> None:
         """See FaultsOfRun. A fault comes first where both are due: its time is the plan's own, that
@@ -70,7 +75,9 @@ class FixJobs:
 
     def next_world_ns(self) -> int | None:
         """See FaultsOfRun."""
-        return self._due[0].world_ns if self._due else None
+        if not self._due:
+            return None
+        return self._due[0].world_ns
 
     def do_next(self) -> None:
         """See FaultsOfRun."""
@@ -115,9 +122,12 @@ class FixJobs:
         """None once it has ended, well or not; until then what it waits for."""
         if _outcome(self._read(due, name)) is not None:
             return None
+
         pods = self._kubernetes.all("Pod", due.namespace, {JOB_LABEL: name})
         cause = first_cause(ClusterEvidence({"Pod": pods}), "")
-        return f"{len(pods)} pods, none has ended" if cause is None else str(cause)
+        if cause is None:
+            return f"{len(pods)} pods, none has ended"
+        return str(cause)
 
     def _record_end(self, due: DueJob, name: str) -> None:
         """A job that fails restarts nothing, in a cluster as it would anywhere: that is a result,
@@ -152,7 +162,9 @@ class FixJobs:
             self._session.wait_until(what, within_s, done)
         except SubjectFailed as error:
             # `seen` is None when the wait was not ended by its timeout.
-            raise SubjectFailed(f"{error}; last seen: {seen}" if seen else str(error)) from error
+            if not seen:
+                raise
+            raise SubjectFailed(f"{error}; last seen: {seen}") from error
 
 
 def _outcome(job: JsonObject) -> tuple[str, str] | None:
@@ -160,7 +172,8 @@ def _outcome(job: JsonObject) -> tuple[str, str] | None:
     for name in ("Complete", "Failed"):
         found = condition(job, name)
         if found.get("status") == "True":
-            return name.lower(), str(found.get("message", ""))
+            message = str(found.get("message", ""))
+            return name.lower(), message
     return None
 
 
