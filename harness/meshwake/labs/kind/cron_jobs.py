@@ -72,6 +72,8 @@ class FixJobs:
         self._session, self._kubernetes = session, kubernetes
         self._due = list(due)
         self._started = 0
+        # How the last job that was started ended.
+        self._outcome: tuple[str, str] | None = None
 
     def next_world_ns(self) -> int | None:
         """See FaultsOfRun."""
@@ -115,12 +117,12 @@ class FixJobs:
         self._kubernetes.apply([of_this_run(job_of(cron_job, name))])
         return name
 
-    def _read(self, due: DueJob, name: str) -> JsonObject:
-        return self._kubernetes.read("Job.batch", due.namespace, name) or {}
-
     def _running(self, due: DueJob, name: str) -> str | None:
         """None once it has ended, well or not; until then what it waits for."""
-        if _outcome(self._read(due, name)) is not None:
+        # Kept: a Job with ttlSecondsAfterFinished may be gone at the next read.
+        job = self._kubernetes.read("Job.batch", due.namespace, name) or {}
+        self._outcome = _outcome(job)
+        if self._outcome is not None:
             return None
 
         pods = self._kubernetes.all("Pod", due.namespace, {JOB_LABEL: name})
@@ -132,7 +134,8 @@ class FixJobs:
     def _record_end(self, due: DueJob, name: str) -> None:
         """A job that fails restarts nothing, in a cluster as it would anywhere: that is a result,
         and no failure of the run."""
-        outcome, message = _outcome(self._read(due, name)) or ("failed", "the job is gone")
+        assert self._outcome is not None
+        outcome, message = self._outcome
         world_ns = self._session.world.now_ns
         self._session.events.add(
             world_ns,
