@@ -203,7 +203,7 @@ def _facts_done(bringup: BringUpContext) -> str | None:
     published = bringup.engine.read_file(_own_machine(bringup), _POOL_FILE) or ""
     if facts is None:
         return None
-    # Machines that were made anew have none.
+    # New machines have none yet.
     if published.strip() != facts.pool:
         return None
     return f"addresses {facts.pool}"

@@ -430,7 +430,7 @@ class ProcessMover:
 
 def _at_wake(kind: str, offsets: ClockReading, lasts_ns: int) -> ClockReading | None:
     if kind == "suspend":
-        # Only the monotonic clock stands still while a machine is suspended.
+        # Only the monotonic clock does not advance while a machine is suspended.
         return offsets._replace(monotonic_ns=offsets.monotonic_ns - lasts_ns)
     if kind == "pause":
         # A virtual machine that is paused has no running clock at all.
