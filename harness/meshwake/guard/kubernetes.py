@@ -53,9 +53,10 @@ class ApiServer:
     @property
     def address(self) -> tuple[str, int]:
         """Host and port."""
-        usual_port = 80 if self.tls is None else 443
         parts = urlsplit(self.url)
-        return parts.hostname or "", parts.port or usual_port
+        host = parts.hostname or ""
+        usual_port = 80 if self.tls is None else 443
+        return host, parts.port or usual_port
 
     def path(self, path: str) -> str:
         """Below what the server's own address may have for a path (a proxy)."""

@@ -35,10 +35,13 @@ class PrometheusMetrics:
     another thread."""
 
     def __init__(self, node: str) -> None:
-        self._node, self._lock = node, RLock()
+        self._node = node
+        # The page is read by a thread of its own.
+        self._lock = RLock()
         self._values: dict[str, dict[_Labels, float]] = {name: {} for name in HELP}
-        self._set(LAST_LOOK, 0)
+
         # From the beginning at zero, so that an increase shows at the first scrape.
+        self._set(LAST_LOOK, 0)
         for target in TARGETS:
             self._set(RESTARTS, 0, target=target)
         for reason in REASONS:
