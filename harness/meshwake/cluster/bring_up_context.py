@@ -99,7 +99,8 @@ class BringUpContext:
         facts = read_facts(self.state)
         if facts is None:
             raise HarnessFault(f"stage {name} before step facts")
-        return next(stage for stage in stages(self.choice, self.pins, facts) if stage.name == name)
+        by_name = {stage.name: stage for stage in stages(self.choice, self.pins, facts)}
+        return by_name[name]
 
     def run(self, watch: Watch, log_name: str, name: str, *arguments: str) -> None:
         """Run a program (tools.py) within the step's timeout; its output goes to the log
@@ -132,7 +133,9 @@ def node_names(choice: Choice, pins: Pins) -> tuple[str, ...]:
 
 def read_facts(state: ClusterState) -> Facts | None:
     """The facts of a cluster, which are determined once; None before that."""
+    path = state.directory / "facts.json"
     try:
-        return Facts(**json.loads((state.directory / "facts.json").read_text(encoding="utf-8")))
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return Facts(**found)
     except (OSError, ValueError, TypeError):
         return None

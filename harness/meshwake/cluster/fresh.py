@@ -108,12 +108,14 @@ def _stale_pods(
 
 def _stale_workloads(kubernetes: Kubernetes, pods: Sequence[JsonObject]) -> Iterator[str]:
     ready_pods = [pod for pod in pods if is_ready(pod)]
+    workloads: list[JsonObject] = []
     for kind in WORKLOADS:
-        workloads = kubernetes.all(f"{kind}.apps")
-        for workload in workloads:
-            why = _stale_workload(workload, ready_pods)
-            if why is not None:
-                yield f"{identity_of(workload)}: {why}"
+        workloads += kubernetes.all(f"{kind}.apps")
+
+    for workload in workloads:
+        why = _stale_workload(workload, ready_pods)
+        if why is not None:
+            yield f"{identity_of(workload)}: {why}"
 
 
 def _stale_workload(workload: JsonObject, ready_pods: Sequence[JsonObject]) -> str | None:

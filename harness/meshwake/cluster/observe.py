@@ -198,8 +198,9 @@ class Gateways:
         for name, gateway in self._gateways.items():
             namespace = gateway.identity.partition("/")[0]
             pods = self._kubernetes.pods(namespace, {GATEWAY_LABEL: name})
-            for pod in _ready_last(pods):
-                found[name] = pod
+            running = _ready_last(pods)
+            if running:
+                found[name] = running[-1]
         return found
 
     def look(self, name: str, pod: Pod) -> Seen:
@@ -301,20 +302,15 @@ def node_names(plan: Plan, nodes: Sequence[str], istiod_nodes: Sequence[str]) ->
     homes = [node for node in istiod_nodes if node in nodes]
     home = homes[0] if homes else None
     free = [node for node in nodes if node != home]
-
-    home_of_authority = None
-    if plan.authority_node is not None:
-        home_of_authority = home
-    elif home is not None:
+    if home is not None and plan.authority_node is None:
         # The plan has an authority that never sleeps: istiod's node is used only when no other is
         # left.
         free.append(home)
 
-    # In the order of the plan.
     names: dict[str, str] = {}
     for node in plan.nodes:
-        if node.name == plan.authority_node and home_of_authority is not None:
-            names[node.name] = home_of_authority
+        if home is not None and node.name == plan.authority_node:
+            names[node.name] = home
         else:
             names[node.name] = free.pop(0)
     return names
