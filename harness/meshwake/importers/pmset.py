@@ -108,7 +108,7 @@ def _row(line: str, tally: Tally, place: int) -> _Row:
 
 
 def _dark_wakes_unseen(rows: list[_Row]) -> int:
-    """How often it fell asleep out of a dark wake of which there is no line."""
+    """How often it fell asleep out of a dark wake whose line is missing."""
     marks = [row.mark for row in rows if row.mark is not None]
     unseen = 0
     for one, two in pairwise(marks):

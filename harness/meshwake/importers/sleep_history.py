@@ -103,7 +103,7 @@ class SleepHistory:
         for each in self.events:
             found.append(ahead_ns)
             ahead_ns += each.by_ns
-            # The wall clock of a guest stands still in a pause, and here nothing sets it after it.
+            # The wall clock of a guest stops in a pause, and nothing sets it right after this one.
             if not each.corrected:
                 ahead_ns -= each.lasts_ns
         return tuple(found)
@@ -227,7 +227,7 @@ def _spans(journal: PlacedJournal, dropped: list[str]) -> list[SleepSpan]:
 
     spans = [*reported, *_not_reported(pairing.pairs, reported)]
     for at_ns, why in pairing.lost:
-        # What has no partner is no loss where something else reports that sleep.
+        # Something else may report the sleep of an event without a partner.
         if not _is_within_one(at_ns, spans):
             dropped.append(why)
     return spans
@@ -280,7 +280,7 @@ class _Pairing:
             self._crashed(event)
 
     def end(self) -> None:
-        """There are no more events: drops what has no partner, and what cannot have been."""
+        """The last event was passed: drops what has no partner, and what cannot have been."""
         for begun in self._asleep.values():
             self._lose(begun, "at the end, without a wake")
 
@@ -427,7 +427,7 @@ def _slept_through(jump: SleepSpan, host: Sequence[SleepSpan]) -> list[SleepSpan
     """The last sleeps of the host until a jump of its guest that together are as long; [] when
     there are none."""
     slept: list[SleepSpan] = []
-    # A boot of the guest, or its own suspend, is no sleep of its host.
+    # A boot of the guest, or its own suspend, is not a sleep of its host.
     if jump.kind != "pause":
         return []
 

@@ -496,7 +496,7 @@ def _stretch(boot: Boot, before_wall_ns: int | None, tally: Tally) -> Stretch:
     lasts_ns = follower.passed_ns
     return Stretch(
         lasts_ns=lasts_ns,
-        # A step is no time that passed.
+        # Steps count as no time: only sleep and waking do.
         begins_wall_ns=follower.wall_ns - lasts_ns - follower.stepped_ns,
         ends_wall_ns=follower.wall_ns,
         entries=len(boot.wall_us),

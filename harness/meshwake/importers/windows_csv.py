@@ -268,7 +268,7 @@ def _by_content(rows: Sequence[Sequence[str]]) -> _Columns | None:
         number = _only_column(power_rows, _is_known_number)
     except ValueError:
         return None
-    # The message is behind all that can be told by its contents.
+    # The message is behind all columns that are found by their contents.
     message = max(provider, time, number) + 1
     return _Columns(time, number, provider, message)
 
