@@ -43,19 +43,28 @@ def _found_by(path: Path) -> list[_Found]:
     named = _named(path)
     if not named.is_dir():
         return [_Found(named, named.stem)]
+
+    # Sorted, so that a run of a directory has the same order on every machine.
     files = sorted(named.rglob("*.toml"))
     if not files:
         raise BadInput(f"{path}: contains no scenario (*.toml); see scenarios/README.md")
-    # Without the folders above: of files below ~/sleep-tests, "sleep" would select every one.
-    return [_Found(file, file.relative_to(named).with_suffix("").as_posix()) for file in files]
+
+    found = []
+    for file in files:
+        # Without the folders above: of files below ~/sleep-tests, "sleep" would select every one.
+        below = file.relative_to(named)
+        found.append(_Found(file, below.with_suffix("").as_posix()))
+    return found
 
 
 def _nothing_selected(selection: Expression, names: list[str]) -> BadInput:
     """With the nearest word or name for each word that is in no name."""
     # "sleep" and "nightly" of nightly_sleep: a mistyped word is near to one of them.
     pieces = {piece for name in names for piece in re.split(r"[/_]", name)}
-    # Whole names too. Sorted, so that the same names give the same message everywhere.
-    candidates = sorted({*pieces, *(name.rpartition("/")[2] for name in names)})
+    whole = {name.rpartition("/")[2] for name in names}
+    # Sorted, so that the same names give the same message everywhere.
+    candidates = sorted(pieces | whole)
+
     unknown = [word for word in selection.words if not any(word in name for name in names)]
     near = [each for word in unknown for each in closest(word, candidates, most=2)]
     if near:
@@ -64,6 +73,7 @@ def _nothing_selected(selection: Expression, names: list[str]) -> BadInput:
         hint = f"no name contains {' or '.join(repr(word) for word in unknown)}"
     else:
         hint = "each word is in some name, but no name fits the whole expression"
+
     return BadInput(
         f"{KEYWORD_OPTION} {selection.text!r}: selects none of {len(names)} scenarios; {hint}"
     )
@@ -86,16 +96,21 @@ def corpus() -> list[Path]:
 def _named(path: Path) -> Path:
     if path.exists():
         return path
+
     # As messages and documents write it: scenarios/nightly_sleep.toml, scenarios/canary.
     in_corpus = resources.ROOT / path
+    # Below it only: other TOML files of a checkout are no scenarios.
     if in_corpus.is_relative_to(resources.SCENARIOS) and in_corpus.exists():
         return in_corpus
+
     # A name, or the end of a path: `ztunnel_1481` and `regressions/ztunnel_1481` are the same.
+    files = corpus()
     wanted = path.with_suffix(".toml").parts
-    for file in corpus():
+    for file in files:
         if file.parts[-len(wanted) :] == wanted:
             return file
-    names = [file.stem for file in corpus()]
+
+    names = [file.stem for file in files]
     hint = did_you_mean(path.stem, names) or "; meshwake list shows the names"
     raise BadInput(
         f"{path}: no such scenario: expected a file, a directory of files, or a name{hint}"
