@@ -28,8 +28,10 @@ _READ_ONLY = names(
 def actions_of(command: Kubectl) -> list[Action]:
     """What `command` ends and starts again. Raises NotUnderstood, DoesNothing, Harms and Waits."""
     verb = command.verb
+    # Wherever it is among the words, kubectl does nothing else.
     if command.is_on("-h", "--help") or not verb:
         raise DoesNothing("kubectl prints its help")
+
     if not is_known(verb):
         raise NotUnderstood("its verb is not known")
 
@@ -42,6 +44,8 @@ def actions_of(command: Kubectl) -> list[Action]:
 
     if verb in _READ_ONLY:
         return _read_only(command)
+
+    # apply, replace, scale, drain and others: what they do hangs on files or on the cluster.
     if verb not in _VERBS:
         raise NotUnderstood(f"kubectl {verb} is not understood here")
     return _VERBS[verb](command)
@@ -59,6 +63,7 @@ def _read_only(command: Kubectl) -> NoReturn:
 
 def _check_cluster(command: Kubectl) -> None:
     """Raises NotUnderstood where it may be about another cluster than this one."""
+    # --kubeconfig is not among them: it is how a machine finds its own cluster.
     for name in _ANOTHER_CLUSTER:
         if name in command.options:
             raise NotUnderstood(
@@ -114,8 +119,11 @@ def _restart_printed(command: Kubectl, operand: str) -> list[Action]:
     """`kubectl rollout restart $(kubectl get ds -o name ...)`."""
     # Of several substitutions in one word the first decides.
     unknown = command.memory.unknowns_in(operand)[0]
-    inner, *filters = unknown.runs or (None,)
-    if inner is None or inner.program not in ("kubectl", "oc"):
+    if not unknown.runs:
+        raise not_known(unknown)
+
+    inner, *filters = unknown.runs
+    if inner.program not in ("kubectl", "oc"):
         raise not_known(unknown)
 
     # What it prints is known only of `kubectl get daemonset`, as kind/name.
@@ -180,6 +188,7 @@ def _restart_of_daemon_set(command: Kubectl, name: str | None) -> Action:
 
 
 def _restart_of_workload(command: Kubectl, kind: str, name: str | None) -> Action:
+    # The labels of applications are not in any file that is read here.
     selector = command.option("-l", "--selector")
     if name is None and selector:
         raise NotUnderstood(f"which {kind}s have the label {selector!r} is not known")
@@ -265,6 +274,7 @@ def _delete_names(command: Kubectl, names: list[str]) -> list[Action]:
 def _delete_printed(command: Kubectl, unknowns: Iterable[Unknown]) -> list[Action]:
     """The pods whose names are printed by the commands of `unknowns`."""
     found: list[Action] = []
+    # `kubectl delete` has a namespace of its own, whatever that of `kubectl get` is.
     for unknown in unknowns:
         found += printed_pods(unknown, command.memory, command.place)
         if not command.here():
@@ -339,7 +349,7 @@ def _set(command: Kubectl) -> list[Action]:
     for operand in rest:
         if "=" in operand:
             values.append(operand)
-        # NAME- removes a variable, which is not there any more the next time.
+        # kubectl set env --help: NAME- removes a variable, which is not there the next time.
         elif not operand.endswith("-"):
             objects.append(operand)
 
@@ -364,9 +374,12 @@ def _changed(command: Kubectl, text: str) -> list[Action]:
 def _check_is_ztunnel(command: Kubectl, named: list[tuple[str, str | None]]) -> None:
     """Raises DoesNothing where something else is changed, also besides ztunnel's DaemonSet."""
     for kind, name in named:
-        if (kind, name) != ("daemonset", DAEMON_SET):
-            shown = command.memory.shown(name or "")
-            raise DoesNothing(f"{kind} {shown!r} is not ztunnel's DaemonSet")
+        if (kind, name) == ("daemonset", DAEMON_SET):
+            continue
+
+        # Without a name it is about every object of the kind.
+        shown = command.memory.shown(name or "")
+        raise DoesNothing(f"{kind} {shown!r} is not ztunnel's DaemonSet")
 
     if not command.here():
         raise command.elsewhere()
@@ -398,8 +411,10 @@ def _values_below_template(operations: list[object]) -> list[object]:
     """What a JSON patch (RFC 6902) writes there: a list of operations, each with its path."""
     values: list[object] = []
     for operation in operations:
+        # RFC 6902: each operation is an object.
         if not isinstance(operation, dict):
             continue
+
         path = str(operation.get("path", ""))
         if path.startswith("/spec/template"):
             values.append(operation.get("value"))
