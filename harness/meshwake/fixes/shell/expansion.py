@@ -270,7 +270,7 @@ def _depends_on_being_set(segment: tree.Variable) -> bool:
 
 def _check_may_be_unset(shell: Shell, name: str) -> None:
     """Raises NotRead where the script ends at a variable that is not set."""
-    if shell.ends_on_unset:
+    if "nounset" in shell.options:
         raise NotRead(
             f"`set -u` ends it at ${name}, which nothing that is read here sets; set it, or write "
             f"${{{name}:-}}"
