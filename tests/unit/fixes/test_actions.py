@@ -119,6 +119,7 @@ RESTARTS = [
     "echo 'kubectl -n istio-system rollout restart ds/ztunnel' | sh",
     "printf 'kubectl -n %s rollout restart ds/%s\\n' istio-system ztunnel | bash -x",
     "echo ztunnel | xargs kubectl -n istio-system rollout restart ds",
+    "echo -n kubectl -n istio-system rollout restart ds/ztunnel | sh",
     "echo istio-cni-node ztunnel | xargs -n 1 kubectl -n istio-system rollout restart ds",
     "printf 'istio-cni-node\\nztunnel\\n' | xargs -I% kubectl -n istio-system rollout restart ds/%",
     "echo ztunnel | xargs --replace kubectl -n istio-system rollout restart ds/{}",

@@ -228,12 +228,16 @@ def printed(runs: tuple[Ran, ...]) -> str | None:
     if others or first.conditions:
         return None
 
-    arguments = first.words[1:]
+    arguments = list(first.words[1:])
     if first.program == "printf":
         return _formatted(arguments)
-    if first.program == "echo":
-        return " ".join(word for word in arguments if word not in ("-n", "-e"))
-    return None
+    if first.program != "echo":
+        return None
+
+    # Only in front of the text they are switches; -n makes no difference to `$(...)`.
+    while arguments[:1] in (["-n"], ["-e"]):
+        del arguments[0]
+    return " ".join(arguments)
 
 
 _TAKES_VALUE = re.compile(r"%[sd]")
@@ -241,14 +245,14 @@ _TAKES_VALUE = re.compile(r"%[sd]")
 _UNREAD_IN_FORMAT = re.compile(r"%[^sd%]|\\[^nt\\]")
 
 
-def _formatted(words: tuple[str, ...]) -> str | None:
+def _formatted(words: list[str]) -> str | None:
     """What printf makes of a format of words and lines; None for all else."""
-    if words[:1] == ("--",):
+    if words[:1] == ["--"]:
         words = words[1:]
     if not words or _UNREAD_IN_FORMAT.search(words[0]):
         return None
 
-    form, values = words[0], list(words[1:])
+    form, *values = words
     found = _formatted_once(form, values)
     # POSIX, printf: the format is used again as long as there are values for it. One that takes
     # none would be used without end.
