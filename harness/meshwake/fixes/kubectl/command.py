@@ -171,11 +171,17 @@ class Kubectl:
 
     def here(self) -> bool:
         """Whether it is about ztunnel's namespace."""
-        return self.is_everywhere or self.namespace == self.place.ztunnel_namespace
+        # With -A it has no namespace of its own, also where -n is given.
+        if self.is_everywhere:
+            return True
+        return self.namespace == self.place.ztunnel_namespace
 
-    def elsewhere(self) -> DoesNothing:
-        """Says that it is about another namespace than that of ztunnel."""
-        return DoesNothing(
+    def check_is_here(self) -> None:
+        """Raises DoesNothing where it is about another namespace than that of ztunnel."""
+        if self.here():
+            return
+
+        raise DoesNothing(
             f"it is about namespace {self.namespace!r}, and ztunnel lives in "
             f"{self.place.ztunnel_namespace!r} (in a scenario [fix] ztunnel_namespace says where)"
         )

@@ -71,8 +71,7 @@ def _shows_less(command: Kubectl) -> str | None:
 
 def _target(command: Kubectl) -> str | None:
     """Why what it names is not ztunnel, if it is not."""
-    if not command.here():
-        raise command.elsewhere()
+    command.check_is_here()
 
     selector = command.option("-l", "--selector")
     if selector is not None:

@@ -67,8 +67,7 @@ def _check_gets_ztunnel(get: Kubectl, unknown: Unknown) -> None:
     if not gets_pods:
         raise NotUnderstood(f"what {unknown.text} prints is not understood")
 
-    if not get.here():
-        raise get.elsewhere()
+    get.check_is_here()
 
     # None: without a selector it prints all pods of the namespace.
     if get.selects_ztunnel() is False:

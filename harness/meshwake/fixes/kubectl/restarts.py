@@ -178,8 +178,7 @@ def _restart_of_daemon_set(command: Kubectl, name: str | None) -> Action:
     if name not in (None, DAEMON_SET):
         raise DoesNothing(f"the DaemonSet {name!r} is not ztunnel's")
 
-    if not command.here():
-        raise command.elsewhere()
+    command.check_is_here()
 
     # A selector counts only where no name is given: kubectl takes one of the two.
     if name is None and command.selects_ztunnel() is False:
@@ -277,8 +276,7 @@ def _delete_printed(command: Kubectl, unknowns: Iterable[Unknown]) -> list[Actio
     # `kubectl delete` has a namespace of its own, whatever that of `kubectl get` is.
     for unknown in unknowns:
         found += printed_pods(unknown, command.memory, command.place)
-        if not command.here():
-            raise command.elsewhere()
+        command.check_is_here()
     return _merged(found)
 
 
@@ -290,8 +288,7 @@ def _delete_selected(command: Kubectl) -> list[Action]:
         raise DoesNothing("its selector leaves ztunnel out")
 
     if selects:
-        if not command.here():
-            raise command.elsewhere()
+        command.check_is_here()
         return [Action("ztunnel", "", how, node=node)]
 
     # Of several flags that choose pods one is enough.
@@ -381,8 +378,7 @@ def _check_is_ztunnel(command: Kubectl, named: list[tuple[str, str | None]]) -> 
         shown = command.memory.shown(name or "")
         raise DoesNothing(f"{kind} {shown!r} is not ztunnel's DaemonSet")
 
-    if not command.here():
-        raise command.elsewhere()
+    command.check_is_here()
 
 
 def _template_of(patch: str) -> str | None:
