@@ -12,7 +12,7 @@ import yaml
 from meshwake.fixes.effects import DAEMON_SET, Action, DoesNothing, Harms, How, NotUnderstood, Waits
 from meshwake.fixes.kubectl.changing import changes_every_s
 from meshwake.fixes.kubectl.command import KINDS, Kubectl, not_known
-from meshwake.fixes.kubectl.printed import printed_pods
+from meshwake.fixes.kubectl.printed import kubectl_words, printed_pods
 from meshwake.fixes.pipelines import lines_left
 from meshwake.fixes.shell import names
 from meshwake.fixes.shell.memory import Unknown, is_known
@@ -122,13 +122,15 @@ def _restart_printed(command: Kubectl, operand: str) -> list[Action]:
     if not unknown.runs:
         raise not_known(unknown)
 
-    inner, *filters = unknown.runs
-    if inner.program not in ("kubectl", "oc"):
+    first, *filters = unknown.runs
+    words = kubectl_words(first)
+    if words is None:
         raise not_known(unknown)
 
     # What it prints is known only of `kubectl get daemonset`, as kind/name.
-    get = Kubectl(inner.words, command.memory, command.place)
-    if get.verb != "get" or get.kind(get.operands[1]) != "daemonset":
+    get = Kubectl(words, command.memory, command.place)
+    kinds = [get.kind(operand) for operand in get.operands[1:2]]
+    if get.verb != "get" or kinds != ["daemonset"]:
         raise not_known(unknown)
 
     if not lines_left(filters, [f"daemonset.apps/{DAEMON_SET}"]):
