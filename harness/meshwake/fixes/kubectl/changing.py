@@ -74,6 +74,8 @@ def _of_unknown(unknown: Unknown, place: CommandContext) -> float:
 
     if _RANDOM.search(unknown.text):
         return _EACH_TIME_S
+
+    # A job has a pod of its own each time; on a machine the name stays.
     if place.in_pod and unknown.text in _OF_POD:
         return _EACH_TIME_S
 
@@ -106,6 +108,7 @@ def _of_commands(first: Ran, *filters: Ran) -> float:
     is_random = first.program in ("uuidgen", "mktemp") or first.words[:2] == ("openssl", "rand")
     if is_random:
         return _EACH_TIME_S
+
     raise NotUnderstood(first.program)
 
 
@@ -116,6 +119,7 @@ def _check_filters(filters: Sequence[Ran]) -> None:
         # The first characters of a hash differ as the whole does; those of a date may not.
         if ran.program in _HASHES:
             harmless = _KEEP_DIFFERENCES | _OF_HASHES
+
         if ran.program not in harmless:
             raise NotUnderstood(ran.program)
 

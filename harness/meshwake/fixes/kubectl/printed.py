@@ -56,7 +56,9 @@ def kubectl_words(ran: Ran) -> list[str] | None:
     program."""
     words = without_prefix(ran.program, list(ran.words))
     program = program_name("".join(words[:1]))
-    return words if program in ("kubectl", "oc") else None
+    if program not in ("kubectl", "oc"):
+        return None
+    return words
 
 
 def _check_gets_ztunnel(get: Kubectl, unknown: Unknown) -> None:

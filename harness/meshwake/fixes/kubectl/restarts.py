@@ -55,7 +55,8 @@ def _read_only(command: Kubectl) -> NoReturn:
     if command.verb == "wait":
         # By its name, or by a label that has it.
         selector = command.option("-l", "--selector") or ""
-        if "ztunnel" in " ".join([*command.operands, selector]):
+        names = [*command.operands, selector]
+        if "ztunnel" in " ".join(names):
             raise Waits
 
     raise DoesNothing(f"kubectl {command.verb} restarts nothing")
@@ -98,6 +99,7 @@ def _rollout_restart(command: Kubectl, operands: list[str]) -> list[Action]:
     # An unknown flag is an error, at which kubectl does nothing.
     if command.is_everywhere:
         raise DoesNothing("kubectl rollout restart knows no --all-namespaces")
+
     if "--dry-run" in command.options:
         raise DoesNothing("kubectl rollout restart knows no --dry-run")
 
@@ -238,7 +240,10 @@ def _delete(command: Kubectl) -> list[Action]:
 
 def _is_printed(operand: str) -> bool:
     """What other commands print, as TYPE/NAME: `kubectl delete $(kubectl get pods -o name)`."""
-    return "/" not in operand and not is_known(operand)
+    # `pod/$NAME` has a type that is known.
+    if "/" in operand:
+        return False
+    return not is_known(operand)
 
 
 def _only_pods(named: list[tuple[str, str | None]]) -> list[str]:
@@ -435,7 +440,8 @@ def _merged(found: list[Action]) -> list[Action]:
         before = merged.setdefault(key, action)
 
         # The first of its kind, or one that is about all of them already.
-        if before is action or before.names is None:
+        is_first = before is action
+        if is_first or before.names is None:
             continue
 
         names = None if action.names is None else (*before.names, *action.names)

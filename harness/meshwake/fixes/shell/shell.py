@@ -85,6 +85,7 @@ def run_words(
     )
     with shell.ending() as result:
         result.append(shell.execute(list(words)))
+
     return Ended(result[-1], shell.after_s)
 
 
