@@ -115,10 +115,10 @@ def _check_size(documents: list[Any]) -> None:
         left -= 1
         if left < 0 or depth > DEPTH_MOST:
             raise ValueError("it is too large, or nested too deeply")
-        waiting += [(each, depth + 1) for each in _children(value)]
+        waiting += [(each, depth + 1) for each in children_of(value)]
 
 
-def _children(value: Any) -> list[Any]:
+def children_of(value: Any) -> list[Any]:
     if isinstance(value, dict):
         return list(value.values())
     return value if isinstance(value, list) else []
