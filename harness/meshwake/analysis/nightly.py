@@ -22,6 +22,7 @@ from functools import cache
 from pathlib import Path
 from threading import Lock
 
+from meshwake.checks.format import dated
 from meshwake.core import versions
 from meshwake.core.errors import BadInput, ExitCode, HarnessError, LabUnavailable
 from meshwake.core.refusal import invalid_choice
@@ -312,13 +313,13 @@ def _filled(row: CaseResult, ending: Ending) -> CaseResult:
         row,
         outcome=run.outcome.kind.value,
         exit_code=int(run.outcome.exit_code),
-        why=run.outcome.why,
+        why=dated(run.outcome.why, run.plan.dates),
         findings={each.finding.check: each.finding.verdict.value for each in expected},
         differs={
             each.finding.check: [
                 each.finding.verdict.value,
                 str(each.expected),
-                each.finding.because,
+                dated(each.finding.because, run.plan.dates),
             ]
             for each in expected
             if each.finding.verdict is not each.expected

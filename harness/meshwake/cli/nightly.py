@@ -23,6 +23,8 @@ from meshwake.cli.output import CommandExit, cut, print_json, print_text, say
 from meshwake.core.errors import BadInput
 from meshwake.core.outcome import OutcomeKind
 from meshwake.core.resources import SCENARIOS
+from meshwake.runner.corpus import scenario_files
+from meshwake.runner.flags import SelectFlags, with_flags
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -30,6 +32,7 @@ def add_commands(app: typer.Typer) -> None:
     app.command("nightly")(nightly)
 
 
+@with_flags(SelectFlags)
 def nightly(
     files: Annotated[
         list[Path] | None,
@@ -55,6 +58,8 @@ def nightly(
         typer.Option("--previous", metavar="SUMMARY", help="The summary.json of the night before."),
     ] = None,
     as_json: JsonOption = False,
+    *,
+    flags: SelectFlags,
 ) -> None:
     """Run the full corpus on all versions and report what changed since last night."""
     # Read first: the night may write over the file that it is compared with.
@@ -65,7 +70,7 @@ def nightly(
     os.environ.setdefault("MESHWAKE_RUNS", str(out / "runs"))
     request = NightlyRequest(
         _lab_names(labs),
-        tuple(files or [SCENARIOS]),
+        tuple(scenario_files(files or [SCENARIOS], flags.keyword)),
         tuple(istio or ()),
         seed,
         jobs or os.cpu_count() or 1,

@@ -16,15 +16,16 @@ from rich.table import Table
 
 from meshwake.cli.options import JsonOption, VerboseOption
 from meshwake.cli.output import CommandExit, print_json, print_text, say
-from meshwake.core.errors import ExitCode, HarnessError
+from meshwake.core.errors import BadInput, ExitCode, HarnessError
+from meshwake.core.resources import SCENARIOS
 from meshwake.core.scenario import read_scenario
 from meshwake.core.versions import find
 from meshwake.report.progress import ProgressLine
 from meshwake.report.result import result
 from meshwake.report.terminal import run_detail, show, summary_table
 from meshwake.runner.choose import Case, Chooser
-from meshwake.runner.corpus import scenario_file
-from meshwake.runner.flags import CaseFlags, RunFlags, with_flags
+from meshwake.runner.corpus import scenario_file, scenario_files
+from meshwake.runner.flags import KEYWORD_OPTION, CaseFlags, RunCommandFlags, with_flags
 from meshwake.runner.options import Options, options_from
 from meshwake.runner.run import Progress, check_run
 from meshwake.runner.suite import Ending, Suite, most_serious, run_suite, summary_of
@@ -41,18 +42,20 @@ def add_commands(app: typer.Typer) -> None:
     app.command()(doctor)
 
 
-@with_flags(RunFlags)
+@with_flags(RunCommandFlags)
 def run(
-    files: Annotated[
-        list[Path],
+    named: Annotated[
+        list[Path] | None,
         typer.Argument(
-            metavar="SCENARIO...", help="Files, directories of them, or names (meshwake list)."
+            metavar="SCENARIO...",
+            help="Files, directories of them, or names (meshwake list). With -k alone: of those "
+            "that come with meshwake.",
         ),
-    ],
+    ] = None,
     as_json: JsonOption = False,
     verbose: VerboseOption = False,
     *,
-    flags: RunFlags,
+    flags: RunCommandFlags,
 ) -> None:
     """Run scenarios and judge what happened."""
     options = options_from(flags)
@@ -60,9 +63,9 @@ def run(
         from meshwake.report.html.folder import check_report_folder
 
         check_report_folder(flags.report, "--report")
-    one_file = len(files) == 1 and not files[0].is_dir()
+    files = _files(named, flags.keyword)
     # One scenario, one release, one fix: a person wants to read all of it.
-    alone = one_file and len(options.istio) <= 1 and len(options.fixes) <= 1
+    alone = len(files) == 1 and len(options.istio) <= 1 and len(options.fixes) <= 1
     shown = _AsTheyEnd(options, as_json, in_full=verbose or alone, verbose=verbose)
     try:
         suite = run_suite(Suite(tuple(files), options, shown.watch, shown.report))
@@ -83,6 +86,16 @@ def run(
             _say_error(unwritten)
             codes.append(unwritten.exit_code)
     raise CommandExit(most_serious(codes))
+
+
+def _files(named: list[Path] | None, keyword: str) -> list[Path]:
+    # Of nothing at all the whole corpus would be a surprise: minutes on a real ztunnel.
+    if not named and not keyword.strip():
+        raise BadInput(
+            "SCENARIO is missing: give a file, a directory of them or a name (meshwake list), or "
+            f"{KEYWORD_OPTION} EXPRESSION for some of those that come with meshwake"
+        )
+    return scenario_files(named or [SCENARIOS], keyword)
 
 
 class _AsTheyEnd:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
 
 import typer
 
@@ -10,7 +10,8 @@ from meshwake.cli.options import JsonOption
 from meshwake.cli.output import print_json, print_text
 from meshwake.core.resources import SCENARIOS
 from meshwake.core.scenario import read_scenario
-from meshwake.runner.corpus import corpus
+from meshwake.runner.corpus import scenario_files
+from meshwake.runner.flags import SelectFlags, with_flags
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -18,21 +19,18 @@ def add_commands(app: typer.Typer) -> None:
     app.command("list")(list_scenarios)
 
 
-def list_scenarios(
-    word: Annotated[
-        str, typer.Option("-k", metavar="TEXT", help="Only names and titles with this text.")
-    ] = "",
-    as_json: JsonOption = False,
-) -> None:
+@with_flags(SelectFlags)
+def list_scenarios(as_json: JsonOption = False, *, flags: SelectFlags) -> None:
     """List the scenarios that come with meshwake, with their titles."""
-    rows = []
-    for file in corpus():
-        title, folder = read_scenario(file).title, file.parent.relative_to(SCENARIOS).as_posix()
-        if word.lower() in f"{file.stem} {title}".lower():
-            rows.append({"name": file.stem, "folder": folder.strip("."), "title": title})
+    rows = [_row(file) for file in scenario_files([SCENARIOS], flags.keyword)]
     if as_json:
         print_json(rows)
         return
-    width = max((len(row["name"]) for row in rows), default=0)
+    width = max(len(row["name"]) for row in rows)
     for row in rows:
         print_text(f"{row['name']:<{width}}  {row['title']}")
+
+
+def _row(file: Path) -> dict[str, str]:
+    folder = file.parent.relative_to(SCENARIOS).as_posix().strip(".")
+    return {"name": file.stem, "folder": folder, "title": read_scenario(file).title}

@@ -61,7 +61,10 @@ class Pod:
     def process(self) -> str:
         """Names this very process: a container restarted in the same pod has other clocks to
         count from."""
-        return f"{self.name}/{self.restarts}" if self.restarts else self.name
+        # The first process of a pod is what most messages are about; it needs no number.
+        if not self.restarts:
+            return self.name
+        return f"{self.name}/{self.restarts}"
 
     def __str__(self) -> str:
         """As kubectl takes it: istio-system/ztunnel-x7k2p."""
@@ -159,19 +162,23 @@ def object_name(kind: str, namespace: str | None, name: str) -> str:
     """An object's name for messages: Deployment istio-system/istiod. `kind` may be named with its
     group, which is left out; `namespace` None or "": the object is in none."""
     place = f"{namespace}/{name}" if namespace else name
-    return f"{kind.partition('.')[0]} {place}"
+    without_group = kind.partition(".")[0]
+    return f"{without_group} {place}"
 
 
 def identity_of(thing: JsonObject) -> str:
     """As `object_name`, of an object."""
-    namespace, name = (text_at(thing, "metadata", key) for key in ("namespace", "name"))
+    namespace = text_at(thing, "metadata", "namespace")
+    name = text_at(thing, "metadata", "name")
     return object_name(str(thing.get("kind")), namespace, name)
 
 
 def condition(thing: JsonObject, name: str) -> JsonObject:
     """One condition of an object's status; {} where it is not reported yet."""
-    conditions = objects_at(thing, "status", "conditions")
-    return next((each for each in conditions if each.get("type") == name), {})
+    for found in objects_at(thing, "status", "conditions"):
+        if found.get("type") == name:
+            return found
+    return {}
 
 
 def container_starts(pod: JsonObject) -> list[str]:
@@ -189,6 +196,7 @@ def is_ready(thing: JsonObject) -> bool:
 
 def kind_of(thing: JsonObject) -> str:
     """Its kind as `Kubernetes` takes it: DaemonSet.apps."""
+    kind, version = str(thing["kind"]), str(thing["apiVersion"])
     # "apps/v1" has a group; "v1", of Pods and Nodes, has none.
-    group = str(thing["apiVersion"]).rpartition("/")[0]
-    return f"{thing['kind']}.{group}" if group else str(thing["kind"])
+    group = version.rpartition("/")[0]
+    return f"{kind}.{group}" if group else kind

@@ -43,12 +43,11 @@ async def get(websocket: Websocket, path: str) -> bytes:
     """The body of the answer to GET `path`. Raises PortFailed, and what the websocket raises when
     it breaks."""
     http = h11.Connection(h11.CLIENT)
-    request = h11.Request(
-        method="GET", target=path, headers=[("Host", "localhost"), ("Connection", "close")]
-    )
-    words = (http.send(request) or b"") + (http.send(h11.EndOfMessage()) or b"")
-    await websocket.send_bytes(bytes([_DATA]) + words)
-    body, status, named, answered = b"", 0, set[int](), False
+    await websocket.send_bytes(bytes([_DATA]) + _request_for(path, http))
+
+    body, status = b"", 0
+    named = set[int]()
+    answered = False
     # h11 does no reading and writing of its own: it wants data, and gives events.
     while True:
         try:
@@ -59,9 +58,11 @@ async def get(websocket: Websocket, path: str) -> bytes:
             raise PortFailed(
                 f"not HTTP that can be understood, or it ended early: {error}"
             ) from error
+
         if event is h11.NEED_DATA:
             data = await _next_data(websocket, named)
             answered = answered or bool(data)
+            # Empty data means to h11 that the other side has closed.
             http.receive_data(data)
         elif isinstance(event, h11.Response):
             status = event.status_code
@@ -69,9 +70,28 @@ async def get(websocket: Websocket, path: str) -> bytes:
             body += event.data
         elif isinstance(event, h11.EndOfMessage | h11.ConnectionClosed):
             break
+
     if status != 200:
-        raise PortFailed(f"HTTP {status or 'nothing'}: {body[:200].decode(errors='replace')}")
+        shown = body[:200].decode(errors="replace")
+        raise PortFailed(f"HTTP {status or 'nothing'}: {shown}")
     return body
+
+
+def _request_for(path: str, http: h11.Connection) -> bytes:
+    """A whole request as it is sent; `http` knows then that an answer is due."""
+    request = h11.Request(
+        method="GET",
+        target=path,
+        headers=[
+            ("Host", "localhost"),
+            # A forward is for one answer, and its end is the end of the body where no length is
+            # given.
+            ("Connection", "close"),
+        ],
+    )
+    head = http.send(request) or b""
+    end = http.send(h11.EndOfMessage()) or b""
+    return head + end
 
 
 async def _next_data(websocket: Websocket, named: set[int]) -> bytes:
@@ -82,11 +102,13 @@ async def _next_data(websocket: Websocket, named: set[int]) -> bytes:
             frame = await websocket.receive_bytes()
         except httpx_ws.WebSocketDisconnect:
             return b""
+
         channel = frame[0]
         # The first frame of a channel holds only the number of the port, in two bytes.
         if channel not in named:
             named.add(channel)
         elif channel == _ERROR:
             raise PortFailed(frame[1:].decode(errors="replace"))
+        # A frame of the channel's number alone carries nothing, and is not the end.
         elif len(frame) > 1:
             return frame[1:]

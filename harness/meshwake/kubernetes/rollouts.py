@@ -28,19 +28,24 @@ def workloads(objects: Iterable[_Thing]) -> list[_Thing]:
 
 def awaited_of(kind: str) -> str | None:
     """What is awaited of an object of this kind, in words; None: that it exists."""
-    return "rolled out" if kind in WORKLOADS else _CONDITIONS.get(kind)
+    if kind in WORKLOADS:
+        return "rolled out"
+    return _CONDITIONS.get(kind)
 
 
 def unmet(thing: JsonObject | None) -> str | None:
     """None when `thing` is what it should be, by its status; else what was seen instead."""
     if thing is None:
         return "there is none"
+
     kind = str(thing["kind"])
     why = None
     if kind in WORKLOADS:
         why = _not_rolled_out(thing)
     elif kind in _CONDITIONS:
         why = _not_in_condition(thing, _CONDITIONS[kind])
+
+    # Of other kinds, such as a Service or a ConfigMap, it is enough that they exist.
     return None if why is None else f"{identity_of(thing)}: {why}"
 
 
@@ -48,32 +53,52 @@ def _not_in_condition(thing: JsonObject, name: str) -> str | None:
     found = condition(thing, name)
     if not found:
         return f"{name} not reported yet"
+
     # A status may be of an earlier spec, until its controller has seen the present one. Not every
     # controller fills in observedGeneration (Node has none).
     if "observedGeneration" in found and int_at(found, "observedGeneration") < _generation(thing):
         return f"{name} was reported of an older generation"
-    if found["status"] == "True":
-        return None
-    return f"{name} is {found['status']}: {found.get('reason', '')} {found.get('message', '')}"
+
+    # "False" or "Unknown", each with the reason that its controller gives.
+    if found["status"] != "True":
+        return f"{name} is {found['status']}: {found.get('reason', '')} {found.get('message', '')}"
+    return None
 
 
 def _not_rolled_out(thing: JsonObject) -> str | None:
-    status = object_at(thing, "status")
-    if int_at(status, "observedGeneration") < _generation(thing):
+    # Until then the numbers of the status are those of the earlier spec.
+    if int_at(thing, "status", "observedGeneration") < _generation(thing):
         return "not seen by its controller yet"
+
     if thing["kind"] == "DaemonSet":
-        wanted = int_at(status, "desiredNumberScheduled")
-        have = min(int_at(status, "updatedNumberScheduled"), int_at(status, "numberAvailable"))
-        # 0 wanted: its controller has not counted the nodes yet.
-        return None if 0 < wanted <= have else f"{have} of {wanted} pods available"
-    spec = object_at(thing, "spec")
+        return _missing_on_nodes(thing)
+    return _missing_replicas(thing)
+
+
+def _missing_on_nodes(daemon_set: JsonObject) -> str | None:
+    status = object_at(daemon_set, "status")
+    wanted = int_at(status, "desiredNumberScheduled")
+    updated, available = int_at(status, "updatedNumberScheduled"), int_at(status, "numberAvailable")
+
+    # A pod counts that is of the present template and serves; the smaller number has both.
+    have = min(updated, available)
+    # 0 wanted: its controller has not counted the nodes yet.
+    return None if 0 < wanted <= have else f"{have} of {wanted} pods available"
+
+
+def _missing_replicas(workload: JsonObject) -> str | None:
+    """Of a Deployment or a StatefulSet."""
+    status, spec = object_at(workload, "status"), object_at(workload, "spec")
     # 1 is the API server's own default; a chart may leave it out, and 0 means none on purpose.
     wanted = int_at(spec, "replicas") if "replicas" in spec else 1
-    have = min(int_at(status, "updatedReplicas"), int_at(status, "availableReplicas"))
+
+    updated, available = int_at(status, "updatedReplicas"), int_at(status, "availableReplicas")
+    have = min(updated, available)
     # Pods of the old template that a rolling update has not ended yet.
     leftover = int_at(status, "replicas") - wanted
     if have >= wanted and leftover <= 0:
         return None
+
     old_ones = f", {leftover} old ones left" if leftover > 0 else ""
     return f"{have} of {wanted} pods available{old_ones}"
 

@@ -61,8 +61,10 @@ class Talk:
             lines = _lines(websocket)
             while True:
                 line, answer = await self._questions.get()
+
                 await websocket.send_bytes(bytes([_STDIN]) + line.encode() + b"\n")
                 line = await anext(lines)
+
                 # A caller that gave up has cancelled it; its line is read all the same, or the next
                 # question would get that answer.
                 if not answer.done():
@@ -75,16 +77,17 @@ async def _lines(websocket: Websocket) -> AsyncIterator[str]:
     while True:
         frame = await websocket.receive_bytes()
         channel, data = frame[0], frame[1:]
+
         if channel == _STDERR:
             # Only the end of it, in case the program dies: then it is the reason.
             complaint = (complaint + data)[-_REASON_AT_MOST:]
         elif channel == _ENDED and data:
-            raise TalkOver(
-                f"the program has ended: {_reason(data)} "
-                f"{complaint.decode(errors='replace').strip()}"
-            )
+            complained = complaint.decode(errors="replace").strip()
+            raise TalkOver(f"the program has ended: {_reason(data)} {complained}")
         elif channel == _STDOUT:
             written += data
+
+        # A frame may end within a line, or hold several.
         while b"\n" in written:
             line, _, written = written.partition(b"\n")
             yield line.decode(errors="replace")
@@ -95,4 +98,5 @@ def _reason(data: bytes) -> str:
         status: MutableJsonObject = json.loads(data)
         return str(status.get("message") or status.get("status"))
     except ValueError:
+        # Not a Status: shown as it came.
         return data.decode(errors="replace")[:_REASON_AT_MOST]

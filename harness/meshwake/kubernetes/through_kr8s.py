@@ -87,20 +87,30 @@ def connect(kubeconfig: Path | Access, context: str | None = None) -> ThroughKr8
     try:
         cluster.version()
     except LoginFailed:
+        # Its message says already what to do, and kubectl would fail in the same way.
         cluster.close()
         raise
     except (Unreachable, Refused) as error:
         cluster.close()
-        file, of = kubeconfig, context
-        if isinstance(kubeconfig, Access):
-            file, of = kubeconfig.file, kubeconfig.context
-            if kubeconfig.login_program is not None:
-                error = Unreachable(f"{error}; one logs in to it by {kubeconfig.login_program!r}")
-        raise Unreachable(
-            f"{file}: the cluster of context {of or '(current)'} does not answer ({error}); "
-            f"try: kubectl --kubeconfig {file} {f'--context {of} ' if of else ''}get nodes"
-        ) from error
+        raise _does_not_answer(kubeconfig, context, error) from error
     return cluster
+
+
+def _does_not_answer(
+    kubeconfig: Path | Access, context: str | None, error: Exception
+) -> Unreachable:
+    file, of, why = kubeconfig, context, str(error)
+    if isinstance(kubeconfig, Access):
+        file, of = kubeconfig.file, kubeconfig.context
+        # The credentials that it handed out may be what the server did not take.
+        if kubeconfig.login_program is not None:
+            why = f"{why}; one logs in to it by {kubeconfig.login_program!r}"
+
+    option = f"--context {of} " if of else ""
+    return Unreachable(
+        f"{file}: the cluster of context {of or '(current)'} does not answer ({why}); "
+        f"try: kubectl --kubeconfig {file} {option}get nodes"
+    )
 
 
 class ThroughKr8s:
@@ -108,15 +118,19 @@ class ThroughKr8s:
 
     def __init__(self, kubeconfig: Path | Access, context: str | None = None) -> None:
         self._kubeconfig, self._context = kubeconfig, context
+        # Keys and certificates that the kubeconfig holds; they go with `close`.
         self._keys = tempfile.TemporaryDirectory(prefix="meshwake-", ignore_cleanup_errors=True)
+
         self._loop = asyncio.new_event_loop()
         # What a websocket's own tasks meet when a connection breaks is raised by the call that
         # waits for them; asyncio would print it a second time, with a traceback.
         self._loop.set_exception_handler(lambda loop, context: None)
+        # A daemon: a program that fails before `close` ends all the same.
         self._thread = threading.Thread(
             target=self._loop.run_forever, name="kubernetes", daemon=True
         )
         self._thread.start()
+
         self._api: Any = None
         self._connecting = asyncio.Lock()
         # By the path of a group's version: kind -> (its name in paths, whether it lives in
@@ -128,10 +142,13 @@ class ThroughKr8s:
         """See Kubernetes."""
         with suppress(Unreachable):
             self._call(_hang_up(self._api), CALL_WITHIN_S, "close")
+
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout=CALL_WITHIN_S)
+        # One that is still running cannot be closed; it ends with the program.
         if not self._loop.is_running():
             self._loop.close()
+
         self._keys.cleanup()
 
     # The way to an answer
@@ -149,45 +166,56 @@ class ThroughKr8s:
                     f"{what}: this program itself did not get to it in {within_s:.0f} s"
                 ) from error
             raise Unreachable(f"{what}: no answer within {within_s:.0f} s") from error
+
         except CancelledError as error:
             # Not by us: the task group of a websocket that breaks cancels the task that opened it,
             # and with it whatever waits there. Seen in an exec on a cluster at load 47.
             raise Unreachable(f"{what}: its connection was ended under way") from error
+
         except _LOST as error:
             raise _unreachable(what, error) from error
+
         except ExceptionGroup as group:  # of a websocket, whose tasks end together
             lost, others = group.split(_LOST)
+            # With another error among them it is a fault of ours, which must be seen.
             if lost is None or others is not None:
                 raise
             raise _unreachable(what, _first_of(lost), group) from group
+
         except kr8s.ServerError as error:
             raise _refused(what, error) from error
+
         except (ValueError, KeyError) as error:  # not an answer of an API server
             raise Unreachable(f"{what}: {error}") from error
 
-    def _about_pod(self, work: Coroutine[Any, Any, _Answer], within_s: float, what: str) -> _Answer:
-        """A pod that has just gone, or is not ready, is as much out of reach as a kubelet that does
-        not answer."""
+    def about_pod(self, work: Coroutine[Any, Any, _Answer], within_s: float, what: str) -> _Answer:
+        """The result of `work`, run on our loop within a bound. A pod that has just gone, or is not
+        ready, is as much out of reach as a kubelet that does not answer: Unreachable."""
         try:
             return self._call(work, within_s, what)
         except Refused as error:
             raise Unreachable(str(error)) from error
 
     async def _connected(self) -> Any:
+        # Several threads may make their first request at the same time: one of them connects.
         async with self._connecting:
             if self._api is None:
-                access = self._access()
-                config: Any = access.laid_out(Path(self._keys.name))
-                with warnings.catch_warnings():
-                    # kr8s warns of Kubernetes versions newer than itself.
-                    warnings.simplefilter("ignore")
-                    api = await _logged_in(access, partial(connect_kr8s, kubeconfig=config))
-                # kr8s logs in again by itself when credentials have run out.
-                auth: Any = api.auth
-                auth.reauthenticate = partial(_logged_in, access, auth.reauthenticate)
-                api.timeout = CALL_WITHIN_S
-                self._api = api
+                self._api = await self._connect()
         return self._api
+
+    async def _connect(self) -> Any:
+        access = self._access()
+        config: Any = access.laid_out(Path(self._keys.name))
+        with warnings.catch_warnings():
+            # kr8s warns of Kubernetes versions newer than itself.
+            warnings.simplefilter("ignore")
+            api = await _logged_in(access, partial(connect_kr8s, kubeconfig=config))
+
+        # kr8s logs in again by itself when credentials have run out.
+        auth: Any = api.auth
+        auth.reauthenticate = partial(_logged_in, access, auth.reauthenticate)
+        api.timeout = CALL_WITHIN_S
+        return api
 
     def _access(self) -> Access:
         """Read again with each connection: a cluster that was started again may have another
@@ -217,11 +245,14 @@ class ThroughKr8s:
         CustomResourceDefinition may be any."""
         kind, _, group = kind.partition(".")
         for base in await self._bases(group, version):
+            # Read again where the kind is unknown: its definition may have come since.
             if kind not in self._kinds.get(base, {}):
                 self._kinds[base] = await self._read_kinds(base)
+
             if kind in self._kinds[base]:
                 plural, is_namespaced = self._kinds[base][kind]
                 return _joined_path(base, plural, namespace, name, is_namespaced=is_namespaced)
+
         raise _NoSuchKind(f"{group or 'v1'} has no kind {kind} (yet)")
 
     async def _read_kinds(self, base: str) -> dict[str, tuple[str, bool]]:
@@ -237,16 +268,18 @@ class ThroughKr8s:
     async def _bases(self, group: str, version: str) -> list[str]:
         """The paths of a group's versions, the server's own choice first: not every kind is in each
         of them."""
+        # The core group has one version, and its paths another root.
         if not group:
             return ["/api/v1"]
         if version:
             return [f"/apis/{group}/{version}"]
+
         if group not in self._versions:
             answer = (await self._request("GET", f"/apis/{group}")).json()
-            others = [str(each["version"]) for each in answer.get("versions") or ()]
-            self._versions[group] = list(
-                dict.fromkeys([str(answer["preferredVersion"]["version"]), *others])
-            )
+            preferred = str(answer["preferredVersion"]["version"])
+            listed = [str(each["version"]) for each in answer.get("versions") or ()]
+            # Each once: the preferred one is among those that are listed.
+            self._versions[group] = list(dict.fromkeys([preferred, *listed]))
         return [f"/apis/{group}/{each}" for each in self._versions[group]]
 
     async def _on(
@@ -258,9 +291,8 @@ class ThroughKr8s:
         version: str = "",
         **about: Any,
     ) -> httpx.Response:
-        return await self._request(
-            method, await self._path(kind, namespace, name, version), **about
-        )
+        path = await self._path(kind, namespace, name, version)
+        return await self._request(method, path, **about)
 
     # Reading
 
@@ -279,34 +311,40 @@ class ThroughKr8s:
 
     def read(self, kind: str, namespace: str | None, name: str) -> JsonObject | None:
         """See Kubernetes."""
-        try:
-            work = self._on("GET", kind, namespace, name)
-            return dict(self._call(work, CALL_WITHIN_S, f"read {kind} {name}").json())
-        except Refused as error:
-            if error.status == _NOT_FOUND:
-                return None
-            raise
+        work = self._on("GET", kind, namespace, name)
+        answer = self._found(work, f"read {kind} {name}")
+        return None if answer is None else dict(answer.json())
 
     def all(
         self, kind: str, namespace: str | None = None, labels: Mapping[str, str] | None = None
     ) -> Sequence[JsonObject]:
         """See Kubernetes."""
         query = {"labelSelector": _selector(labels)} if labels else {}
+        work = self._on("GET", kind, namespace, "", params=query)
+        answer = self._found(work, f"list {kind}")
+        if answer is None:
+            return []
+
+        listed = answer.json()
+        # The items of a list have neither: it is written once, at the list itself.
+        about = {"kind": kind.partition(".")[0], "apiVersion": str(listed.get("apiVersion", ""))}
+        return [{**about, **item} for item in listed.get("items") or []]
+
+    def _found(self, work: Coroutine[Any, Any, httpx.Response], what: str) -> httpx.Response | None:
+        """The answer to a GET; None where there is no such object, or no such kind (yet)."""
         try:
-            work = self._on("GET", kind, namespace, "", params=query)
-            answer = self._call(work, CALL_WITHIN_S, f"list {kind}").json()
+            return self._call(work, CALL_WITHIN_S, what)
         except Refused as error:
             if error.status == _NOT_FOUND:
-                return []
+                return None
             raise
-        # The items of a list have neither: it is written once, at the list itself.
-        about = {"kind": kind.partition(".")[0], "apiVersion": str(answer.get("apiVersion", ""))}
-        return [{**about, **item} for item in answer.get("items") or []]
 
     def ours(self, kind: str, labels: Mapping[str, str]) -> list[tuple[str | None, str]]:
         """See Kubernetes."""
         found = self.all(kind, None, {**OUR_LABELS, **labels})
-        return sorted((_place_of(thing) for thing in found), key=str)
+        places = [_place_of(thing) for thing in found]
+        # As text: a namespace may be None, which does not compare with one that has a name.
+        return sorted(places, key=str)
 
     def pods(self, namespace: str | None, labels: Mapping[str, str]) -> list[Pod]:
         """See Kubernetes."""
@@ -322,11 +360,14 @@ class ThroughKr8s:
         """See Kubernetes."""
         query = {
             "container": container,
+            # The API server refuses 0.
             "sinceSeconds": str(max(since_s, 1)),
+            # The whole answer is kept in memory.
             "limitBytes": "1000000",
         }
         work = self._request("GET", f"{_of_pod(pod)}/log", params=query)
-        return self._about_pod(work, CALL_WITHIN_S, f"log of {pod}").text.splitlines()
+        answer = self.about_pod(work, CALL_WITHIN_S, f"log of {pod}")
+        return answer.text.splitlines()
 
     # Within pods
 
@@ -334,7 +375,7 @@ class ThroughKr8s:
         self, pod: Pod, container: str, command: Sequence[str], within_s: float
     ) -> Executed:
         """See Kubernetes."""
-        return self._about_pod(self._execute(pod, container, command), within_s, f"exec in {pod}")
+        return self.about_pod(self._execute(pod, container, command), within_s, f"exec in {pod}")
 
     async def _execute(self, pod: Pod, container: str, command: Sequence[str]) -> Executed:
         thing = await PodObject.get(pod.name, namespace=pod.namespace, api=await self._connected())
@@ -362,34 +403,32 @@ class ThroughKr8s:
         place = {"namespace": pod.namespace, "params": params, "subprotocols": (PROTOCOL,)}
         return Talk(api.open_websocket(version="v1", url=f"pods/{pod.name}/exec", **place))
 
-    def about_pod(self, work: Coroutine[Any, Any, _Answer], within_s: float, what: str) -> _Answer:
-        """For conversations: `work` on our loop, within a bound."""
-        return self._about_pod(work, within_s, what)
-
     def get(self, pod: Pod, port: int, path: str, within_s: float) -> bytes:
         """See Kubernetes."""
-        return self._about_pod(self._get(pod, port, path), within_s, f"GET {pod}:{port}{path}")
+        return self.about_pod(self._get(pod, port, path), within_s, f"GET {pod}:{port}{path}")
 
     async def _get(self, pod: Pod, port: int, path: str) -> bytes:
         api = await self._connected()
         url = f"pods/{pod.name}/portforward"
         place = {"namespace": pod.namespace, "params": {"ports": str(port)}}
+
         for _ in range(FORWARDS):
             async with api.open_websocket(version="v1", url=url, **place) as websocket:
+                # Whatever else goes wrong is not repeated: only this says nothing of the pod.
                 with suppress(ported.ClosedUnanswered):
                     return await ported.get(websocket, path)
+
         raise ported.ClosedUnanswered(f"{FORWARDS} forwards were closed without an answer")
 
     def get_from_service(
         self, namespace: str, service: str, port: int, path: str, within_s: float
     ) -> bytes:
         """See Kubernetes."""
-        work = self._request(
-            "GET", f"/api/v1/namespaces/{namespace}/services/{service}:{port}/proxy{path}"
-        )
-        return self._about_pod(
-            work, within_s, f"GET service {namespace}/{service}:{port}{path}"
-        ).content
+        path_of_proxy = f"/api/v1/namespaces/{namespace}/services/{service}:{port}/proxy{path}"
+        work = self._request("GET", path_of_proxy)
+        what = f"GET service {namespace}/{service}:{port}{path}"
+        # What is behind a Service is a pod, too: it may be on its way up or out.
+        return self.about_pod(work, within_s, what).content
 
     # Changing
 
@@ -398,40 +437,46 @@ class ThroughKr8s:
         for thing in objects:
             if not is_ours(texts_at(thing, "metadata", "labels")):
                 raise HarnessFault(f"{identity_of(thing)} lacks our label and is not applied")
-            query = {"fieldManager": FIELD_MANAGER, "force": "true"}
+
             namespace, name = _place_of(thing)
+            # In the very version that it is written in: another has other fields.
             version = text_at(thing, "apiVersion").rpartition("/")[2]
+            # "force": a field that kubectl or helm has set here is ours again.
+            query = {"fieldManager": FIELD_MANAGER, "force": "true"}
             body = _body(thing, "apply-patch+yaml")
+
             work = self._on("PATCH", kind_of(thing), namespace, name, version, params=query, **body)
             self._call(work, CALL_WITHIN_S, f"apply {identity_of(thing)}")
 
     def replace(self, thing: JsonObject) -> bool:
         """See Kubernetes."""
         namespace, name = _place_of(thing)
+
         # POST creates, and is refused with 409 when the object exists; PUT replaces, and is refused
         # with 409 when it has another resourceVersion by now.
         is_update = "resourceVersion" in object_at(thing, "metadata")
         method = "PUT" if is_update else "POST"
         path_name = name if is_update else ""
+
         work = self._on(method, kind_of(thing), namespace, path_name, **_body(thing, "json"))
         try:
             self._call(work, CALL_WITHIN_S, f"{method} {identity_of(thing)}")
         except Refused as error:
             # 404: what was to be replaced has gone meanwhile.
-            if error.status == _CONFLICT or (error.status == _NOT_FOUND and is_update):
+            has_gone = is_update and error.status == _NOT_FOUND
+            if has_gone or error.status == _CONFLICT:
                 return False
             raise
         return True
 
     def patch(self, kind: str, namespace: str, name: str, patch: JsonObject) -> None:
         """See Kubernetes."""
-        query = {"fieldManager": FIELD_MANAGER}
         work = self._on(
             "PATCH",
             kind,
             namespace,
             name,
-            params=query,
+            params={"fieldManager": FIELD_MANAGER},
             **_body(patch, "strategic-merge-patch+json"),
         )
         self._call(work, CALL_WITHIN_S, f"patch {kind} {namespace}/{name}")
@@ -439,8 +484,13 @@ class ThroughKr8s:
     def delete_ours(self, kind: str, namespace: str | None, name: str) -> bool:
         """See Kubernetes."""
         found = self.read(kind, namespace, name)
-        if found is None or not is_ours(texts_at(found, "metadata", "labels")):
+        if found is None:
             return False
+
+        # An object of the same name that another made is left alone.
+        if not is_ours(texts_at(found, "metadata", "labels")):
+            return False
+
         # The uid makes sure that it is still the object whose label was looked at.
         uid = text_at(found, "metadata", "uid")
         body = {"propagationPolicy": "Background", "preconditions": {"uid": uid}}
@@ -451,9 +501,8 @@ class ThroughKr8s:
         self._delete("Pod", pod.namespace, pod.name, {"preconditions": {"uid": pod.uid}})
 
     def _delete(self, kind: str, namespace: str | None, name: str, body: JsonObject) -> bool:
-        work = self._on(
-            "DELETE", kind, namespace, name, **_body({"kind": "DeleteOptions", **body}, "json")
-        )
+        options = {"kind": "DeleteOptions", **body}
+        work = self._on("DELETE", kind, namespace, name, **_body(options, "json"))
         try:
             self._call(work, CALL_WITHIN_S, f"delete {kind} {name}")
         except Refused as error:
@@ -468,11 +517,13 @@ async def _logged_in(access: Access, log_in: Callable[[], Awaitable[_Answer]]) -
     try:
         return await log_in()
     except _NO_LOGIN as error:
+        # A login program prints its complaint over several lines, some of them with a usage.
         message = " ".join(str(error).split())[:300]
         if access.login_program is None:
             raise Unreachable(
                 f"{access}: no connection ({type(error).__name__}: {message})"
             ) from error
+
         raise LoginFailed(
             f"{access}: user {access.user_name!r} logs in by {access.login_program!r}, "
             "which handed out "
@@ -518,6 +569,7 @@ def _refused(what: str, error: kr8s.ServerError) -> Refused | Unreachable:
     status = getattr(error.response, "status_code", _SERVER_ERROR)
     if isinstance(error, _NoSuchKind):
         status = _NOT_FOUND
+
     message = _message_of(error)
     if status >= _SERVER_ERROR:
         return Unreachable(f"{what}: {message}")
@@ -526,11 +578,14 @@ def _refused(what: str, error: kr8s.ServerError) -> Refused | Unreachable:
 
 def _message_of(error: kr8s.ServerError) -> str:
     """The API server's own sentence; kr8s gives it for 4xx only."""
+    # kr8s has no answer at hand where the server was not reached.
     if error.response is None:
         return str(error)
+
     try:
         return str(error.response.json().get("message") or error)
     except (ValueError, AttributeError):
+        # Not a Status of Kubernetes: a proxy on the way answers in HTML, or with a list.
         return str(error)
 
 
@@ -548,13 +603,17 @@ def _unreachable(
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
-        for each in error.exceptions if isinstance(error, BaseExceptionGroup) else ():
-            yield from _causes(each)
+        if isinstance(error, BaseExceptionGroup):
+            for each in error.exceptions:
+                yield from _causes(each)
         error = error.__cause__ or error.__context__
 
 
 def _first_of(group: BaseException) -> BaseException:
-    return _first_of(group.exceptions[0]) if isinstance(group, BaseExceptionGroup) else group
+    """The first error in a group that is not a group itself."""
+    while isinstance(group, BaseExceptionGroup):
+        group = group.exceptions[0]
+    return group
 
 
 async def _hang_up(api: Any) -> None:
@@ -579,7 +638,9 @@ def _joined_path(
     within = ""
     if is_namespaced and (namespace or name):
         within = f"/namespaces/{namespace or 'default'}"
-    return f"{base}{within}/{plural}" + (f"/{name}" if name else "")
+
+    every = f"{base}{within}/{plural}"
+    return f"{every}/{name}" if name else every
 
 
 def _of_pod(pod: Pod) -> str:

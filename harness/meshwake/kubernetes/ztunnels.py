@@ -23,10 +23,12 @@ def find_ztunnels(kubernetes: Kubernetes, namespace: str | None = None) -> list[
                 f"no ztunnel in {namespace} ({_SELECTED}); leave --namespace out to look everywhere"
             )
         return pods
+
     try:
         pods = kubernetes.pods(None, ZTUNNEL_LABELS)
     except Refused as refused:
         pods = _in_usual_places(kubernetes, refused)
+
     found = sorted({pod.namespace for pod in pods})
     if len(found) > 1:
         raise BadInput(
@@ -51,8 +53,11 @@ def _in_usual_places(kubernetes: Kubernetes, refused: Refused) -> list[Pod]:
         if pods:
             return pods
         seen = True
+
+    # None of them may be seen: the first refusal says more than that nothing was found.
     if not seen:
         raise refused
+
     places = " and ".join(USUAL_ZTUNNEL_NAMESPACES)
     raise LabUnavailable(
         f"no ztunnel in {places} that may be seen ({_SELECTED}), and all namespaces may not "

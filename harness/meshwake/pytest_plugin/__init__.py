@@ -57,6 +57,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers",
         "mesh(lifetime, backdate, every, fix): the world of the `mesh` fixture; durations as text",
     )
+
     try:
         session = Session(from_pytest(config.getoption, config.getini))
         config.stash[SESSION] = session
@@ -64,6 +65,7 @@ def pytest_configure(config: pytest.Config) -> None:
         session.begin(is_first=not hasattr(config, "workerinput"))
     except HarnessError as error:
         message = "\n".join([str(error), *variables_behind(str(error))])
+        # In the words of the options that this project has.
         if not config.pluginmanager.has_plugin(f"{__name__}.short_options"):
             message = as_typed_to_pytest(message)
         raise pytest.UsageError(message) from error
@@ -74,13 +76,16 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
     called scenarios and has a table of one."""
     if file_path.suffix != ".toml":
         return None
+
     # One that was named is read whatever is in it, so that a mistake in it is reported.
-    if not parent.session.isinitpath(file_path):
+    is_named = parent.session.isinitpath(file_path)
+    if not is_named:
         # Every pyproject.toml of every project comes by here, so the cheap question comes first.
         if "scenarios" not in file_path.parent.parts:
             return None
         if not _SCENARIO_TABLE.search(file_path.read_bytes()):
             return None
+
     from meshwake.pytest_plugin.scenarios import ScenarioFile
 
     collected: ScenarioFile = ScenarioFile.from_parent(parent, path=file_path)
@@ -95,25 +100,32 @@ def pytest_runtest_makereport(
     to the report. pytest-xdist carries it between processes; JUnit does not show it."""
     if call.excinfo is not None and isinstance(call.excinfo.value, BadInput):
         call.excinfo = _at_the_line_of_the_test(call.excinfo.value)
+
     report = yield
-    item.stash[_FAILED] = item.stash.get(_FAILED, False) or report.failed
+
+    # Of set-up, call and teardown one failure is enough, and each has a report of its own.
+    failed_before = item.stash.get(_FAILED, False)
+    item.stash[_FAILED] = failed_before or report.failed
+
     row = item.stash.get(ROW, None)
     # An attribute of the report: with xdist a report is sent as JSON, with all that vars() has.
     if row is not None:
         vars(report)["meshwake_row"] = row
+        # One row for each test, however many reports follow.
         del item.stash[ROW]
     return report
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """The table of all cases of this session."""
+    rows: dict[str, str] = {}
     # Skipped, failed and passed alike: the row of a case travels with whatever became of it.
-    reports = [report for group in terminalreporter.stats.values() for report in group]
-    rows = {
-        report.nodeid: vars(report)["meshwake_row"]
-        for report in reports
-        if "meshwake_row" in vars(report)
-    }
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            # Warnings are among them, and reports of other tests.
+            if "meshwake_row" in vars(report):
+                rows[report.nodeid] = vars(report)["meshwake_row"]
+
     if rows:
         from meshwake.pytest_plugin.summary import write_summary
 
@@ -145,9 +157,12 @@ def _at_the_line_of_the_test(mistake: BadInput) -> pytest.ExceptionInfo[BaseExce
     ends with the line of the test, without what meshwake and pydantic called to find out."""
     mistake.__cause__ = None
     mistake.__suppress_context__ = True
+
     package = str(Path(__file__).parents[1])
     shown: TracebackType | None = None
+    # From the inside out, as a traceback is linked: each frame names the one that it called.
     for frame, line in reversed(list(walk_tb(mistake.__traceback__))):
-        if not frame.f_code.co_filename.startswith(package):
+        is_ours = frame.f_code.co_filename.startswith(package)
+        if not is_ours:
             shown = TracebackType(shown, frame, frame.f_lasti, line)
     return pytest.ExceptionInfo.from_exception(mistake.with_traceback(shown))

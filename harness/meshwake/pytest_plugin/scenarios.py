@@ -28,9 +28,11 @@ class ScenarioFile(pytest.File):
     def collect(self) -> Iterable[ScenarioItem]:
         """One item per case."""
         try:
-            cases = self.config.stash[SESSION].chooser.cases(read_scenario(self._written_path))
+            scenario = read_scenario(self._written_path)
+            cases = self.config.stash[SESSION].chooser.cases(scenario)
         except HarnessError as error:
             raise self.CollectError(str(error)) from error
+
         for case in cases:
             yield ScenarioItem.from_parent(self, name=case.id, case=case)
 
@@ -38,7 +40,9 @@ class ScenarioFile(pytest.File):
     def _written_path(self) -> Path:
         """As a person would type it: messages and commands to repeat show this path."""
         root = self.config.invocation_params.dir
-        return self.path.relative_to(root) if self.path.is_relative_to(root) else self.path
+        if self.path.is_relative_to(root):
+            return self.path.relative_to(root)
+        return self.path
 
 
 class ScenarioItem(pytest.Item):
@@ -61,6 +65,7 @@ class ScenarioItem(pytest.Item):
             self._remember(Ending(self.case, error=error))
             raise
         self._remember(Ending(self.case, run=run))
+
         # The canary first: where it fails, no other line of the session can be believed.
         words = _canary_words(self.path, run) + _words(self.case, run)
         if words:
@@ -69,9 +74,10 @@ class ScenarioItem(pytest.Item):
     def _remember(self, ending: Ending) -> None:
         summary = summary_of(ending)
         self.user_properties += properties(summary)
-        self.stash[ROW] = row_of(
-            summary, self.config.stash[SESSION].report, ending.run, self.case.chosen_because
-        )
+
+        # With a report this writes the page of the run too, which needs its history.
+        report = self.config.stash[SESSION].report
+        self.stash[ROW] = row_of(summary, report, ending.run, self.case.chosen_because)
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         """The message alone where it is meant for a person, a traceback where the harness itself is
@@ -93,13 +99,16 @@ class _NotAsExpected(Exception):
 
 
 def _canary_words(path: Path, run: Run) -> list[str]:
+    # With a goal it is judged by that, and its own expectations are left out.
     if "canary" not in path.parts or run.plan.goal is not None:
         return []
+
     # "As expected" alone is not enough: a canary without an expectation of BROKEN would pass too.
-    broken = any(
-        row.expected is Verdict.BROKEN and row.finding.verdict is Verdict.BROKEN
+    broken = [
+        row.finding.check
         for row in run.outcome.comparisons
-    )
+        if row.expected is row.finding.verdict is Verdict.BROKEN
+    ]
     if broken and run.outcome.kind is OutcomeKind.AS_EXPECTED:
         return []
     return [
@@ -111,12 +120,20 @@ def _canary_words(path: Path, run: Run) -> list[str]:
 def _words(case: Case, run: Run) -> list[str]:
     if run.outcome.kind is OutcomeKind.AS_EXPECTED:
         return []
+
     first = headline(run)
     lines = [f"{first.verdict}: {first.text}", judged(run)]
+
     for row in run.outcome.comparisons:
         if row.kind is not OutcomeKind.AS_EXPECTED:
+            # Seconds of a scenario with dates, such as an imported night, are shown as dates.
             lines += (dated(line, run.plan.dates) for line in _comparison_words(row))
-    return [*lines, f"evidence: {run.path}", f"repeat:   {case.repeat_command}"]
+
+    return [
+        *lines,
+        f"evidence: {run.path}",
+        f"repeat:   {case.repeat_command}",
+    ]
 
 
 def _comparison_words(row: Comparison) -> list[str]:

@@ -30,7 +30,11 @@ def row_of(summary: Summary, report: Path | None, run: Run | None, chosen_becaus
         shown = dict(vars(ReportFolder(report, "--report").add(run)))
         # It comes once for all rows, below.
         del shown["summary"]
-    values = vars(summary) | {"run": str(summary.run) if summary.run else None}
+
+    values = dict(vars(summary))
+    # JSON has no paths; `_summary` makes one of it again.
+    if summary.run is not None:
+        values["run"] = str(summary.run)
     return json.dumps({"chosen_because": chosen_because, "summary": values, "entry": shown})
 
 
@@ -39,11 +43,16 @@ def write_summary(terminalreporter: pytest.TerminalReporter, rows: list[str]) ->
     # With pytest-xdist rows come as workers finish; sorted, two sessions can be compared.
     read = sorted(map(json.loads, rows), key=_name)
     summaries = [_summary(row["summary"]) for row in read]
+
     terminalreporter.section("meshwake")
     terminalreporter.write(plain(summary_table(summaries)))
-    lines = [f"lab {because}" for because in sorted({row["chosen_because"] for row in read})]
+
+    # Each reason once: most cases of a session run on the same lab.
+    reasons = sorted({row["chosen_because"] for row in read})
+    lines = [f"lab {because}" for because in reasons]
     for line in lines + _remarks(summaries):
         terminalreporter.write_line(line)
+
     report = terminalreporter.config.stash[SESSION].report
     if report is not None:
         _write_report(terminalreporter, report, read)
@@ -56,11 +65,15 @@ def _name(row: dict[str, Any]) -> tuple[str, ...]:
 
 def _remarks(summaries: list[Summary]) -> list[str]:
     """Where there is no evidence, and what a GitHub job shows."""
-    kept = any(summary.run for summary in summaries)
-    keep = f"--keep-run keeps every run in {runs_dir()}/"
-    lines = [] if kept else [f"evidence: no surprise, so none was kept; {keep}"]
-    in_github = os.environ.get("GITHUB_ACTIONS") == "true"
-    return lines + (github_annotations(summaries) if in_github else [])
+    lines = []
+    if not any(summary.run for summary in summaries):
+        keep = f"--keep-run keeps every run in {runs_dir()}/"
+        lines.append(f"evidence: no surprise, so none was kept; {keep}")
+
+    # GitHub Actions reads them from the output of a job, and shows them at the files.
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        lines += github_annotations(summaries)
+    return lines
 
 
 def _write_report(
@@ -76,4 +89,5 @@ def _write_report(
 
 
 def _summary(values: dict[str, Any]) -> Summary:
-    return Summary(**values | {"run": Path(values["run"]) if values["run"] else None})
+    run = values["run"]
+    return Summary(**values | {"run": Path(run) if run else None})

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -58,19 +59,25 @@ class Case(PlanRequest):
         # The timeline of a test, of a sweep or of the falsifier: its "path" is a name.
         if not self.scenario.path.endswith(".toml"):
             return ""
-        words = ["meshwake run", shlex.quote(_typed_path(self.scenario.path))]
-        # Lab, release and seed are written even where they are defaults: what `auto` chooses, and
-        # which release is the newest, may be different on the day of the repetition.
-        words.append(f"--lab {self.lab} --istio {self.version} --seed {self.seed}")
-        words += self._subject_words()
-        words += self._judged_words()
-        words += self._cluster_words()
-        return " ".join(words)
+
+        return " ".join(
+            [
+                "meshwake run",
+                shlex.quote(_typed_path(self.scenario.path)),
+                # Written even where they are defaults: what `auto` chooses, and which release is
+                # the newest, may be different on the day of the repetition.
+                f"--lab {self.lab} --istio {self.version} --seed {self.seed}",
+                *self._subject_words(),
+                *self._judged_words(),
+                *self._cluster_words(),
+            ]
+        )
 
     def _subject_words(self) -> list[str]:
         words = []
         if self.ztunnel is not None:
             words.append(f"--ztunnel {shlex.quote(str(self.ztunnel))}")
+
         # A model of another class than the release has is the choice of a person, with --as-class.
         own_class = versions.find(self.version).model_class
         if self.lab == "model" and self.behaviour_class != own_class:
@@ -81,15 +88,20 @@ class Case(PlanRequest):
         # --fix implies the goal, which need not be typed too.
         if self.named_fix is not None:
             return [f"--fix {self.named_fix}"]
-        return [] if self.goal is None else [f"--goal {self.goal}"]
+
+        if self.goal is not None:
+            return [f"--goal {self.goal}"]
+        return []
 
     def _cluster_words(self) -> list[str]:
         real_time = ["--real-time"] if self.real_time else []
         if self.cluster is None:
             return real_time
+
         # On lab kind only this clock has another time to run in.
-        chosen = real_time if self.cluster.clock == "process" else []
-        return command_line_of(self.cluster) + chosen
+        if self.cluster.clock == "process":
+            return [*command_line_of(self.cluster), *real_time]
+        return command_line_of(self.cluster)
 
     def require_runnable(self) -> None:
         """Raises LabUnavailable with the reason when the case was refused."""
@@ -131,11 +143,14 @@ class Chooser:
         check_ranges(scenario)
         if not self.options.fixes:
             return tuple(self._case(scenario, subject) for subject in self._subjects)
+
         found = []
         for fix in self.options.fixes:
             deployed = with_fix(scenario, fix)
-            cases = [self._case(deployed, subject) for subject in self._subjects]
-            found += [replace(case, named_fix=fix) for case in cases]
+            for subject in self._subjects:
+                case = self._case(deployed, subject)
+                # Named in its id too: the same scenario runs once for each fix.
+                found.append(replace(case, named_fix=fix))
         return tuple(found)
 
     def _case(self, scenario: Scenario, subject: Subject) -> Case:
@@ -151,6 +166,7 @@ class Chooser:
             cluster=options.cluster if options.lab == "kind" else None,
             goal=options.goal,
         )
+
         # A binary that was typed is wanted on a real lab: the model would silently not use it.
         if options.lab == AUTO and options.ztunnel is None:
             return self._automatic(base, subject)
@@ -165,16 +181,20 @@ class Chooser:
             lab, because = "process", "process: chosen with --ztunnel"
         else:
             lab, because = self.options.lab, f"{self.options.lab}: chosen with --lab"
+
         if lab in WITH_BINARY and subject.ztunnel is not None:
             because += f"; ztunnel {subject.version} {subject.found}"
+
         return self._judged(_on(base, lab, subject, because, self.options.as_class))
 
     def _automatic(self, base: Case, subject: Subject) -> Case:
         """The process lab where it can run this, else the model with the reason."""
         because = f"process: ztunnel {subject.version} {subject.found}"
+        # A class is the model's: a real ztunnel behaves as it is.
         process = self._judged(_on(base, "process", subject, because, as_class=None))
         if process.refusal is None:
             return process
+
         # Without --istio the subject is what the cache has; the model needs no binary, so it can be
         # of the newest release that is known.
         if not self.options.istio:
@@ -186,7 +206,9 @@ class Chooser:
         """`case`, refused where it cannot run. One that can stays the same object, and keeps the
         plan that was made to find this out."""
         refusal = self._refusal(case)
-        return case if refusal is None else replace(case, refusal=refusal)
+        if refusal is None:
+            return case
+        return replace(case, refusal=refusal)
 
     def _refusal(self, case: Case) -> str | None:
         """Why `case` cannot run, in one sentence, or None. The plan is made only where nothing
@@ -194,9 +216,13 @@ class Chooser:
         reason = self._refusal_without_plan(case)
         if reason is not None:
             return reason
+
         # What the machine lacks comes first: where a lab cannot run at all, what it would refuse of
         # this plan does not matter.
-        reasons = self._missing_for(case) or load_lab(case.lab).refusals(case.plan)
+        reasons = self._missing_for(case)
+        if not reasons:
+            reasons = load_lab(case.lab).refusals(case.plan)
+
         if case.ztunnel is not None:
             # A fix that is a patch of ztunnel needs a binary that was built with it.
             unpatched = lacks_patch(patch_of(case.plan), case.ztunnel)
@@ -207,11 +233,14 @@ class Chooser:
     def _refusal_without_plan(self, case: Case) -> str | None:
         if case.lab not in case.scenario.labs:
             return f"the scenario names only {', '.join(case.scenario.labs)} in 'labs'"
+
         if case.real_time and case.scenario.real_time is None:
             return (
                 "the scenario has no [real_time] table, whose numbers fit a run in real time; add "
                 "one, or skip idle time with --clock process and without --real-time"
             )
+
+        # The rest is about a ztunnel of this machine; lab kind has its own in containers.
         if case.lab not in WITH_BINARY:
             return None
         if not sys.platform.startswith("linux"):
@@ -224,6 +253,7 @@ class Chooser:
         """What this machine lacks. A cluster that exists needs no tools to bring one up."""
         if case.cluster is not None and case.cluster.kubeconfig is not None:
             return []
+
         # Examined once for each lab and binary: lab process starts a program to see whether
         # namespaces are allowed, and the corpus has dozens of scenarios.
         key = (case.lab, case.ztunnel)
@@ -248,9 +278,12 @@ def _on(case: Case, lab: str, subject: Subject, because: str, as_class: str | No
     """`case` on `lab`, with the expectations of its version, and its class or that which a person
     named."""
     release = versions.find(subject.version)
+
+    # What the model of a release takes for granted is part of the reason why it is believed.
     assumed = f"taken as class {as_class}" if as_class else release.assumption
     if lab == "model" and assumed:
         because += f"; {assumed}"
+
     return replace(
         case,
         lab=lab,
@@ -273,6 +306,7 @@ def check_ranges(scenario: Scenario) -> None:
         covered = [versions.covers(row.versions, each.version, row.until) for each in known]
         if any(covered):
             continue
+
         until = f" until {row.until}" if row.until else ""
         raise BadInput(
             f"{scenario.path}: expect[{position}].versions: {row.versions!r}{until} covers no "
@@ -285,12 +319,12 @@ def _expectations(scenario: Scenario, version: str) -> tuple[Expect, ...]:
     rows = tuple(
         row for row in scenario.expect if versions.covers(row.versions, version, row.until)
     )
+
     # Two rows for one check contradict each other, or one of them is never compared.
-    checks = [row.check for row in rows]
-    for check in checks:
-        if checks.count(check) > 1:
+    for check, times in Counter(row.check for row in rows).items():
+        if times > 1:
             raise BadInput(
-                f"{scenario.path}: expect: {checks.count(check)} rows for {check} cover {version}; "
+                f"{scenario.path}: expect: {times} rows for {check} cover {version}; "
                 "narrow their 'versions', or end one with 'until', so that only one does"
             )
     return rows
@@ -309,15 +343,17 @@ def read_manifest(scenario: Scenario) -> str | None:
         return None
     if scenario.fix.manifest is None:
         return FIXES[scenario.fix.name].read_manifest()
+
     # Next to the scenario, as a user has it; or from the root, as the corpus writes it.
     folders = (Path(scenario.path).parent, resources.ROOT)
-    places = [folder / scenario.fix.manifest for folder in folders]
-    for path in places:
+    for folder in folders:
+        path = folder / scenario.fix.manifest
         if is_there(path):
             # With a byte order mark, or lines that end as on Windows, a script is not executable
             # for the kernel: both stay, so that the fix fails here as it would there.
             return read_text(path, keep_mark=True)
-    looked = " or ".join(str(path.parent) for path in places)
+
+    looked = " or ".join(str((folder / scenario.fix.manifest).parent) for folder in folders)
     raise BadInput(
         f"{scenario.path}: fix.manifest: read {scenario.fix.manifest!r}, which is not a file "
         f"in {looked}"

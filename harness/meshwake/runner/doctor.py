@@ -37,6 +37,7 @@ class Health:
     def to_json(self) -> MutableJsonObject:
         """As `meshwake doctor --json` prints it."""
         found = asdict(self)
+        # By name, so that a reader of the JSON need not know their order.
         found["ztunnels"] = [{"version": version, "path": path} for version, path in self.ztunnels]
         return found
 
@@ -45,25 +46,29 @@ def examine() -> Health:
     """Examines this machine. Never raises: a probe that fails is itself a finding."""
     found = binaries.cached()
     labs = tuple(_examine_lab(name, found) for name in LAB_MODULES)
-    process_runs = any(lab.lab == "process" and lab.can_run for lab in labs)
+    ready = {lab.lab for lab in labs if lab.can_run}
     return Health(
         python=platform.python_version(),
         system=f"{platform.system()} {platform.machine()}",
         cache=str(binaries.cache_dir()),
         ztunnels=tuple((binary.version, str(binary.path)) for binary in found),
         labs=labs,
-        auto="process" if process_runs else "model",
+        # As --lab auto chooses (runner/choose.py), unless a scenario does not fit the lab.
+        auto="process" if "process" in ready else "model",
     )
 
 
 def _examine_lab(name: str, found: tuple[binaries.CachedBinary, ...]) -> LabHealth:
     if name not in WITH_BINARY:
         return _health(name, _missing(name, None))
+
     if not sys.platform.startswith("linux"):
         return _health(name, ["needs Linux; --lab model runs here"])
+
     # The newest binary, which is what a run without --istio would use.
     if found:
         return _health(name, _missing(name, found[-1].path))
+
     # How to get a binary helps more than that there is none.
     others = [reason for reason in _missing(name, None) if reason != NO_BINARY]
     return _health(name, [_how_to_get_a_binary(), *others])

@@ -9,6 +9,7 @@ takes which:
     ClusterFlags  what a cluster on kind is made of                   up, down, status
     LabFlags      WhereFlags, ClusterFlags, and how clocks are moved  bisect
     RunFlags      all of these, and what to keep                      run, pytest
+    SelectFlags   which of the scenarios named, by -k                 run, list, nightly
 
 A value of None, False or () means that the option was not given. An option with a `variable` takes
 its default from the environment: the command line wins, then comes the environment, then pytest's
@@ -33,6 +34,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
 from meshwake.core.errors import BadInput
 
 AUTO = "auto"
+KEYWORD_OPTION = "-k"
 
 
 # --- The options ----------------------------------------------------------------------------------
@@ -184,6 +186,25 @@ class RunFlags(LabFlags, CaseFlags):
     ] = None
 
 
+@dataclass(frozen=True)
+class SelectFlags(Flags):
+    """Which of the scenarios that were named. Not for pytest, which has this option itself."""
+
+    keyword: Annotated[
+        str,
+        Flag(
+            KEYWORD_OPTION,
+            "Only scenarios of these names: 'sleep and not (vm or weekly)', as pytest's -k.",
+            "EXPRESSION",
+        ),
+    ] = ""
+
+
+@dataclass(frozen=True)
+class RunCommandFlags(RunFlags, SelectFlags):
+    """What `meshwake run` takes."""
+
+
 AnyFlags = TypeVar("AnyFlags", bound=Flags)
 
 
@@ -208,6 +229,7 @@ class Declared:
 
 def declared_in(flags: type[Flags]) -> Iterator[Declared]:
     """Every option of `flags`, those of its bases first."""
+    # With the extras: a Flag is the second part of an annotation.
     types = get_type_hints(flags, include_extras=True)
     for each in fields(flags):
         type_, flag = get_args(types[each.name])
@@ -216,8 +238,11 @@ def declared_in(flags: type[Flags]) -> Iterator[Declared]:
 
 def given_in(flags: Flags, of: type[Flags]) -> list[str]:
     """The names of those options of `of` that were given."""
+    # An option typed with its default value is the same as none.
     return [
-        each.flag.name for each in declared_in(of) if getattr(flags, each.field) != each.default
+        declared.flag.name
+        for declared in declared_in(of)
+        if getattr(flags, declared.field) != declared.default
     ]
 
 
@@ -226,13 +251,15 @@ def variables_behind(message: str) -> list[str]:
     have typed none of it."""
     lines = []
     for declared in declared_in(RunFlags):
-        flag = declared.flag
-        if flag.variable is None or not os.environ.get(flag.variable):
+        variable, name = declared.flag.variable, declared.flag.name
+        value = os.environ.get(variable) if variable is not None else None
+        if not value:
             continue
+
         # The whole name: --istio is not mentioned where a message is about --istio-something.
-        if re.search(rf"{flag.name}(?![\w-])", message):
-            value = os.environ[flag.variable]
-            lines.append(f"{flag.variable}={value} is set, the default of {flag.name}")
+        is_mentioned = re.search(rf"{name}(?![\w-])", message)
+        if is_mentioned:
+            lines.append(f"{variable}={value} is set, the default of {name}")
     return lines
 
 
@@ -276,11 +303,14 @@ def _typer_parameter(declared: Declared) -> inspect.Parameter:
         min=flag.minimum,
         envvar=flag.variable,
     )
-    # typer knows no tuples of any length: a list, or None where the option was not given.
-    type_ = list[str] | None if declared.repeatable else declared.type
-    default = None if declared.repeatable else declared.default
+
+    type_, default = declared.type, declared.default
+    if declared.repeatable:
+        # typer knows no tuples of any length: a list, or None where the option was not given.
+        type_, default = list[str] | None, None
     return inspect.Parameter(
         declared.field,
+        # A command has parameters of its own before these.
         inspect.Parameter.KEYWORD_ONLY,
         default=default,
         annotation=Annotated[type_, option],
@@ -299,36 +329,54 @@ def add_to_pytest(group: Any, prefix: str = PREFIX) -> None:
     both set the same value."""
     for declared in declared_in(RunFlags):
         flag = declared.flag
-        settings: dict[str, Any] = {"dest": f"meshwake_{declared.field}", "help": flag.help}
-        if declared.of_type(bool):
-            settings |= {"action": "store_true", "default": False}
-        elif declared.repeatable:
-            settings |= {"action": "append", "default": [], "metavar": flag.metavar}
-        elif declared.of_type(int):
-            read = functools.partial(_whole_number, minimum=flag.minimum)
-            settings |= {"type": read, "default": declared.default, "metavar": flag.metavar}
-        else:
-            # A path stays text here: pytest-xdist sends the options to its workers, and can send
-            # only what Python has built in.
-            settings |= {"default": declared.default, "metavar": flag.metavar}
-        group.addoption(flag.name.replace("--", prefix, 1), **settings)
+        name = flag.name.replace("--", prefix, 1)
+        group.addoption(
+            name,
+            dest=f"meshwake_{declared.field}",
+            help=flag.help,
+            **_pytest_settings(declared),
+        )
+
+
+def _pytest_settings(declared: Declared) -> dict[str, Any]:
+    """How pytest reads an option of this type, as keyword arguments of argparse."""
+    flag = declared.flag
+    if declared.of_type(bool):
+        return {"action": "store_true", "default": False}
+
+    if declared.repeatable:
+        return {"action": "append", "default": [], "metavar": flag.metavar}
+
+    if declared.of_type(int):
+        read = functools.partial(_whole_number, minimum=flag.minimum)
+        return {"type": read, "default": declared.default, "metavar": flag.metavar}
+
+    # A path stays text here: pytest-xdist sends the options to its workers, and can send
+    # only what Python has built in.
+    return {"default": declared.default, "metavar": flag.metavar}
 
 
 def add_ini_to_pytest(parser: Any) -> None:
     """Adds a key of pytest's settings for each option: meshwake_lab, meshwake_istio, ..."""
     for declared in declared_in(RunFlags):
-        kind = _ini_kind(declared)
-        about = f"default of {declared.flag.name.replace('--', PREFIX, 1)}"
-        default = [] if declared.repeatable else declared.default
-        parser.addini(f"meshwake_{declared.field}", about, type=kind, default=default)
+        option = declared.flag.name.replace("--", PREFIX, 1)
+        parser.addini(
+            f"meshwake_{declared.field}",
+            f"default of {option}",
+            type=_ini_kind(declared),
+            default=[] if declared.repeatable else declared.default,
+        )
 
 
 def _ini_kind(declared: Declared) -> Literal["bool", "args", "string"]:
     """The type of a key as pytest names it; "args" is split as a shell would."""
     if declared.of_type(bool):
         return "bool"
+    if declared.repeatable:
+        return "args"
+
     # A number too is a string here: _from_ini reads it, with its bounds and our message.
-    return "args" if declared.repeatable else "string"
+    return "string"
 
 
 def as_typed_to_pytest(message: str) -> str:
@@ -336,6 +384,7 @@ def as_typed_to_pytest(message: str) -> str:
     for declared in declared_in(RunFlags):
         name = declared.flag.name
         prefixed = name.replace("--", PREFIX, 1)
+        # Whole names only: --lab is not a part of --meshwake-lab, nor of --lab-something.
         message = re.sub(rf"(?<![\w-]){name}(?![\w-])", prefixed, message)
     return message
 
@@ -358,10 +407,13 @@ def from_pytest(
     values = {}
     for declared in declared_in(RunFlags):
         value = getoption(f"meshwake_{declared.field}")
+
         # pytest does not show whether an option was typed; one typed with its default value is
         # the same as none.
-        if value in (declared.default, []):
+        is_default = value in (declared.default, [])
+        if is_default:
             value = _default_for_pytest(declared, getini) or value
+
         if declared.of_type(Path) and value is not None:
             value = Path(value)
         values[declared.field] = value
@@ -384,20 +436,26 @@ def _from_environment(declared: Declared) -> Any:
     """The default of an option in the environment, read as typer reads it; None without one."""
     variable = declared.flag.variable
     text = os.environ.get(variable, "").strip() if variable else ""
+
+    # As click reads a variable of an option that may be repeated: words between white space.
     if declared.repeatable:
         return text.split()
     if not declared.of_type(bool):
         return text or None
-    if text.lower() not in _TRUE + _FALSE:
+
+    word = text.lower()
+    if word not in (*_TRUE, *_FALSE):
         raise BadInput(f"{variable}={text}: expected true or false")
-    return text.lower() in _TRUE
+    return word in _TRUE
 
 
 def _from_ini(declared: Declared, getini: Callable[[str], Any]) -> Any:
     """What pytest's settings have for an option: a text, also where the option is a number."""
     name = f"meshwake_{declared.field}"
     value = getini(name)
-    if value and declared.of_type(int) and isinstance(value, str):
+
+    # A default of an option is a number already; what a file has is text.
+    if declared.of_type(int) and isinstance(value, str) and value:
         return _ini_number(name, value, declared.flag.minimum)
     return value
 
@@ -414,5 +472,6 @@ def _build(flags: type[AnyFlags], values: Mapping[str, Any]) -> AnyFlags:
     built: dict[str, Any] = dict(values)
     for declared in declared_in(flags):
         if declared.repeatable and declared.field in built:
-            built[declared.field] = tuple(built[declared.field] or ())
+            listed = built[declared.field] or ()
+            built[declared.field] = tuple(listed)
     return flags(**built)

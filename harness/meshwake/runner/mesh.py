@@ -21,6 +21,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast, get_args
 
+from meshwake.checks.format import dated
 from meshwake.core.durations import NS_PER_S, format_duration, parse_option_ns
 from meshwake.core.errors import BadInput, HarnessFault
 from meshwake.core.faults import EVERY_NODE
@@ -72,10 +73,10 @@ def world_of(unnamed: Sequence[object], named: Mapping[str, Any]) -> World:
             f"marker mesh: read {unnamed[0]!r} without a name: expected one of "
             f"{', '.join(allowed)}, for example mesh(lifetime='10m')"
         )
-    for name in named:
+
+    for name, value in named.items():
         if name not in allowed:
             raise BadInput(f"marker mesh: unknown word {name!r}: expected {one_of(name, allowed)}")
-    for name, value in named.items():
         _check_world(name, value)
     return World(**named)
 
@@ -85,6 +86,7 @@ def _check_world(name: str, value: object) -> None:
     if name == "fix":
         _check_fix("marker mesh: fix", value)
         return
+
     if not isinstance(value, str):
         raise BadInput(f"marker mesh: {name}: read {value!r}: expected a duration such as '10m'")
     parse_option_ns(value, f"marker mesh: {name}")
@@ -123,8 +125,9 @@ class Mesh:
 
     def __repr__(self) -> str:
         """Short: it is shown with every failed assertion."""
-        what = f"{len(self._faults)} faults in {format_duration(self._now_ns)}"
-        return f"<mesh {self.name}: {self._file.name if self._file else what}>"
+        if self._file is not None:
+            return f"<mesh {self.name}: {self._file.name}>"
+        return f"<mesh {self.name}: {len(self._faults)} faults in {format_duration(self._now_ns)}>"
 
     # --- The world
 
@@ -136,8 +139,9 @@ class Mesh:
 
     def gateway(self, name: str, identity: str, node: str | None = None) -> None:
         """A gateway or waypoint on `node`, the first one without (lab model)."""
-        named = node or str(self._world_nodes()[0]["name"])
-        self._gateways.append({"name": name, "node": named, "identity": identity})
+        if node is None:
+            node = str(self._world_nodes()[0]["name"])
+        self._gateways.append({"name": name, "node": node, "identity": identity})
         self._changed()
 
     def connect(self, source: str, destination: str) -> None:
@@ -155,8 +159,10 @@ class Mesh:
     def scenario(self, file: str | Path) -> None:
         """World and timeline of a scenario, a file or a name (meshwake list); `fix` deploys another
         fix in it. Raises BadInput after any other call."""
-        if self._faults or self._now_ns or self._nodes:
+        has_begun = self._faults or self._now_ns or self._nodes
+        if has_begun:
             raise BadInput(f"scenario {file}: has a timeline of its own: call it first, and alone")
+
         self._file = read_scenario(scenario_file(file))
         self._changed()
 
@@ -180,9 +186,10 @@ class Mesh:
     ) -> None:
         """Pause the VM: all clocks stop; the wall clock is corrected `corrected_after_s` after the
         resume (25 s were measured in istio/ztunnel#1481)."""
-        after_ns = round(corrected_after_s * NS_PER_S)
         lasts_ns = _ns(lasts, length)
+        after_ns = round(corrected_after_s * NS_PER_S)
         self._last("pause", lasts_ns, node, corrected_after=format_duration(after_ns))
+        # The correction belongs to the fault: a call that follows begins with right clocks.
         self._advance(after_ns)
 
     def freeze(self, lasts: Lasts = None, node: str | None = None, **length: float) -> None:
@@ -206,9 +213,10 @@ class Mesh:
         """What `meshwake.testing.timelines()` draws, from here on, until its last fault is over."""
         for fault in faults_of(timeline, self._now_ns):
             # Faults of the authority have no node, and a [[fault]] with one would be refused.
-            authority = fault["kind"] in {"ca_outage", "ca_hang", "token_expired"}
-            where = {} if authority else self._where(None)
+            is_of_authority = fault["kind"] in {"ca_outage", "ca_hang", "token_expired"}
+            where = {} if is_of_authority else self._where(None)
             self._happen(**fault | where)
+
         self._advance(ends_ns(timeline))
 
     # --- The answer
@@ -244,11 +252,16 @@ class Mesh:
             # An assumption can be asserted too, and is not what a scenario may expect.
             if check not in get_args(CheckName):
                 continue
-            name = cast(CheckName, check)
-            rows.append(
-                PlannedExpectation(check=name, verdict=verdict, because="the test asserts it")
+
+            row = PlannedExpectation(
+                check=cast(CheckName, check),
+                verdict=verdict,
+                because="the test asserts it",
             )
-        return replace(run, plan=run.plan.model_copy(update={"expectations": tuple(rows)}))
+            rows.append(row)
+
+        plan = run.plan.model_copy(update={"expectations": tuple(rows)})
+        return replace(run, plan=plan)
 
     @property
     def chosen_because(self) -> str:
@@ -261,18 +274,22 @@ class Mesh:
         for check in checks:
             if check not in found:
                 raise BadInput(f"no check is named {check!r}: expected {one_of(check, found)}")
+
+            # Noted before it is judged: the report shows what failed as well.
             self._asserted[check] = verdict
             finding = found[check]
             if finding.verdict != verdict:
-                raise AssertionError(
-                    f"{check} is {finding.verdict}, expected {verdict}: {finding.because}"
-                )
+                because = dated(finding.because, self._answer().plan.dates)
+                raise AssertionError(f"{check} is {finding.verdict}, expected {verdict}: {because}")
 
     def _derived(self, what: str, derive: Callable[[Run], list[_Row] | None]) -> list[_Row]:
+        """What `derive` makes of the last answer; `what` names it for messages."""
         answered = self._answer()
         rows = derive(answered)
+        # An empty list would let a test pass that asserts that there is no outage.
         if rows is None:
-            raise HarnessFault(f"{what} is unknown from this history: {answered.outcome.why}")
+            why = dated(answered.outcome.why, answered.plan.dates)
+            raise HarnessFault(f"{what} is unknown from this history: {why}")
         return rows
 
     def _advance(self, by_ns: int) -> None:
@@ -305,21 +322,27 @@ class Mesh:
         self._asserted = {}
 
     def _answer(self) -> Run:
-        if self._answered is None:
-            case = self._chosen()
-            if case.refusal is not None:
-                self.refused(f"{case.id}: {case.refusal}")
-            self._answered = run_case(case, self.options)
-            self._remember(self._answered)
+        if self._answered is not None:
+            return self._answered
+
+        case = self._chosen()
+        if case.refusal is not None:
+            self.refused(f"{case.id}: {case.refusal}")
+
+        self._answered = run_case(case, self.options)
+        self._remember(self._answered)
         return self._answered
 
     def _remember(self, run: Run) -> None:
+        # A run that came out as expected keeps its directory only with --keep-run.
         if run.path is None:
             return
+
+        directory = RunDirectory(run.path)
         if self.keep_runs:
-            self.directories.append(RunDirectory(run.path))
+            self.directories.append(directory)
         else:
-            RunDirectory(run.path).remove()
+            directory.remove()
 
     def _chosen(self) -> Case:
         if self._case is None:
@@ -328,8 +351,8 @@ class Mesh:
 
     def _scenario(self) -> Scenario:
         if self._file is not None:
-            fix = self.world.fix
-            return self._file if fix is None else with_fix(self._file, cast(FixName, fix))
+            return self._with_own_fix(self._file)
+
         document: MutableJsonObject = {
             "title": f"The timeline of {self.name}",
             "duration": format_duration(self._now_ns),
@@ -351,6 +374,13 @@ class Mesh:
             document["fix"] = {"name": self.world.fix}
         return scenario_of(document, self.name, self.name)
 
+    def _with_own_fix(self, scenario: Scenario) -> Scenario:
+        """`scenario` with the fix of this test; with its own where the test names none."""
+        fix = self.world.fix
+        if fix is None:
+            return scenario
+        return with_fix(scenario, cast(FixName, fix))
+
     def _world_nodes(self) -> list[MutableJsonObject]:
         return self._nodes or [{"name": "laptop", "identities": [CLIENT, SERVER]}]
 
@@ -368,13 +398,16 @@ def _ns(lasts: Lasts, length: Mapping[str, float]) -> int:
     """Of "8h", seconds, a timedelta, or hours=8: exactly one is given. Raises BadInput."""
     if (lasts is None) == (not length):
         raise BadInput("expected one duration: '8h', seconds, a timedelta, or words: hours=8")
+
     if isinstance(lasts, str):
         return parse_option_ns(lasts, "duration")
     if lasts is None:
         lasts = _timedelta(length)
+
     # A bool is an int for Python, and is a mistake here.
     if isinstance(lasts, bool) or not isinstance(lasts, (int, float, timedelta)):
         raise BadInput(f"read {lasts!r} as a duration: expected '8h', seconds, or hours=8")
+
     if isinstance(lasts, timedelta):
         # In whole microseconds, which is all that a timedelta has: total_seconds() is a float.
         return lasts // timedelta(microseconds=1) * 1_000

@@ -62,7 +62,10 @@ def _goal(flags: RunFlags) -> Goal | None:
     """Expectations are written for what a scenario deploys: with another fix they say nothing."""
     if flags.goal is not None and flags.goal not in get_args(Goal):
         raise invalid_choice("--goal", flags.goal, get_args(Goal))
-    return "holds" if flags.goal or flags.fix else None
+
+    if flags.goal or flags.fix:
+        return "holds"
+    return None
 
 
 def _fixes(names: tuple[str, ...]) -> tuple[FixName, ...]:
@@ -78,6 +81,7 @@ def planned_cluster(flags: LabFlags) -> PlannedCluster:
     _check_lab(flags)
     if flags.lab != "kind":
         return PlannedCluster()
+
     way = _clock_way(flags)
     _check_clock(flags, way)
     _check_kubeconfig(flags)
@@ -89,6 +93,7 @@ def planned_cluster(flags: LabFlags) -> PlannedCluster:
         kubeconfig=None if flags.kubeconfig is None else str(flags.kubeconfig.resolve()),
         context=flags.context,
         known_as=flags.known_as,
+        # Only clocks of processes can be made to skip time; those of a kernel take as long.
         lapse=way == "process" and not flags.real_time,
         **cluster_fields(flags),
     )
@@ -103,6 +108,8 @@ def cluster_fields(flags: ClusterFlags) -> dict[str, Any]:
 def _folder(folder: Path | None) -> str | None:
     if folder is None:
         return None
+
+    # Looked at now: a cluster would fail for it minutes later.
     if not folder.is_dir():
         raise invalid("--folder", str(folder), "a directory with images/, charts/ and manifests/")
     return str(folder.resolve())
@@ -112,25 +119,32 @@ def _check_lab(flags: LabFlags) -> None:
     """Options of a cluster are for lab kind only; --real-time means something on every lab."""
     if flags.lab == "kind":
         return
+
     of_every_lab = {each.flag.name for each in declared_in(WhereFlags)}
-    given = [name for name in given_in(flags, LabFlags) if name not in of_every_lab]
-    if given:
-        raise BadInput(f"{', '.join(given)}: only for a cluster; leave out, or use --lab kind")
+    # In the order in which they are declared, which is that of --help.
+    for_cluster = [name for name in given_in(flags, LabFlags) if name not in of_every_lab]
+    if for_cluster:
+        raise BadInput(
+            f"{', '.join(for_cluster)}: only for a cluster; leave out, or use --lab kind"
+        )
 
 
 def _clock_way(flags: LabFlags) -> ClockWay:
     if flags.clock is None:
         return _default_clock_way(flags)
+
     if flags.clock not in get_args(ClockWay):
         raise invalid_choice("--clock", flags.clock, get_args(ClockWay))
     return cast(ClockWay, flags.clock)
 
 
 def _default_clock_way(flags: LabFlags) -> ClockWay:
+    # Each of these two has one way that it is for.
     if flags.suspend_command:
         return "command"
     if flags.allow_own_clock:
         return "engine"
+
     # The only way that skips idle time, works on clusters of others, and touches no clock of the
     # machine: a week takes minutes, with the scenario's own numbers.
     return "process"
@@ -138,10 +152,13 @@ def _default_clock_way(flags: LabFlags) -> ClockWay:
 
 def _check_clock(flags: LabFlags, way: ClockWay) -> None:
     # Either without the other: a command that is never run, or nothing to run.
-    if (way == "command") != (flags.suspend_command is not None):
+    has_command = flags.suspend_command is not None
+    if (way == "command") != has_command:
         raise BadInput(
             "--clock command and --suspend-command COMMAND go together; give both, or neither"
         )
+
+    # Consent to what does not happen: who gives it expects something else.
     if flags.allow_own_clock and way != "engine":
         raise BadInput(
             f"--allow-own-clock: --clock {way} never sets this machine's clock; leave it out"
@@ -152,9 +169,11 @@ def _check_kubeconfig(flags: LabFlags) -> None:
     """A cluster that exists is made of what it is made of: options about its parts are refused."""
     if flags.kubeconfig is None:
         context = flags.context or flags.known_as
+        # A context of the user's own file may be a production cluster: it is never taken by itself.
         if context:
             raise BadInput(f"--context {context}: needs --kubeconfig PATH, the file it is in")
         return
+
     made_of = given_in(flags, ClusterFlags)
     if made_of:
         raise BadInput(
@@ -168,18 +187,21 @@ def command_line_of(cluster: PlannedCluster) -> list[str]:
     words = []
     for declared in declared_in(LabFlags):
         # --lab and --real-time are not about the cluster but about the case.
-        if declared.field in PlannedCluster.model_fields:
-            words += _typed(declared, getattr(cluster, declared.field))
+        if declared.field not in PlannedCluster.model_fields:
+            continue
+        words += _typed(declared, getattr(cluster, declared.field))
     return words
 
 
 def _typed(declared: Declared, value: Any) -> list[str]:
     """How one option is typed to have `value`; nothing for its default."""
     name = declared.flag.name
+    if value == declared.default:
+        return []
+
+    # A switch is its name alone.
     if value is True:
         return [name]
     if declared.repeatable:
         return [f"{name} {shlex.quote(each)}" for each in value]
-    if value == declared.default:
-        return []
     return [f"{name} {shlex.quote(str(value))}"]

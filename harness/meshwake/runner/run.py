@@ -39,13 +39,16 @@ def run_case(case: Case, options: Options, progress: Progress = ignore_progress)
         toolbox = Toolbox(case.ztunnel, directory.logs, progress)
         run = execute(case.plan, toolbox, Recorder(directory.history))
         run = replace(run, repeat=case.repeat_command)
+
         is_surprise = run.outcome.kind is not OutcomeKind.AS_EXPECTED
-        if options.keep_run or is_surprise:
-            directory.save_result(result(run))
-            directory.keep()
-            return replace(run, path=directory.path)
-        directory.remove()
-        return run
+        if not is_surprise and not options.keep_run:
+            directory.remove()
+            return run
+
+        # Saved first: `keep` lets `latest` point to it, and a reader finds a whole run there.
+        directory.save_result(result(run))
+        directory.keep()
+        return replace(run, path=directory.path)
 
 
 def check_run(path: Path) -> Run:
@@ -63,13 +66,16 @@ def _recording(case: Case, keep_run: bool) -> Iterator[RunDirectory]:
     directory = open_run(case.plan)
     if case.repeat_command:
         directory.save_repeat(case.repeat_command)
+
     try:
         yield directory
+
     # Nothing ran, so there is nothing to look at; the message has it all.
     except (BadInput, LabUnavailable):
         if not keep_run:
             directory.remove()
         raise
+
     except KeyboardInterrupt as interrupt:
         # An hour of a real cluster may be of use; a model is as quick again.
         if keep_run or case.real_time:
@@ -78,10 +84,12 @@ def _recording(case: Case, keep_run: bool) -> Iterator[RunDirectory]:
             directory.remove()
             interrupt.add_note(f"{case.id}: not kept; --keep-run keeps what was recorded")
         raise
+
     # The logs and the history until then show how it failed.
     except (SubjectFailed, HarnessFault) as error:
         error.evidence = directory.path
         raise
+
     # An error that is not ours to explain: a user sees one sentence and where the traceback is.
     except Exception as error:
         (directory.logs / "traceback.txt").write_text(traceback.format_exc(), encoding="utf-8")

@@ -3,6 +3,7 @@ release of a cluster, or the newest of the cache."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,11 +29,16 @@ def find_subjects(options: Options) -> tuple[Subject, ...]:
     other."""
     if options.ztunnel is not None:
         return (_given_binary(options.ztunnel, options),)
+
     # Each once, in the order in which they were typed.
     if options.istio:
-        return tuple(_named_version(version) for version in dict.fromkeys(options.istio))
+        named = dict.fromkeys(options.istio)
+        return tuple(_named_version(version) for version in named)
+
     if options.lab == "kind":
         return (Subject(_version_of_cluster(options.cluster), None, ""),)
+
+    # Without a binary only the model can run, and it has classes for every release.
     return (_newest_in_cache() or Subject(versions.newest().version, None, ""),)
 
 
@@ -48,7 +54,9 @@ def _newest_in_cache() -> Subject | None:
 def _named_version(version: str) -> Subject:
     release = versions.find(version)
     binary = binaries.find(release.version)
-    return Subject(release.version, binary.path if binary else None, "in the cache")
+    # Without one the case is refused, with how to get it; or it runs on the model.
+    path = None if binary is None else binary.path
+    return Subject(release.version, path, "in the cache")
 
 
 def _version_of_cluster(cluster: PlannedCluster) -> str:
@@ -72,26 +80,25 @@ def _given_binary(path: Path, options: Options) -> Subject:
             f"--ztunnel {path}: is one binary and cannot be {len(options.istio)} versions; "
             "give one --istio"
         )
+
     identity = binaries.identify(path)
-    version = _version_given(identity, options)
+    version = _version_of_build(identity, options.istio)
     return Subject(version, identity.path, f"given with --ztunnel {path}")
 
 
-def _version_given(identity: binaries.Identity, options: Options) -> str:
+def _version_of_build(identity: binaries.Identity, named: Sequence[str]) -> str:
+    """The release that was named, if one was, else the one that the binary reports of itself."""
     # A build of one's own may be named after the release that it is nearest to.
-    if options.istio:
-        return _agreed_version(identity, options.istio[0])
-    return _version_of_build(identity)
+    if named:
+        return _agreed_version(identity, named[0])
 
-
-def _version_of_build(identity: binaries.Identity) -> str:
-    """The release that the binary reports of itself."""
     own = identity.own_version
     if own is None:
         raise BadInput(
             f"--ztunnel {identity.path}: does not report its own version (it is not an official "
             "build); name the release it was built from: --istio VERSION"
         )
+
     try:
         return versions.find(own).version
     except BadInput as error:
@@ -106,8 +113,12 @@ def _agreed_version(identity: binaries.Identity, named: str) -> str:
     release only after itself."""
     wanted = versions.find(named).version
     own = identity.own_version
-    is_release = own is not None and versions.has_row(own)
-    if own is not None and is_release and versions.find(own).version != wanted:
+
+    # Without a release of its own it is what the user says.
+    if own is None or not versions.has_row(own):
+        return wanted
+
+    if versions.find(own).version != wanted:
         raise BadInput(
             f"--ztunnel {identity.path}: reports version {own}, --istio names {wanted}; "
             "leave --istio out"

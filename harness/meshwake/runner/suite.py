@@ -41,22 +41,31 @@ class Ending:
         """The exit code of this case alone."""
         if self.error is not None:
             return self.error.exit_code
-        return self.run.outcome.exit_code if self.run else ExitCode.HARNESS_FAULT
+        if self.run is not None:
+            return self.run.outcome.exit_code
+
+        # With neither a result nor an error something here did not do its work.
+        return ExitCode.HARNESS_FAULT
 
     @property
     def word(self) -> str:
         """The outcome in one word, as tables and JSON show it."""
         if self.run is not None:
             return self.run.outcome.kind.value
+
         # A lab that cannot run here is not a failure of the case.
-        return "refused" if self.exit_code is ExitCode.LAB_UNAVAILABLE else "error"
+        if self.exit_code is ExitCode.LAB_UNAVAILABLE:
+            return "refused"
+        return "error"
 
     @property
     def evidence(self) -> Path | None:
         """The directory with the evidence, where one was kept."""
         if self.run is not None:
             return self.run.path
-        return self.error.evidence if self.error else None
+        if self.error is not None:
+            return self.error.evidence
+        return None
 
 
 @dataclass(frozen=True)
@@ -76,7 +85,9 @@ def run_suite(suite: Suite) -> Suite:
     scenarios = read_scenarios(suite.paths)
     # One for all: it looks at the binary and at the machine once.
     chooser = Chooser(suite.options)
+    # Chosen before any runs: a range that covers no release is found at once.
     cases = [case for scenario in scenarios for case in chooser.cases(scenario)]
+
     endings = []
     for case in cases:
         ending = _run_one(case, suite)
@@ -87,8 +98,10 @@ def run_suite(suite: Suite) -> Suite:
 
 def _run_one(case: Case, suite: Suite) -> Ending:
     try:
+        # Before it is watched: a case that was refused has no progress to show.
         case.require_runnable()
-        return Ending(case, run=run_case(case, suite.options, suite.watch(case)))
+        progress = suite.watch(case)
+        return Ending(case, run=run_case(case, suite.options, progress))
     except HarnessError as error:
         return Ending(case, error=error)
 
@@ -118,6 +131,7 @@ def summary_of(ending: Ending) -> Summary:
     # The file is the case's: a run that is read again does not know where its scenario is written.
     if ending.run is not None:
         return replace(summarise(ending.run), file=case.scenario.path)
+
     return Summary(
         case.scenario.name,
         case.lab,

@@ -94,6 +94,41 @@ def test_of_many_runs_only_those_are_shown_that_need_a_look(
     assert re.search(r"good +model +\S+ +as expected", out)
 
 
+def test_an_expression_selects_what_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One of many that is left is shown in full, as if its file had been named."""
+    for name in ("vm_pause", "nights", "weekly_nights"):
+        write(tmp_path, name=name)
+    only = ["-k", "nights and not weekly", "--lab", "model"]
+    assert run_command(["run", str(tmp_path), *only]) == 0
+    out = capsys.readouterr().out
+    assert "nights on model" in out and "HOLDS   traffic_flows" in out
+    assert run_command(["run", str(tmp_path), *only, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["scenario"] == "nights"
+
+
+def test_an_expression_alone_selects_from_those_that_list_shows(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """By name and folder, in both commands; without it and without a file nothing runs."""
+    assert run_command(["list", "-k", "canary", "--json"]) == 0
+    listed = [row["name"] for row in json.loads(capsys.readouterr().out)]
+    assert run_command(["run", "-k", "canary", "--lab", "model", "--json"]) == 0
+    assert listed == [json.loads(capsys.readouterr().out)["scenario"]]
+    assert run_command(["run", "--lab", "model"]) == ExitCode.BAD_INPUT
+    assert "SCENARIO is missing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["run", "list", "nightly"])
+def test_an_expression_that_selects_nothing(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Is refused before anything runs, by each command that takes one."""
+    assert run_command([command, "-k", "nightly_slep"]) == ExitCode.BAD_INPUT
+    assert "did you mean 'nightly_sleep'" in capsys.readouterr().err
+
+
 def test_check_judges_a_kept_run_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Same exit code, same findings."""
     run_command(["run", str(write(tmp_path, SURPRISING)), "--lab", "model", "--json"])

@@ -65,3 +65,50 @@ def test_a_directory_is_not_one_scenario(tmp_path: Path) -> None:
         scenario_file(tmp_path)
     with pytest.raises(BadInput, match="contains no scenario"):
         scenario_files([tmp_path])
+
+
+def names_of(folder: Path, expression: str) -> list[str]:
+    found = scenario_files([folder], expression)
+    return [path.relative_to(folder).as_posix().removesuffix(".toml") for path in found]
+
+
+@pytest.mark.parametrize(
+    ("expression", "selected"),
+    [
+        ("", ["laptop/nights", "laptop/weekly_nights", "vm_pause"]),
+        ("NIGHTS", ["laptop/nights", "laptop/weekly_nights"]),
+        ("nights and not weekly", ["laptop/nights"]),
+        ("laptop", ["laptop/nights", "laptop/weekly_nights"]),
+        ("laptop/nights or vm", ["laptop/nights", "vm_pause"]),
+        # Of the folder that was named and of those above it, nothing is searched.
+        ("not mine and not tmp", ["laptop/nights", "laptop/weekly_nights", "vm_pause"]),
+    ],
+)
+def test_an_expression_selects_by_name_and_folder(
+    expression: str, selected: list[str], tmp_path: Path
+) -> None:
+    """Of the files that were named; the titles are not searched."""
+    mine = tmp_path / "mine"
+    (mine / "laptop").mkdir(parents=True)
+    for name in ("laptop/nights", "laptop/weekly_nights", "vm_pause"):
+        write(mine, name=name)
+    assert names_of(mine, expression) == selected
+
+
+SOME_NAMES = ("nightly_sleep", "weekly_restart_nightly_sleep", "always_broken")
+
+
+@pytest.mark.parametrize(
+    ("expression", "hint"),
+    [
+        ("wekly", "did you mean 'weekly'"),
+        ("nightly_slep or vm", "did you mean 'nightly_sleep' or"),
+        ("zzz and sleep", "no name contains 'zzz'"),
+        ("always and weekly", "no name fits the whole expression"),
+    ],
+)
+def test_an_expression_that_selects_nothing_is_refused(expression: str, hint: str) -> None:
+    """With the words that were probably meant."""
+    with pytest.raises(BadInput, match=r"-k '.*': selects none of 3 scenarios; ") as refused:
+        scenario_files([Path(name) for name in SOME_NAMES], expression)
+    assert hint in str(refused.value)

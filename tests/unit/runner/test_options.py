@@ -21,7 +21,9 @@ from meshwake.runner.flags import (
     ClusterFlags,
     Flags,
     LabFlags,
+    RunCommandFlags,
     RunFlags,
+    SelectFlags,
     add_to_pytest,
     as_typed_to_pytest,
     declared_in,
@@ -32,9 +34,11 @@ from meshwake.runner.flags import (
 from meshwake.runner.options import Options, command_line_of, options_from, planned_cluster
 from typer.testing import CliRunner
 
-# Which command takes which options; those of run are those of pytest.
+# Which command takes which options; those of run are those of pytest, which has its own -k.
 COMMANDS_WITH: dict[str, type[Flags]] = {
-    "run": RunFlags,
+    "run": RunCommandFlags,
+    "list": SelectFlags,
+    "nightly": SelectFlags,
     "bisect": LabFlags,
     "plan": CaseFlags,
     "up": ClusterFlags,
@@ -42,7 +46,7 @@ COMMANDS_WITH: dict[str, type[Flags]] = {
     "status": ClusterFlags,
 }
 # What a command line has, and pytest has in another way (its own -v, its own report formats).
-ONLY_ON_THE_COMMAND_LINE = {"--json", "-v", "--verbose", "--help"}
+ONLY_ON_THE_COMMAND_LINE = {"--json", "-v", "--verbose", "--help", "-k"}
 MESHWAKE: Any = typer.main.get_command(meshwake.cli.app.app)
 
 
@@ -99,8 +103,9 @@ def test_every_command_takes_every_option_of_its_class(command: str, flags: type
     taken = options_of(command)
     declared = {each.flag.name: each.flag.help for each in declared_in(flags)}
     assert {name: taken[name].help for name in declared} == declared
-    others = {each.flag.name for each in declared_in(RunFlags)} - declared.keys()
-    own_words = {"--seed", "--istio"}  # bisect, up, down, status mean something else by these
+    others = {each.flag.name for each in declared_in(RunCommandFlags)} - declared.keys()
+    # bisect, up, down, status and nightly mean something else by these.
+    own_words = {"--seed", "--istio"}
     assert not (others - own_words) & taken.keys()
 
 
