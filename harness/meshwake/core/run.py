@@ -64,7 +64,7 @@ class Run:
         """One line that distinguishes this run from others."""
         plan = self.plan
         label = f"{plan.scenario} on {plan.lab}, ztunnel {plan.version}"
-        # Most runs deploy nothing, which need not be said of each.
+        # Most runs deploy nothing, which a line need not repeat.
         if self.fix_name == "none":
             return label
         return f"{label}, {self.fix_name}"

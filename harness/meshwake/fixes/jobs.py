@@ -391,7 +391,7 @@ def _entry(container: ContainerSpec) -> list[str]:
 
 
 def _value(variable: EnvVar, before: dict[str, str], namespace: str | None, memory: Memory) -> str:
-    """What a variable is set to; `before` are those that stand before it."""
+    """What a variable is set to; `before` are those written before it."""
     if variable.value_from is None:
         return _expanded(variable.value or "", before)
 
