@@ -68,7 +68,10 @@ def _refusals(plan: Plan) -> Iterator[str]:
 
 def gateway_objects(plan: Plan, node_names: Mapping[str, str]) -> list[MutableJsonObject]:
     """The objects of every gateway of `plan`. `node_names`: as for `workload_objects`."""
-    return [thing for gateway in plan.gateways for thing in _objects_of(plan, gateway, node_names)]
+    things: list[MutableJsonObject] = []
+    for gateway in plan.gateways:
+        things += _objects_of(plan, gateway, node_names)
+    return things
 
 
 def gateway_url(gateway: PlannedGateway) -> str:
