@@ -72,8 +72,10 @@ class _CronWatcher:
 
     def look(self, view: View) -> list[PlannedRestart]:
         """See Watcher."""
-        if not any(self.finds(view, node.name) for node in self._plan.nodes):
+        calls_for_it = any(self.finds(view, node.name) for node in self._plan.nodes)
+        if not calls_for_it:
             return []
+        # Wherever it was found: a CronJob acts on the whole cluster.
         return carried_out(self._plan, self._clocks, view.world_ns, self._action, self._name)
 
     def finds(self, view: View, node: str) -> bool:
@@ -215,12 +217,15 @@ def _check_filters(filters: list[Ran]) -> None:
     if not programs & _GREPS:
         raise _NotUnderstood("it does not look for an expired certificate (grep)")
 
-    if not any(_lets_through(filters, line) for line in EXAMPLES_OF_EXPIRED):
+    finds_expired = any(_lets_through(filters, line) for line in EXAMPLES_OF_EXPIRED)
+    if not finds_expired:
         raise _NotUnderstood(
             "its pattern finds nothing that ztunnel writes when a certificate has expired"
         )
+
     # A pattern such as "cert" or "error" restarts a ztunnel that is well, at every look.
-    if any(_lets_through(filters, line) for line in EXAMPLES_OF_OTHER_LINES):
+    finds_others = any(_lets_through(filters, line) for line in EXAMPLES_OF_OTHER_LINES)
+    if finds_others:
         raise _NotUnderstood(
             "its pattern finds also what ztunnel writes while all certificates are valid"
         )
@@ -273,7 +278,7 @@ def _lets_through(filters: list[Ran], line: str) -> bool:
 
 
 def _grep_lets_through(ran: Ran, line: str) -> bool:
-    if not all(is_known(word) for word in ran.words):
+    if not is_known(" ".join(ran.words)):
         raise _NotUnderstood("the pattern of grep is not known")
     try:
         return grep_lets_through(ran.words, line)
@@ -407,8 +412,10 @@ def _must_take_the_soonest(text: str) -> None:
     if _OF_SOME.search(text):
         raise _NotUnderstood("it looks at the certificates of some identities only")
     _check_items(text)
+
     for match in _FIRST_LINE.finditer(text):
-        if not _SORTED.search(text[: match.start()]):
+        before = text[: match.start()]
+        if not _SORTED.search(before):
             raise _NotUnderstood(
                 f"{match[0]!r} takes the first of what is not sorted, not what expires first"
             )
@@ -418,7 +425,11 @@ def _check_items(text: str) -> None:
     """Raises _NotUnderstood for another item of a list than the leaf of a chain, or than the first
     of what is sorted."""
     for match in _ITEM.finditer(text):
+        # The leaf: those that signed it come after it.
         if match.groups() == ("certChain", "0"):
             continue
-        if match[2] != "0" or not _SORTED.search(text[: match.start()]):
+
+        before, number = text[: match.start()], match[2]
+        is_first_of_sorted = number == "0" and _SORTED.search(before)
+        if not is_first_of_sorted:
             raise _NotUnderstood(f"{match[0]!r} is not the certificate that expires first")

@@ -57,21 +57,25 @@ class _Grep:
         if word == "-f" or word.startswith("--file"):
             raise PatternNotRead("reads its patterns from a file")
 
-        if word in ("-e", "--regexp") and rest:
+        takes_value = bool(rest)
+        if takes_value and word in ("-e", "--regexp"):
             self.patterns.append(rest.pop(0))
-        elif word in _WITH_COUNT and rest:
+        elif takes_value and word in _WITH_COUNT:
             rest.pop(0)
         elif word.startswith("--"):
             name, _, value = word[2:].partition("=")
             self._read_long(name, value)
         elif re.fullmatch(r"-[a-zA-Z]+\d*", word):
             self._read_letters(word[1:], rest)
-        elif not self.patterns:
-            # The first operand is the pattern, unless -e gave one.
-            self.patterns.append(word)
         else:
-            # Then it does not read what is piped into it.
+            self._read_operand(word)
+
+    def _read_operand(self, word: str) -> None:
+        # The first operand is the pattern, unless -e gave one; the others are files, and then it
+        # does not read what is piped into it.
+        if self.patterns:
             raise PatternNotRead("reads a file")
+        self.patterns.append(word)
 
     def _read_long(self, name: str, value: str) -> None:
         if name == "regexp":
@@ -110,12 +114,15 @@ class _Grep:
     def _matches(self, pattern: str, line: str) -> bool:
         if len(pattern) > _LONGEST:
             raise PatternNotRead("has a pattern of absurd length")
-        is_fixed = self.kind == "F"
-        shape = re.escape(pattern) if is_fixed else _of_posix(pattern, basic=self.kind == "G")
+
+        # Fixed strings have no operators; Perl's and extended expressions have the same ones.
+        is_fixed, is_basic = self.kind == "F", self.kind == "G"
+        shape = re.escape(pattern) if is_fixed else _of_posix(pattern, basic=is_basic)
         if self.whole == "w":
             shape = rf"\b(?:{shape})\b"
         elif self.whole == "x":
             shape = rf"^(?:{shape})$"
+
         try:
             return re.search(shape, line, self.flags) is not None
         except (re.error, RecursionError, OverflowError) as error:
