@@ -241,10 +241,12 @@ def _containers(ran: Ran, memory: Memory, place: CommandContext) -> list[Action]
 
     # A container has another name and id after each restart, so one that is written out is not
     # ztunnel's.
-    written_out = [name for name in containers if is_known(name)]
+    printed = [name for name in containers if not is_known(name)]
+    are_printed = bool(printed) and len(printed) == len(containers)
     # The engine of a pod is not that of its node, if it has one at all.
-    if place.in_pod or written_out or not containers:
+    if place.in_pod or not are_printed:
         raise NotUnderstood(f"which container {' '.join(containers)!r} names is not known")
+
     return _of_container_ids(containers, memory)
 
 

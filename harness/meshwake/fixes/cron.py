@@ -119,15 +119,19 @@ def application_restarts(plan: Plan, clocks: Clocks, cause: str) -> list[Planned
     # Of applications, also of those that the scenario lacks.
     of_applications: list[Action] = []
     for task in tasks:
+        # A CronJob that restarts nothing does no harm next to one that does.
         if not task.reading.actions:
             continue
         actions = without_conditions(task, task.reading.actions)
         of_applications += [action for action in actions if action.what == "applications"]
-        here.append((task, [action for action in actions if _is_here(plan, action)]))
+        here_too = [action for action in actions if _is_here(plan, action)]
+        here.append((task, here_too))
 
-    if not any(_identities(plan, action) for action in of_applications):
+    are_here = any(_identities(plan, action) for action in of_applications)
+    if not are_here:
         first = of_applications[0]
-        what = f"{first.namespace}/{', '.join(first.names or ('*',))}"
+        names = ", ".join(first.names or ("*",))
+        what = f"{first.namespace}/{names}"
         raise BadInput(
             f"fix.manifest: {first.command!r} restarts {what}, and no identity of the scenario has "
             "that name"
@@ -219,9 +223,11 @@ def _identities(plan: Plan, action: Action) -> dict[str, tuple[list[str], list[s
     """For each node that has some of the applications: those, and all that live there."""
     found = {}
     for node in plan.nodes:
-        own = [identity for identity in node.identities if _is_about(action, identity)]
+        all_of_them = list(node.identities)
+        own = [identity for identity in all_of_them if _is_about(action, identity)]
+        # A node without any is left alone.
         if own:
-            found[node.name] = own, list(node.identities)
+            found[node.name] = own, all_of_them
     return found
 
 
@@ -236,7 +242,10 @@ def _is_about(action: Action, identity: str) -> bool:
 
 
 def _is_here(plan: Plan, action: Action) -> bool:
-    return action.what == "ztunnel" or bool(_identities(plan, action))
+    # ztunnel is on every node.
+    if action.what == "ztunnel":
+        return True
+    return bool(_identities(plan, action))
 
 
 def _nodes_of_applications(plan: Plan, action: Action) -> list[str]:

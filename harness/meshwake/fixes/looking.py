@@ -326,6 +326,7 @@ def _since_time_ns(since_time: str, memory: Memory) -> int:
     unknowns = memory.unknowns_in(since_time)
     runs = unknowns[0].runs if len(unknowns) == 1 else ()
     offset_s = None
+    # One date alone: what a pipeline makes of it is not followed.
     if len(runs) == 1 and runs[0].program == "date":
         offset_s = date_offset_s(runs[0].words, memory)
     # From a time that is still to come nothing is shown.

@@ -134,12 +134,16 @@ def _check_interpreter(text: str) -> None:
 def _interpreter_of(text: str) -> str:
     """The program that `#!` names, also by way of env; "" where it names none."""
     first_line, _, _ = text.removeprefix("#!").partition("\n")
-    # Options do not count: #!/usr/bin/env -S bash -e.
-    words = [word for word in first_line.split() if not word.startswith("-")]
-    names = [word.rsplit("/", 1)[-1] for word in words]
-    if names[:1] == ["env"] and len(names) > 1:
-        return names[1]
-    return names[0] if names else ""
+    program = ""
+    for word in first_line.split():
+        # Options do not count: #!/usr/bin/env -S bash -e.
+        if word.startswith("-"):
+            continue
+        program = word.rsplit("/", 1)[-1]
+        # env is only the way to what comes after it.
+        if program != "env":
+            return program
+    return program
 
 
 def _sure(found: tuple[Memory, Reading], moment: str) -> list[Action]:

@@ -194,12 +194,15 @@ def _is_stopped(unit: UnitFile) -> bool:
 def _check_conditions(unit: UnitFile) -> None:
     """Raises BadInput for a condition of the unit that may keep it from starting."""
     for (section, key), values in unit.settings.items():
-        decides = key.startswith(("Condition", "Assert")) or key == "ExecCondition"
-        if not decides or section not in ("Unit", "Service"):
+        # systemd.unit(5) and systemd.service(5): the one kind is in [Unit], the other in [Service].
+        if section not in ("Unit", "Service"):
             continue
+        if not key.startswith(("Condition", "Assert", "ExecCondition")):
+            continue
+
         # On a node of a cluster the files of Kubernetes are there.
-        unknown = [value for value in values if not _CLUSTER_PATH.search(value)]
-        if unknown:
+        are_known = all(_CLUSTER_PATH.search(value) for value in values)
+        if not are_known:
             raise BadInput(
                 f"fix.manifest: the unit has {key}={values[-1]}, and whether that is so "
                 "cannot be known here"

@@ -161,9 +161,7 @@ def read_settings(manifest: str) -> Settings:
     words: list[str] = []
     daemon_sets = 0
     try:
-        for document in yaml.safe_load_all(manifest):
-            if not _is_daemon_set(document):
-                continue
+        for document in filter(_is_daemon_set, yaml.safe_load_all(manifest)):
             daemon_sets += 1
             for container in document["spec"]["template"]["spec"]["containers"]:
                 words += map(str, container.get("args") or [])
@@ -188,9 +186,7 @@ def with_turns(manifest: str, turns: int) -> str:
     Raises BadInput."""
     # What is not an object, such as nothing between two lines of dashes, no API server takes.
     documents = [each for each in yaml.safe_load_all(manifest) if isinstance(each, dict)]
-    for document in documents:
-        if not _is_daemon_set(document):
-            continue
+    for document in filter(_is_daemon_set, documents):
         for container in document["spec"]["template"]["spec"]["containers"]:
             arguments = container.get("args") or []
             container["args"] = [*arguments, f"--turns={turns}"]
