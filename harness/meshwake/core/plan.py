@@ -161,7 +161,9 @@ class Plan(_Frozen):
     @property
     def is_in_time_lapse(self) -> bool:
         """Whether it runs on a cluster whose idle time is skipped."""
-        return self.cluster is not None and self.cluster.lapse
+        if self.cluster is None:
+            return False
+        return self.cluster.lapse
 
     @property
     def half_life_s(self) -> Fraction:
@@ -216,7 +218,8 @@ class Plan(_Frozen):
 
     def faults_on(self, node: str | None) -> tuple[PlannedFault, ...]:
         """The faults of one node in order of time; of the authority's service for None."""
-        return tuple(fault for fault in self.faults if fault.node == node)
+        found = [fault for fault in self.faults if fault.node == node]
+        return tuple(found)
 
 
 # --- The name of a plan ---------------------------------------------------------------------------
