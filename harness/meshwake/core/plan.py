@@ -17,13 +17,7 @@ from meshwake.core.authority_state import AuthorityState
 from meshwake.core.dates import Dates, dates_of
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.json_types import MutableJsonObject
-from meshwake.core.planned_faults import (
-    PlannedCaLifetime,
-    PlannedCaSlow,
-    PlannedFault,
-    PlannedPause,
-    PlannedPodRestart,
-)
+from meshwake.core.planned_faults import PlannedFault
 from meshwake.core.scenario import CheckName
 
 PLAN_FORMAT: Literal[1] = 1
@@ -142,10 +136,13 @@ class Plan(_Frozen):
     ) -> list[MutableJsonObject]:
         """All fields of every fault, but those that the context names (see sha256)."""
         left_out: frozenset[str] = info.context or frozenset()
-        return [
-            {name: value for name, value in fault.flat().items() if name not in left_out}
-            for fault in faults
-        ]
+        written = []
+        for fault in faults:
+            fields = fault.flat()
+            for name in left_out:
+                del fields[name]
+            written.append(fields)
+        return written
 
     @property
     def sha256(self) -> str:
@@ -173,12 +170,13 @@ class Plan(_Frozen):
         return Fraction(self.lifetime_s - self.backdate_s, 2)
 
     def node_of(self, identity: str) -> str:
-        """The node of `identity`. Raises StopIteration where the plan has no such identity."""
+        """The node of `identity`. Raises KeyError where the plan has no such identity."""
         for node in self.nodes:
             if identity in node.identities:
                 return node.name
         # A gateway has one identity of its own, which `nodes` do not list.
-        return next(gateway.node for gateway in self.gateways if gateway.identity == identity)
+        by_identity = {gateway.identity: gateway.node for gateway in self.gateways}
+        return by_identity[identity]
 
     def authority_at(self, world_ns: int) -> AuthorityState:
         """How the authority dates and signs at `world_ns`; of several faults of a kind the one that
@@ -199,9 +197,11 @@ class Plan(_Frozen):
     def answers_after_ns(self, world_ns: int) -> int:
         """How long after a request that comes at `world_ns` the authority answers it; of several
         faults the one that began last."""
-        active = self._active_on_authority(world_ns)
-        slow = [fault.answers_after_ns for fault in active if fault.kind == "ca_slow"]
-        return slow[-1] if slow else 0
+        answers_after_ns = 0
+        for fault in self._active_on_authority(world_ns):
+            if fault.kind == "ca_slow":
+                answers_after_ns = fault.answers_after_ns
+        return answers_after_ns
 
     def _active_on_authority(self, world_ns: int) -> list[PlannedFault]:
         """Those that have begun and not ended, in the order in which they began."""
@@ -220,6 +220,7 @@ class Plan(_Frozen):
 
 # Fields came to plans one after the other. A plan that does not use one is hashed without it, so
 # that it has the name under which its runs were saved before there was that field.
+_LATER = ("cluster", "gateways", "goal", "token_s")
 _LATER_IN_CLUSTER = (
     "name",
     "kubernetes",
@@ -237,20 +238,19 @@ def _unused_fields(plan: Plan) -> dict[str, Any]:
     # What only changes how a result is shown.
     unused: dict[str, Any] = {"recorded": True, "dates_from_wall_s": True, "dates_zone": True}
     # True leaves out a whole field, a set of names those fields within it.
+    for name in _LATER:
+        if not getattr(plan, name):
+            unused[name] = True
+
     cluster = plan.cluster
-    if cluster is None:
-        unused["cluster"] = True
-    else:
+    if cluster is not None:
         unused["cluster"] = {name for name in _LATER_IN_CLUSTER if not getattr(cluster, name)}
-    if not plan.gateways:
-        unused["gateways"] = True
-    if plan.goal is None:
-        unused["goal"] = True
-    if plan.token_s is None:
-        unused["token_s"] = True
+
     # `discovery` came with the mode, and is False for a dedicated ztunnel.
     if plan.ztunnel_mode == "dedicated":
-        unused["ztunnel_mode"] = unused["discovery"] = True
+        unused["ztunnel_mode"] = True
+        unused["discovery"] = True
+
     if plan.fix is not None and plan.fix.ztunnel_namespace is None:
         unused["fix"] = {"ztunnel_namespace"}
     return unused
@@ -262,11 +262,9 @@ def _unused_in_faults(faults: tuple[PlannedFault, ...]) -> frozenset[str]:
     # hash.
     unused = {"lifetime_s", "identity", "answers_after_ns", "corrected"}
     for fault in faults:
+        used = unused & fault.used().keys()
         # These two came together, and are hashed together.
-        if isinstance(fault, PlannedCaLifetime | PlannedPodRestart):
-            unused -= {"lifetime_s", "identity"}
-        elif isinstance(fault, PlannedCaSlow):
-            unused.discard("answers_after_ns")
-        elif isinstance(fault, PlannedPause) and not fault.corrected:
-            unused.discard("corrected")
+        if used & {"lifetime_s", "identity"}:
+            used |= {"lifetime_s", "identity"}
+        unused -= used
     return frozenset(unused)

@@ -48,12 +48,13 @@ class AnyPlannedFault(BaseModel):
         # pydantic refuses it, with its own words.
         if not isinstance(fields, Mapping):
             return fields
-        own = cls.model_fields
-        return {
-            name: value
-            for name, value in fields.items()
-            if name in own or not _means_nothing(name, value)
-        }
+        own_fields = cls.model_fields
+        kept = {}
+        for name, value in fields.items():
+            is_own = name in own_fields
+            if is_own or not _means_nothing(name, value):
+                kept[name] = value
+        return kept
 
     @property
     def duration_ns(self) -> int:
@@ -85,9 +86,8 @@ class AnyPlannedFault(BaseModel):
 
     def used(self) -> MutableJsonObject:
         """The fields of `flat` that mean something, its kind among them."""
-        return {
-            name: value for name, value in self.flat().items() if not _means_nothing(name, value)
-        }
+        fields = self.flat()
+        return {name: value for name, value in fields.items() if not _means_nothing(name, value)}
 
 
 def _means_nothing(name: str, value: object) -> bool:

@@ -209,6 +209,12 @@ class Shell:
         """Follows a program that starts no other (commands.py)."""
         return commands.program(self, words)
 
+    def record(self, words: Iterable[str]) -> Ran:
+        """Adds a command to those that the script comes to."""
+        ran = Ran(tuple(words), self.conditions, self.after_s, self.background, self.piped)
+        self.memory.ran.append(ran)
+        return ran
+
     def follow(self, node: tree.Node) -> Status:
         """Follows one node; its status."""
         self.memory.steps += 1
