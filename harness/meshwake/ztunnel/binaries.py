@@ -87,7 +87,7 @@ def cached() -> tuple[CachedBinary, ...]:
 
 def misplaced() -> tuple[Path, ...]:
     """Programs called ztunnel in the cache that no run would find: a build of one's own that was
-    put there by hand, under no version or beside the directory of an architecture."""
+    put there by hand, under no version or without the directory of an architecture."""
     places = {binary.path for binary in cached()}
     found = []
     for path in sorted(cache_dir().rglob("ztunnel")):
