@@ -187,6 +187,12 @@ def read_scenario(path: Path) -> Scenario:
         text = read_text(path)
     except BadInput as error:
         raise BadInput(f"{error}; give the path of a scenario, which is a TOML file") from error
+    try:
+        path.stem.encode()
+    except UnicodeEncodeError as error:
+        # The name goes into plans and histories, which are JSON. Archives from old systems have
+        # such names.
+        raise BadInput(f"{path}: the file's name is not UTF-8; rename the file") from error
     return parse_scenario(text, str(path), path.stem)
 
 
