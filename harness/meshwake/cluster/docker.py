@@ -479,7 +479,6 @@ def _unusable(error: BaseException, address: str | None) -> LabUnavailable:
             f"docker: {where} refuses connections: the engine is not running; start Docker"
         )
 
-    # No error of the system: the engine was reached.
     if isinstance(error, APIError):
         return LabUnavailable(f"docker: the engine refused: {error.explanation or error}")
     if is_late:

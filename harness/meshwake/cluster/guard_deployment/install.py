@@ -351,8 +351,11 @@ def _check_is_removable(daemon_set: JsonObject) -> None:
 
 
 def _names_installed(kubernetes: Kubernetes, kinds: Iterable[str]) -> str | None:
+    """What is left of an install; None once nothing is."""
     left = _installed_objects(kubernetes, kinds)
-    return ", ".join(object_name(*each) for each in left) or None
+    if not left:
+        return None
+    return ", ".join(object_name(*each) for each in left)
 
 
 def _remove(
