@@ -78,7 +78,11 @@ def nightly(
         seed,
         jobs or os.cpu_count() or 1,
     )
-    night = run_night(request, result_log, datetime.now(UTC).date(), _report_row)
+    try:
+        night = run_night(request, result_log, datetime.now(UTC).date(), _report_row)
+    except KeyboardInterrupt as interrupt:
+        interrupt.add_note(f"what had ended is kept in {out}; --resume goes on with it")
+        raise
     report = NightlyReport(night, before)
     _write_night(out, report)
     if as_json:
