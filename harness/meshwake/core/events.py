@@ -124,10 +124,12 @@ def _wrong(kind: str, data: MutableJsonObject) -> str:
     """What keeps `data` from being an event of `kind`; "" when nothing does."""
     if kind not in EVENT_TYPES:
         return f"unknown kind of event {kind!r}"
+
+    # More than these may be there: a newer meshwake may have written them.
     missing = [name for name in KINDS[kind] if name not in data]
-    if missing:
-        return f"event {kind!r} lacks {', '.join(missing)}"
-    return ""
+    if not missing:
+        return ""
+    return f"event {kind!r} lacks {', '.join(missing)}"
 
 
 def _whole(value: object) -> int:

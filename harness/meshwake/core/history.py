@@ -43,7 +43,11 @@ class History:
         """The events of these kinds, by their class (events.py) or by name, whose data have these
         values; in order."""
         # By name and not by isinstance, so that both ways of naming a kind mean the same.
-        names = {kind if isinstance(kind, str) else kind.kind for kind in kinds}
+        names = set()
+        for kind in kinds:
+            name = kind if isinstance(kind, str) else kind.kind
+            names.add(name)
+
         found = [event for event in self.events if event.kind in names]
         for key, value in data.items():
             found = [event for event in found if event.data.get(key) == value]
@@ -58,7 +62,9 @@ class History:
 
     def to_text(self) -> str:
         """The whole history as JSON lines."""
-        return "".join(event.to_line() + "\n" for event in self.events)
+        lines = [event.to_line() for event in self.events]
+        # Each line has its end, the last one too; a history of no event has none.
+        return "\n".join([*lines, ""])
 
     @classmethod
     def from_text(cls, text: str, path: str = "history") -> History:
@@ -106,7 +112,9 @@ class History:
 def _event_in(line: str, previous: Event | None) -> Event:
     """The event in `line`, which must not be before the previous one."""
     event = Event.from_line(line)
-    if previous is not None and event.world_ns < previous.world_ns:
+    if previous is None:
+        return event
+    if event.world_ns < previous.world_ns:
         raise ValueError(f"world time goes back from {previous.world_ns} ns to {event.world_ns} ns")
     return event
 

@@ -34,7 +34,9 @@ def value_at(thing: object, *path: str) -> object:
 def object_at(thing: object, *path: str) -> JsonObject:
     """The object at the end of a path; an empty one where there is none."""
     found = value_at(thing, *path)
-    return found if isinstance(found, Mapping) else {}
+    if isinstance(found, Mapping):
+        return found
+    return {}
 
 
 def list_at(thing: object, *path: str) -> list[object]:
@@ -48,13 +50,16 @@ def list_at(thing: object, *path: str) -> list[object]:
 
 def objects_at(thing: object, *path: str) -> list[JsonObject]:
     """The objects in the list at the end of a path."""
-    return [each for each in list_at(thing, *path) if isinstance(each, Mapping)]
+    found = list_at(thing, *path)
+    return [each for each in found if isinstance(each, Mapping)]
 
 
 def text_at(thing: object, *path: str) -> str:
     """The text at the end of a path; "" where there is none."""
     found = value_at(thing, *path)
-    return found if isinstance(found, str) else ""
+    if isinstance(found, str):
+        return found
+    return ""
 
 
 def int_at(thing: object, *path: str) -> int:

@@ -163,13 +163,19 @@ def _sum_up(plan: Plan, comparisons: list[Comparison]) -> tuple[OutcomeKind, str
 
     # A surprise counts more than an unknown, wherever in the list it is.
     for kind in (OutcomeKind.SURPRISE, OutcomeKind.UNKNOWN):
-        of_kind = [row for row in comparisons if row.kind is kind]
-        if of_kind:
-            finding, expected = of_kind[0].finding, of_kind[0].expected
-            return kind, f"{finding.check} is {finding.verdict}, expected {expected}"
+        for row in comparisons:
+            if row.kind is kind:
+                finding = row.finding
+                return kind, f"{finding.check} is {finding.verdict}, expected {row.expected}"
 
+    return OutcomeKind.AS_EXPECTED, _all_met(plan)
+
+
+def _all_met(plan: Plan) -> str:
+    """How an outcome without surprise is reported."""
     if plan.goal is not None:
-        return OutcomeKind.AS_EXPECTED, "the mesh holds"
+        return "the mesh holds"
     count = len(plan.expectations)
-    met = "the one expectation met" if count == 1 else f"all {count} expectations met"
-    return OutcomeKind.AS_EXPECTED, met
+    if count == 1:
+        return "the one expectation met"
+    return f"all {count} expectations met"

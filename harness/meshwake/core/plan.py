@@ -161,7 +161,9 @@ class Plan(_Frozen):
     @property
     def is_in_time_lapse(self) -> bool:
         """Whether it runs on a cluster whose idle time is skipped."""
-        return self.cluster is not None and self.cluster.lapse
+        if self.cluster is None:
+            return False
+        return self.cluster.lapse
 
     @property
     def half_life_s(self) -> Fraction:
@@ -174,9 +176,12 @@ class Plan(_Frozen):
         for node in self.nodes:
             if identity in node.identities:
                 return node.name
+
         # A gateway has one identity of its own, which `nodes` do not list.
-        by_identity = {gateway.identity: gateway.node for gateway in self.gateways}
-        return by_identity[identity]
+        for gateway in self.gateways:
+            if gateway.identity == identity:
+                return gateway.node
+        raise KeyError(identity)
 
     def authority_at(self, world_ns: int) -> AuthorityState:
         """How the authority dates and signs at `world_ns`; of several faults of a kind the one that
@@ -213,7 +218,8 @@ class Plan(_Frozen):
 
     def faults_on(self, node: str | None) -> tuple[PlannedFault, ...]:
         """The faults of one node in order of time; of the authority's service for None."""
-        return tuple(fault for fault in self.faults if fault.node == node)
+        found = [fault for fault in self.faults if fault.node == node]
+        return tuple(found)
 
 
 # --- The name of a plan ---------------------------------------------------------------------------
@@ -238,13 +244,9 @@ def _unused_fields(plan: Plan) -> dict[str, Any]:
     # What only changes how a result is shown.
     unused: dict[str, Any] = {"recorded": True, "dates_from_wall_s": True, "dates_zone": True}
     # True leaves out a whole field, a set of names those fields within it.
-    for name in _LATER:
-        if not getattr(plan, name):
-            unused[name] = True
-
-    cluster = plan.cluster
-    if cluster is not None:
-        unused["cluster"] = {name for name in _LATER_IN_CLUSTER if not getattr(cluster, name)}
+    unused |= dict.fromkeys(_not_set(plan, _LATER), True)
+    if plan.cluster is not None:
+        unused["cluster"] = _not_set(plan.cluster, _LATER_IN_CLUSTER)
 
     # `discovery` came with the mode, and is False for a dedicated ztunnel.
     if plan.ztunnel_mode == "dedicated":
@@ -254,6 +256,11 @@ def _unused_fields(plan: Plan) -> dict[str, Any]:
     if plan.fix is not None and plan.fix.ztunnel_namespace is None:
         unused["fix"] = {"ztunnel_namespace"}
     return unused
+
+
+def _not_set(model: BaseModel, fields: tuple[str, ...]) -> set[str]:
+    """Those of `fields` that have the value that means nothing: None, False or empty."""
+    return {name for name in fields if not getattr(model, name)}
 
 
 def _unused_in_faults(faults: tuple[PlannedFault, ...]) -> frozenset[str]:

@@ -216,5 +216,8 @@ def scenario_of(document: JsonObject, path: str, name: str) -> Scenario:
     try:
         return Scenario.model_validate({**document, "name": name, "path": path})
     except ValidationError as error:
-        lines = [explain(detail, document, Scenario) for detail in error.errors()]
-        raise BadInput("\n".join(f"{path}: {line}" for line in lines)) from error
+        lines = []
+        for detail in error.errors():
+            mistake = explain(detail, document, Scenario)
+            lines.append(f"{path}: {mistake}")
+        raise BadInput("\n".join(lines)) from error

@@ -147,10 +147,10 @@ def _keys_of(table: Place, document: JsonObject, root: type[BaseModel]) -> list[
     # Also within [real_time], which has faults of its own.
     if "fault" in table:
         return _keys_of_fault(table, document)
+
     model = _model_at(table, root)
-    if model is not root:
-        return list(model.model_fields)
-    return [key for key in model.model_fields if key not in _NOT_WRITTEN]
+    not_written = _NOT_WRITTEN if model is root else ()
+    return [key for key in model.model_fields if key not in not_written]
 
 
 def _model_at(table: Place, root: type[BaseModel]) -> type[BaseModel]:

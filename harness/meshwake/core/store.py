@@ -230,13 +230,18 @@ def _directory_of(path: Path) -> Path:
 
 def _newest_in(path: Path) -> Path:
     """`path` itself, or where it has the runs of one scenario the newest of them."""
-    has_runs = (path / LATEST).exists() and not (path / PLAN_FILE).exists()
-    return _follow_latest(path / LATEST if has_runs else path)
+    is_run = (path / PLAN_FILE).exists()
+    latest = path / LATEST
+    if latest.exists() and not is_run:
+        path = latest
+    if path.name != LATEST:
+        return path
 
-
-def _follow_latest(path: Path) -> Path:
-    name = _pointed_to(path) if path.name == LATEST else None
-    return path if name is None else path.parent / name
+    name = _pointed_to(path)
+    # A directory that a person has called so.
+    if name is None:
+        return path
+    return path.parent / name
 
 
 def _read_plan(path: Path) -> Plan:

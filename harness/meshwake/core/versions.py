@@ -195,10 +195,12 @@ def _classified() -> list[Release]:
 
 def _classified_before(release: Release) -> Release:
     """The newest row with a known class that is older than `release`."""
-    classified = _classified()
-    older = [row for row in classified if row.number < release.number]
     # Before the first release that was read, the first is the best guess.
-    return older[-1] if older else classified[0]
+    before, *others = _classified()
+    for row in others:
+        if row.number < release.number:
+            before = row
+    return before
 
 
 def newest() -> Release:
@@ -222,9 +224,9 @@ def find(version: str, option: str = "--istio") -> Release:
     wanted = parse_version(version, option, expected)
     # Before the rows: 1.30 alone would equal the row of 1.30.0.
     if _MINOR_ALONE.fullmatch(version.strip()):
-        rows = _of_minor(minor_of(version))
-        if rows:
-            return rows[-1]
+        newest_of_minor = _newest_of(minor_of(version))
+        if newest_of_minor is not None:
+            return newest_of_minor
 
     for release in releases():
         if release.number == wanted:
@@ -246,11 +248,16 @@ def find(version: str, option: str = "--istio") -> Release:
     )
 
 
-def _of_minor(minor: str) -> list[Release]:
-    """The stable releases of `minor`, oldest first; its pre-releases if it has none."""
-    rows = [row for row in releases() if row.minor == minor]
-    stable = [row for row in rows if not row.number.is_prerelease]
-    return stable or rows
+def _newest_of(minor: str) -> Release | None:
+    """The newest stable release of `minor`; the newest pre-release if it has none."""
+    newest_stable = newest_of_any = None
+    for row in releases():
+        if row.minor != minor:
+            continue
+        newest_of_any = row
+        if not row.number.is_prerelease:
+            newest_stable = row
+    return newest_stable or newest_of_any
 
 
 def built_from(revision: str, status: str) -> tuple[str, ...]:
@@ -259,9 +266,13 @@ def built_from(revision: str, status: str) -> tuple[str, ...]:
     has them."""
     # istio's common/scripts/report_build_info.sh writes "Modified" for a tree with changes of its
     # own, whose behaviour need not be that of the commit.
-    if not revision or status != "Clean":
+    if status != "Clean":
         return ()
-    return tuple(row.version for row in releases() if row.commit == revision)
+    # A row whose commit was not looked up has "" as well, and would be found.
+    if not revision:
+        return ()
+    built = [row.version for row in releases() if row.commit == revision]
+    return tuple(built)
 
 
 def has_row(version: str) -> bool:
@@ -273,12 +284,14 @@ def has_row(version: str) -> bool:
 def between(older: str, newer: str) -> tuple[Release, ...]:
     """The rows from `older` to `newer`, both included."""
     first, last = Version(older), Version(newer)
-    return tuple(row for row in releases() if first <= row.number <= last)
+    within = [row for row in releases() if first <= row.number <= last]
+    return tuple(within)
 
 
 def newest_of_each_minor(rows: Iterable[Release]) -> tuple[Release, ...]:
     """Of `rows` the last of each minor, oldest first."""
     last: dict[str, Release] = {}
+    # Later rows take the place of those before them.
     for row in rows:
         last[row.minor] = row
     return tuple(last.values())

@@ -65,9 +65,10 @@ class Zone:
         which summer time ends."""
         local_s = wall_s + self.offset_s(wall_s)
         for offset_s in self._offsets_near(wall_s):
-            # The moment at which clocks with that offset show it.
+            # The moment at which clocks with that offset show it, if they have it then.
             other_s = local_s - offset_s
-            if other_s != wall_s and other_s + self.offset_s(other_s) == local_s:
+            shown_s = other_s + self.offset_s(other_s)
+            if other_s != wall_s and shown_s == local_s:
                 return True
         return False
 
@@ -113,10 +114,13 @@ def zone_of_offsets(changes: Iterable[OffsetChange]) -> Zone | None:
     The first offset is taken for what came before, too."""
     kept: list[OffsetChange] = []
     for change in changes:
+        before_s = kept[-1].offset_s if kept else None
         # The same offset, seen again, changes nothing.
-        if not kept or kept[-1].offset_s != change.offset_s:
+        if change.offset_s != before_s:
             kept.append(change)
-    return _zone_of_changes(kept) if kept else None
+    if not kept:
+        return None
+    return _zone_of_changes(kept)
 
 
 def _named_zone(name: str) -> Zone:

@@ -49,11 +49,14 @@ def _systemctl(ran: Ran, memory: Memory, place: CommandContext) -> list[Action]:
     for unit in units:
         if not is_known(unit):
             raise NotUnderstood("which unit it names is not known")
-        name = unit.removesuffix(".service")
+
         # All others leave containers alone: kubelet, and runtimes whose containers have a shim
         # each (containerd, crio, k3s).
-        if "ztunnel" in name or name.startswith(_UNITS_THAT_END_CONTAINERS):
+        name = unit.removesuffix(".service")
+        ends_containers = name.startswith(_UNITS_THAT_END_CONTAINERS)
+        if ends_containers or "ztunnel" in name:
             raise NotUnderstood(f"what restarting the unit {unit!r} does is not known")
+
     raise DoesNothing("it leaves ztunnel's container running")
 
 
@@ -162,7 +165,8 @@ def _listed_as(words: list[str], unknown: Unknown) -> tuple[str, bool]:
 
     # cri-dockerd calls a container k8s_CONTAINER_POD_NAMESPACE_UID_ATTEMPT.
     if program in _ENGINES and "ps" in rest:
-        return f"k8s_{PROXY_CONTAINER}_{POD}_istio-system_uid_0", False
+        name = f"k8s_{PROXY_CONTAINER}_{POD}_istio-system_uid_0"
+        return name, False
 
     raise NotUnderstood(f"what {unknown.text} prints is not understood")
 
@@ -188,14 +192,15 @@ def _options_select(rest: list[str], own_name: str, lists_pods: bool, memory: Me
 
 def _options_of(words: list[str]) -> Iterator[tuple[str, str]]:
     """Every option with its value: NAME=VALUE, NAME VALUE, and --filter NAME=VALUE as --NAME."""
-    for position, word in enumerate(words):
+    # Behind the last word nothing follows that could be its value.
+    for word, following in zip(words, [*words[1:], ""], strict=True):
         name, equals, value = word.partition("=")
-        if not equals and position + 1 < len(words):
-            value = words[position + 1]
+        if not equals:
+            value = following
         if name in ("--filter", "-f"):
             # --filter name=VALUE is --name VALUE.
-            name, _, value = value.partition("=")
-            name = f"--{name}"
+            filtered, _, value = value.partition("=")
+            name = f"--{filtered}"
         yield name, value
 
 
@@ -236,10 +241,12 @@ def _containers(ran: Ran, memory: Memory, place: CommandContext) -> list[Action]
 
     # A container has another name and id after each restart, so one that is written out is not
     # ztunnel's.
-    written_out = [name for name in containers if is_known(name)]
+    printed = [name for name in containers if not is_known(name)]
+    are_printed = bool(printed) and len(printed) == len(containers)
     # The engine of a pod is not that of its node, if it has one at all.
-    if place.in_pod or written_out or not containers:
+    if place.in_pod or not are_printed:
         raise NotUnderstood(f"which container {' '.join(containers)!r} names is not known")
+
     return _of_container_ids(containers, memory)
 
 
@@ -258,6 +265,7 @@ def _kill(ran: Ran, memory: Memory, place: CommandContext) -> list[Action]:
     ends_ztunnel = any(_found(pattern, process) for pattern in patterns)
     if not ends_ztunnel:
         raise DoesNothing("it ends another process")
+
     if not place.sees_processes:
         raise DoesNothing("a pod sees its own processes only, without hostPID")
     return [_RESTARTS_OWN]
@@ -289,9 +297,12 @@ def _patterns_of_pids(operands: Sequence[str], memory: Memory) -> list[str]:
     programs: list[Ran] = []
     for unknown in memory.unknowns_in(" ".join(operands)):
         programs += unknown.runs
-    if not programs or programs[0].program not in ("pidof", "pgrep"):
+
+    # In a pipeline the first finds the process, and the others choose among the numbers.
+    first = programs[0] if programs else None
+    if first is None or first.program not in ("pidof", "pgrep"):
         raise NotUnderstood("which process it ends is not known")
-    return _without_options(programs[0].words[1:])
+    return _without_options(first.words[1:])
 
 
 def _without_options(words: Sequence[str]) -> list[str]:
@@ -299,7 +310,8 @@ def _without_options(words: Sequence[str]) -> list[str]:
 
 
 def _curl(ran: Ran, memory: Memory, place: CommandContext) -> list[Action]:
-    if _CHANGES_SOMETHING.search(memory.shown(ran.words)):
+    request = memory.shown(ran.words)
+    if _CHANGES_SOMETHING.search(request):
         raise NotUnderstood("what this request changes is not understood; kubectl is")
     raise DoesNothing("it only asks")
 

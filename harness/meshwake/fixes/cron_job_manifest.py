@@ -40,7 +40,8 @@ class _Open(BaseModel):
 
     @model_validator(mode="after")
     def _knows_all(self) -> Self:
-        unknown = sorted(set(self.model_extra or ()) - self.known)
+        extra = self.model_extra or {}
+        unknown = sorted(extra.keys() - self.known)
         if unknown:
             raise PydanticCustomError("unknown_key", "{key}", {"key": unknown[0]})
         return self
@@ -216,10 +217,11 @@ def _template_in(value: object) -> str | None:
     if isinstance(value, str):
         return value if "{{" in value else None
 
+    children = children_of(value)
     if isinstance(value, dict):
-        value = {key: inner for key, inner in value.items() if key not in _NOT_TEMPLATES}
-    for inner in children_of(value):
-        found = _template_in(inner)
+        children = [inner for key, inner in value.items() if key not in _NOT_TEMPLATES]
+    for child in children:
+        found = _template_in(child)
         if found is not None:
             return found
     return None

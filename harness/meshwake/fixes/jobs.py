@@ -122,10 +122,11 @@ def acting(
             raise BadInput(f"fix.manifest: CronJob {task.name}: {task.reading.harmful[0]}")
 
     found = [task for task in tasks if task.reading.of(what)]
-    if not found:
-        instead = " | ".join(_shown_instead(task) for task in tasks)
-        raise BadInput(f"fix.manifest: {instead}; expected {needed}")
-    return found
+    if found:
+        return found
+    # All of them: which one was meant to do it is not known.
+    instead = " | ".join(_shown_instead(task) for task in tasks)
+    raise BadInput(f"fix.manifest: {instead}; expected {needed}")
 
 
 def without_conditions(task: Task, actions: Sequence[Action]) -> list[Action]:
@@ -328,8 +329,10 @@ def _mounted(mount: JsonObject, source: JsonObject, data: Mapping[str, str]) -> 
 
 def _items(source: JsonObject, data: Mapping[str, str]) -> list[JsonObject]:
     """Key, path and mode of each file of a volume: all of the ConfigMap, unless some are named."""
-    if source.get("items"):
-        return objects_at(source, "items")
+    named = objects_at(source, "items")
+    if named:
+        return named
+    # Each is a file of the name of its key.
     return [{"key": key, "path": key} for key in data]
 
 

@@ -150,7 +150,11 @@ def _secret_ttl_ns(manifest: str) -> int:
 def _ztunnels_own(found: list[_Setting]) -> list[_Setting]:
     """Those of `found` that are in ztunnel's environment. Raises BadInput when there are only
     others, which change nothing of what ztunnel asks for."""
-    own = [setting for setting in found if not _OF_OTHERS & set(setting.place)]
+    own = []
+    for setting in found:
+        is_of_others = not _OF_OTHERS.isdisjoint(setting.place)
+        if not is_of_others:
+            own.append(setting)
     if found and not own:
         raise BadInput(
             f"fix.manifest: SECRET_TTL is set in {'.'.join(found[0].place)}, which is not "
@@ -327,16 +331,16 @@ def _whose(document: Any) -> str:
     if kind in ("ConfigMap", "Secret"):
         return _OF_VARIABLES
 
-    # ztunnel is a DaemonSet, and of istio's other workloads only the CNI plugin is one.
+    is_of_others = False
     if kind in ("Deployment", "StatefulSet"):
-        return "istiod"
-    if kind == "DaemonSet" and "ztunnel" not in text_at(document, "metadata", "name"):
-        return "istiod"
-
-    # Of Flux, Argo CD and k3s: each installs a chart, and has its values.
-    if kind in ("HelmRelease", "Application", "HelmChart") and _installs_another(document):
-        return "istiod"
-    return ""
+        is_of_others = True
+    elif kind == "DaemonSet":
+        # ztunnel is one, and of istio's other workloads the CNI plugin.
+        is_of_others = "ztunnel" not in text_at(document, "metadata", "name")
+    elif kind in ("HelmRelease", "Application", "HelmChart"):
+        # Of Flux, Argo CD and k3s: each installs a chart, and has its values.
+        is_of_others = _installs_another(document)
+    return "istiod" if is_of_others else ""
 
 
 def _installs_another(value: object) -> bool:
@@ -547,8 +551,9 @@ def _after(words: list[str], option: str, default: int) -> int:
     """The number behind an option of a source, as a power of 2 s."""
     if option not in words:
         return default
-    _, *following = words[words.index(option) :]
-    if not following or not re.fullmatch(r"-?[0-9]{1,2}", following[0]):
+    following = words[words.index(option) + 1 :]
+    number = following[0] if following else ""
+    if not re.fullmatch(r"-?[0-9]{1,2}", number):
         return default
     # chrony.conf(5): from -7, 1/128 s, to 24, half a year.
-    return max(-7, min(int(following[0]), 24))
+    return max(-7, min(int(number), 24))
