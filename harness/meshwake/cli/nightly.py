@@ -36,7 +36,7 @@ def add_commands(app: typer.Typer) -> None:
 def nightly(
     files: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[FILE...]", help="Scenarios; without: the whole corpus."),
+        typer.Argument(metavar="FILE", help="Scenarios; without: the whole corpus."),
     ] = None,
     labs: Annotated[str, typer.Option("--labs", help="Separated by commas.")] = "model,process",
     out: Annotated[
