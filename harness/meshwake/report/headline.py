@@ -39,7 +39,12 @@ class Headline(NamedTuple):
 
 
 def headline(run: Run) -> Headline:
-    """What happens to the mesh in `run`."""
+    """What happens to the mesh in `run`, with dates where it has some."""
+    verdict, text = _headline(run)
+    return Headline(verdict, dated(text, run.plan.dates))
+
+
+def _headline(run: Run) -> Headline:
     # The order is that of bad news: not judged at all, broken, not known, holds.
     for finding in run.findings:
         if finding.is_assumption and finding.verdict is not Verdict.HOLDS:
@@ -80,10 +85,9 @@ def _outage(run: Run) -> str:
     of = f"of {lasting(run.plan.duration_ns)} without mTLS"
     if lost.outage_ns is None or lost.first_world_ns is None:
         return f"an unknown part {of}"
-    # "day 0 at 00:47"; `dated` knows the form and makes a date of it for a recorded month.
+    # "day 0 at 00:47"; `dated` knows the form.
     day, time = moment(lost.first_world_ns).rsplit(" ", 1)
-    first = dated(f"first on {day} at {time}", run.plan.dates)
-    return f"{lasting(lost.outage_ns)} {of}, {first}"
+    return f"{lasting(lost.outage_ns)} {of}, first on {day} at {time}"
 
 
 class LostConnections(NamedTuple):
@@ -131,7 +135,7 @@ def judged(run: Run) -> str:
     """What came of a run against what was expected of it, or against its goal: `surprise (a cure:
     renewals_on_time is HOLDS, expected BROKEN)`."""
     outcome, named = run.outcome, surprise(run)
-    why = f"{named}: {outcome.why}" if named else outcome.why
+    why = dated(f"{named}: {outcome.why}" if named else outcome.why, run.plan.dates)
     if run.plan.goal is not None:
         word = GOAL_WORDS[outcome.kind]
         return f"goal '{run.plan.goal}' {word} ({why})"

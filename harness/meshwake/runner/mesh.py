@@ -21,6 +21,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast, get_args
 
+from meshwake.checks.format import dated
 from meshwake.core.durations import NS_PER_S, format_duration, parse_option_ns
 from meshwake.core.errors import BadInput, HarnessFault
 from meshwake.core.faults import EVERY_NODE
@@ -278,9 +279,8 @@ class Mesh:
             self._asserted[check] = verdict
             finding = found[check]
             if finding.verdict != verdict:
-                raise AssertionError(
-                    f"{check} is {finding.verdict}, expected {verdict}: {finding.because}"
-                )
+                because = dated(finding.because, self._answer().plan.dates)
+                raise AssertionError(f"{check} is {finding.verdict}, expected {verdict}: {because}")
 
     def _derived(self, what: str, derive: Callable[[Run], list[_Row] | None]) -> list[_Row]:
         """What `derive` makes of the last answer; `what` names it for messages."""
@@ -288,7 +288,8 @@ class Mesh:
         rows = derive(answered)
         # An empty list would let a test pass that asserts that there is no outage.
         if rows is None:
-            raise HarnessFault(f"{what} is unknown from this history: {answered.outcome.why}")
+            why = dated(answered.outcome.why, answered.plan.dates)
+            raise HarnessFault(f"{what} is unknown from this history: {why}")
         return rows
 
     def _advance(self, by_ns: int) -> None:
