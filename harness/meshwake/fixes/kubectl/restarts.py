@@ -131,7 +131,7 @@ def _restart_printed(command: Kubectl, operand: str) -> list[Action]:
 
     # What it prints is known only of `kubectl get daemonset`, as kind/name.
     get = Kubectl(words, command.memory, command.place)
-    kinds = [get.kind(operand) for operand in get.operands[1:2]]
+    kinds = list(map(get.kind, get.operands[1:2]))
     if get.verb != "get" or kinds != ["daemonset"]:
         raise not_known(unknown)
 

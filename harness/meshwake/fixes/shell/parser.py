@@ -50,7 +50,7 @@ _AND_OR = re.compile(r"&&|\|\|")
 # |& pipes the errors, too, which are not followed.
 _PIPE = re.compile(r"\|(?!\|)&?")
 _NEXT_RESERVED = re.compile(r"\[\[|[{}!]|[a-z]+")
-# The names of functions have more characters in bash than those of variables.
+# bash(1): a function may have a name that no variable has, such as wait-for.it.
 _BEGINS_FUNCTION = re.compile(r"([\w.:-]+)[ \t]*\([ \t]*\)")
 _FUNCTION_NAME = re.compile(r"([\w.:-]+)[ \t]*(\([ \t]*\))?")
 _ENDS_TEST = re.compile(r"\]\](?=[\s;&|)]|$)")
