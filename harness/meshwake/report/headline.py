@@ -47,8 +47,12 @@ def headline(run: Run) -> Headline:
 def _headline(run: Run) -> Headline:
     # The order is that of bad news: not judged at all, broken, not known, holds.
     for finding in run.findings:
-        if finding.is_assumption and finding.verdict is not Verdict.HOLDS:
+        # A finding of the run itself, not of the mesh.
+        if not finding.is_assumption:
+            continue
+        if finding.verdict is not Verdict.HOLDS:
             return Headline(Verdict.UNKNOWN, f"nothing could be judged: {finding.because}")
+
     verdicts = {finding.check: finding.verdict for finding in run.findings}
     broken = _broken(run, verdicts)
     if broken is not None:
@@ -62,8 +66,10 @@ def _headline(run: Run) -> Headline:
 def _broken(run: Run, verdicts: dict[str, Verdict]) -> str | None:
     """What breaks the mesh beyond a short outage; None where nothing does."""
     if verdicts.get("recovers_within") is Verdict.BROKEN:
-        known = _known(run, LATE_AFTER_SLEEP) if _is_late_after_sleep(run) else ""
-        return _outage(run) + known
+        broken = _outage(run)
+        if _is_late_after_sleep(run):
+            broken += _known(run, LATE_AFTER_SLEEP)
+        return broken
     for check, harm in HARMFUL.items():
         if verdicts.get(check) is not Verdict.BROKEN:
             continue
@@ -86,12 +92,13 @@ def _connections_recover(run: Run, verdicts: dict[str, Verdict]) -> Headline:
 def _outage(run: Run) -> str:
     """How much of the run was without connections, and from when on."""
     lost = lost_connections(run)
-    of = f"of {lasting(run.plan.duration_ns)} without mTLS"
+    whole = lasting(run.plan.duration_ns)
     if lost.outage_ns is None or lost.first_world_ns is None:
-        return f"an unknown part {of}"
+        return f"an unknown part of {whole} without mTLS"
     # "day 0 at 00:47"; `dated` knows the form.
     day, time = moment(lost.first_world_ns).rsplit(" ", 1)
-    return f"{lasting(lost.outage_ns)} {of}, first on {day} at {time}"
+    outage = lasting(lost.outage_ns)
+    return f"{outage} of {whole} without mTLS, first on {day} at {time}"
 
 
 class LostConnections(NamedTuple):
