@@ -127,9 +127,10 @@ def _gateways(scenario: Scenario, lifetime_s: int) -> tuple[PlannedGateway, ...]
 
 def _token_s(scenario: Scenario) -> int | None:
     """None where tokens never expire."""
-    if scenario.authority is None or scenario.authority.token is None:
+    if scenario.authority is None:
         return None
-    return scenario.authority.token // NS_PER_S
+    token_ns = scenario.authority.token
+    return None if token_ns is None else token_ns // NS_PER_S
 
 
 def _expectations(request: PlanRequest) -> tuple[PlannedExpectation, ...]:
@@ -194,7 +195,8 @@ def _authority_node(scenario: Scenario) -> str | None:
     # As on a cluster of one machine, where istiod sleeps with all the others.
     if scenario.authority is None:
         return scenario.node[0].name
-    return None if scenario.authority.node == APART else scenario.authority.node
+    node = scenario.authority.node
+    return None if node == APART else node
 
 
 # --- Faults ---------------------------------------------------------------------------------------
@@ -218,18 +220,22 @@ def _place_faults(
 
 def _nodes_of(fault: Fault, nodes: tuple[PlannedNode, ...]) -> list[str | None]:
     """Where `fault` happens; [None] for the authority."""
-    if isinstance(fault, PodRestart):
-        return [node.name for node in nodes if fault.identity in node.identities]
     if isinstance(fault, NodeFault):
         return _named_nodes(fault.node, nodes)
-    return [None]
+    if not isinstance(fault, PodRestart):
+        return [None]
+
+    # An identity is on one node only, as scenario_checks.py has made sure.
+    return [node.name for node in nodes if fault.identity in node.identities]
 
 
 def _named_nodes(name: str | None, nodes: tuple[PlannedNode, ...]) -> list[str | None]:
     """Without a name it is the first, of which a scenario that passed its checks has only one."""
+    if name is None:
+        return [nodes[0].name]
     if name == EVERY_NODE:
         return [node.name for node in nodes]
-    return [nodes[0].name if name is None else name]
+    return [name]
 
 
 def _planned(index: int, at_world_ns: int, node: str | None, fault: Fault) -> PlannedFault:

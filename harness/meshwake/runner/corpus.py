@@ -45,7 +45,7 @@ def _found_by(path: Path) -> list[_Found]:
         return [_Found(named, named.stem)]
 
     # Sorted, so that a run of a directory has the same order on every machine.
-    files = sorted(named.rglob("*.toml"))
+    files = sorted(file for file in named.rglob("*.toml") if not file.is_dir())
     if not files:
         raise BadInput(f"{path}: contains no scenario (*.toml); see scenarios/README.md")
 
@@ -110,8 +110,10 @@ def _named(path: Path) -> Path:
         if file.parts[-len(wanted) :] == wanted:
             return file
 
+    # A file of one's own is named with its suffix; only those of the corpus have names.
+    own = [file.name for file in path.parent.glob("*.toml") if not file.is_dir()]
     names = [file.stem for file in files]
-    hint = did_you_mean(path.stem, names) or "; meshwake list shows the names"
+    hint = did_you_mean(path.stem, names + own) or "; meshwake list shows the names"
     raise BadInput(
         f"{path}: no such scenario: expected a file, a directory of files, or a name{hint}"
     )
