@@ -402,10 +402,13 @@ def _value(variable: EnvVar, before: dict[str, str], namespace: str | None, memo
     field = text_at(variable.value_from, "fieldRef", "fieldPath")
     if field == "metadata.namespace" and namespace:
         return namespace
+
+    # A Secret, a ConfigMap, or what only the pod knows.
+    unknown = f"${variable.name}"
     # Named, so that a selector of pods by that variable is understood (kubectl/command.py).
     if field == "spec.nodeName":
-        return memory.char_of(Unknown("the node's name"))
-    return memory.char_of(Unknown(f"${variable.name}"))
+        unknown = "the node's name"
+    return memory.char_of(Unknown(unknown))
 
 
 def _expanded(text: str, variables: dict[str, str]) -> str:

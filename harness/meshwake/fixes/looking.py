@@ -104,10 +104,12 @@ class _ExpiryWatcher(_CronWatcher):
 
     def finds(self, view: View, node: str) -> bool:
         """See _CronWatcher. It asks ztunnels only, as the check that people use does."""
+        # By the clock of the node: a script compares with `date +%s`.
         latest_wall_ns = view.clocks(node).wall_ns + self.threshold_ns
         for process in view.seen(node):
             if process.target != "ztunnel":
                 continue
+            # One is enough: a restart fetches all of them again.
             for held in process.certificates:
                 if held.not_after_wall_ns < latest_wall_ns:
                     return True
@@ -267,12 +269,16 @@ _DROP_NO_LINE = ("wc", "head", "tail", "sort", "uniq", "tee", "cat", "tr")
 
 
 def _lets_through(filters: list[Ran], line: str) -> bool:
+    """Whether `line` of a log is left after all filters. Raises _NotUnderstood."""
     for ran in filters:
         if ran.program in _DROP_NO_LINE:
             continue
         if ran.program not in _GREPS:
             raise _NotUnderstood(f"what {ran.program} lets through is not understood")
-        if not _grep_lets_through(ran, line):
+
+        lets_through = _grep_lets_through(ran, line)
+        # What comes after it has nothing to read.
+        if not lets_through:
             return False
     return True
 
@@ -305,8 +311,11 @@ def _check_tail(read: PodLogs, memory: Memory) -> None:
                 "kubectl logs -l shows the last ten lines of each pod only; write --tail=-1"
             )
         return
+    if read.tail == "-1":
+        return
+    # So many are taken for all that ztunnel writes between two looks.
     shows_all = read.tail.isdigit() and int(read.tail) >= _TAIL_THAT_SHOWS_ALL
-    if read.tail != "-1" and not shows_all:
+    if not shows_all:
         raise _NotUnderstood(
             f"--tail={memory.shown(read.tail)} shows the last lines only; write --tail=-1"
         )

@@ -87,9 +87,11 @@ class Calendar:
         """Whether it has times on that day."""
         if day.month not in self.months:
             return False
-        # isoweekday() is 7 on a Sunday, which is 0 here.
+
         of_month = day.day in self.days
-        of_week = day.isoweekday() % 7 in self.weekdays
+        # isoweekday() is 7 on a Sunday, which is 0 here.
+        weekday = day.isoweekday() % 7
+        of_week = weekday in self.weekdays
         if self.either_day:
             return of_month or of_week
         return of_month and of_week
