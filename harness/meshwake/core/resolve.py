@@ -251,15 +251,19 @@ def _own_fields(fault: Fault) -> MutableJsonObject:
     # Every kind but these lasts for some time.
     if not isinstance(fault, Step | Restart | PodRestart | CaRootChange):
         own["lasts_ns"] = fault.lasts
+
     match fault:
         case Pause():
+            # None where the wall clock stays behind, which a plan has in a field of its own.
             own["corrected_after_ns"] = fault.corrected_after or 0
             own["corrected"] = fault.corrected_after is not None
         case Step() | CaClock():
             own["by_wall_ns"] = fault.by
         case Drift():
+            # 1.025 as 41/40, which no float is.
             rate = Fraction(fault.rate)
-            own["rate_numerator"], own["rate_denominator"] = rate.numerator, rate.denominator
+            own["rate_numerator"] = rate.numerator
+            own["rate_denominator"] = rate.denominator
         case CaSlow():
             own["answers_after_ns"] = fault.answers_after
         case CaLifetime():

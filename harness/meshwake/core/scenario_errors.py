@@ -149,8 +149,10 @@ def _keys_of(table: Place, document: JsonObject, root: type[BaseModel]) -> list[
         return _keys_of_fault(table, document)
 
     model = _model_at(table, root)
-    not_written = _NOT_WRITTEN if model is root else ()
-    return [key for key in model.model_fields if key not in not_written]
+    keys = list(model.model_fields)
+    if model is not root:
+        return keys
+    return [key for key in keys if key not in _NOT_WRITTEN]
 
 
 def _model_at(table: Place, root: type[BaseModel]) -> type[BaseModel]:
