@@ -205,11 +205,14 @@ def log_scan(condition: Doubt, memory: Memory, place: CommandContext) -> Scan:
     runs = _without_echo(condition.runs, memory)
     if not runs:
         raise _NotUnderstood("it does not read a log")
+
+    # kubectl logs ... | grep ..., with other filters around it.
     logs, *filters = runs
     read = pod_logs(logs, memory, place)
     if isinstance(read, str):
         raise _NotUnderstood(read)
     _check_filters(filters)
+
     return Scan(_since_ns(read, memory), read.of_one_pod)
 
 
@@ -237,6 +240,7 @@ def _without_echo(runs: tuple[Ran, ...], memory: Memory) -> tuple[Ran, ...]:
     """`echo "$OUT" | grep` as what `OUT` was printed by, and the rest."""
     if not runs or runs[0].program not in ("echo", "printf"):
         return runs
+
     echo, *rest = runs
     unknowns = memory.unknowns_in(" ".join(echo.words[1:]))
     # Of several texts in one line, which has the certificate is not known.
@@ -338,6 +342,7 @@ def _since_time_ns(since_time: str, memory: Memory) -> int:
     # One date alone: what a pipeline makes of it is not followed.
     if len(runs) == 1 and runs[0].program == "date":
         offset_s = date_offset_s(runs[0].words, memory)
+
     # From a time that is still to come nothing is shown.
     if offset_s is None or offset_s >= 0:
         raise _NotUnderstood(
