@@ -108,6 +108,7 @@ def _times_of_jobs(
     """For each of `tasks`: when its jobs start, in world time. The draw of a controller's resync
     is made by the name, so several CronJobs do not share one."""
     for number, task in enumerate(tasks):
+        # A draw for each of several; a single one is drawn by the name of the fix alone.
         name = cause if len(tasks) == 1 else f"{cause} {number}"
         yield cron_times_ns(plan, clocks, task.cron_job, name)
 

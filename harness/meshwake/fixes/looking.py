@@ -424,6 +424,7 @@ def _must_take_the_soonest(text: str) -> None:
         raise _NotUnderstood("it looks at root certificates, which live for years")
     if _LATEST.search(text):
         raise _NotUnderstood("it takes the certificate that expires last, not first")
+    # Each identity's is renewed for itself, and the first to expire may be any of them.
     if _OF_SOME.search(text):
         raise _NotUnderstood("it looks at the certificates of some identities only")
     _check_items(text)

@@ -158,6 +158,7 @@ def _range(part: str, field: _Field) -> _Values:
     # robfig/cron, parser.go, getRange.
     span, *steps = part.split("/")
     ends = span.split("-")
+    # 1/2/3, or 1-2-3.
     if len(steps) > 1 or len(ends) > 2:
         raise ValueError(f"{field.name}: {part!r}")
 
@@ -189,6 +190,7 @@ def _number(text: str, field: _Field, part: str) -> int:
     named = field.names.get(text.lower())
     if named is not None:
         return named
+    # Not int() alone, which takes "+5", "1_0" and digits of other scripts.
     if not re.fullmatch(r"[0-9]{1,9}", text):
         raise ValueError(f"{field.name}: {part!r}")
     return int(text)
@@ -257,6 +259,8 @@ class Times:
         # go back again.
         if wall_ns < self._from_wall_ns:
             self._begin(wall_ns - 366 * 86_400 * NS_PER_S)
+
+        # One more than was needed, so that the next time is always there to be looked up.
         while self._known[-1] <= wall_ns:
             self._known.append(next(self._coming, NEVER_NS))
 

@@ -288,7 +288,10 @@ def _rust_parts(text: str) -> list[_RustPart]:
         unit_ns = _RUST_UNITS_NS.get(unit.lower())
         if unit_ns is None:
             return []
-        parts.append(_RustPart(operator or "+", int(number) * unit_ns))
+
+        # Parts without an operator between them are added: 1h 30m.
+        part = _RustPart(operator or "+", int(number) * unit_ns)
+        parts.append(part)
     return parts
 
 
@@ -361,7 +364,8 @@ def _found(
         yield from _found_in_mapping(value, variable, place)
     elif isinstance(value, list):
         for item in value:
-            yield from _found(item, variable, _place_of_item(item, place))
+            place_of_item = _place_of_item(item, place)
+            yield from _found(item, variable, place_of_item)
     elif isinstance(value, str):
         yield from _found_in_text(value, variable, place)
 
@@ -375,7 +379,9 @@ def _found_in_text(
     may_be_values = variable in text and "\n" in text
     if not may_be_values or len(place) >= _DEEPEST:
         return
-    for document in read_documents(text, f"fix.manifest: {'.'.join(place)}"):
+
+    where = f"fix.manifest: {'.'.join(place)}"
+    for document in read_documents(text, where):
         yield from _found(document, variable, place)
 
 
