@@ -209,13 +209,17 @@ def _place_faults(
     order of the file."""
     placed = []
     for order, fault in enumerate(faults):
+        on_nodes = _nodes_of(fault, nodes)
         for at_ns in fault_times_ns(fault, duration_ns):
-            placed += [(at_ns, order, node, fault) for node in _nodes_of(fault, nodes)]
+            placed += [(at_ns, order, node, fault) for node in on_nodes]
     # Stable, so that faults on several nodes at one time stay in the order of the nodes.
     placed.sort(key=lambda entry: entry[:2])
-    return tuple(
-        _planned(index, at_ns, node, fault) for index, (at_ns, _, node, fault) in enumerate(placed)
-    )
+
+    planned = []
+    for index, (at_ns, _, node, fault) in enumerate(placed):
+        begins = {"index": index, "kind": fault.kind, "node": node, "at_world_ns": at_ns}
+        planned.append(read_planned_fault(begins | _own_fields(fault)))
+    return tuple(planned)
 
 
 def _nodes_of(fault: Fault, nodes: tuple[PlannedNode, ...]) -> list[str | None]:
@@ -236,11 +240,6 @@ def _named_nodes(name: str | None, nodes: tuple[PlannedNode, ...]) -> list[str |
     if name == EVERY_NODE:
         return [node.name for node in nodes]
     return [name]
-
-
-def _planned(index: int, at_world_ns: int, node: str | None, fault: Fault) -> PlannedFault:
-    begins = {"index": index, "kind": fault.kind, "node": node, "at_world_ns": at_world_ns}
-    return read_planned_fault(begins | _own_fields(fault))
 
 
 def _own_fields(fault: Fault) -> MutableJsonObject:

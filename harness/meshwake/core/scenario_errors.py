@@ -134,6 +134,7 @@ def _hint(place: Place) -> str:
             ": a scenario without [[expect]] judges nothing; write what should hold, or break, "
             "and because of what"
         )
+    # In any table: a key of this name is a duration everywhere.
     if place[-1] in _DURATIONS:
         return ": expected a duration such as '8h' or '1h30m'"
     return ""
@@ -159,8 +160,11 @@ def _model_at(table: Place, root: type[BaseModel]) -> type[BaseModel]:
     """The class as which `table` is read; positions in a list change nothing."""
     model = root
     for part in table:
-        if isinstance(part, str):
-            model = _model_in(model.model_fields[part].annotation)
+        # All tables of a list are of one class.
+        if isinstance(part, int):
+            continue
+        field = model.model_fields[part]
+        model = _model_in(field.annotation)
     return model
 
 
