@@ -238,10 +238,11 @@ def _is_about(action: Action, identity: str) -> bool:
     # A Deployment is taken to run under a service account of its own name: a scenario has no other
     # name for its pods.
     namespace, name = identity.split("/")
+    is_in_namespace = action.namespace == namespace
     if action.names is None:
         # "": all namespaces.
-        return action.namespace in ("", namespace)
-    return action.namespace == namespace and name in action.names
+        return is_in_namespace or action.namespace == ""
+    return is_in_namespace and name in action.names
 
 
 def _is_here(plan: Plan, action: Action) -> bool:
@@ -255,6 +256,7 @@ def _nodes_of_applications(plan: Plan, action: Action) -> list[str]:
     """The nodes on which those pods live; a lab restarts all pods of a node, or none."""
     found = _identities(plan, action)
     for name, (own, all_of_them) in found.items():
+        # Those that the action does not name would be restarted with them.
         others = [identity for identity in all_of_them if identity not in own]
         if others:
             raise BadInput(

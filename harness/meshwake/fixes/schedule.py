@@ -217,13 +217,15 @@ class Times:
 
     def next_wall_ns(self, served_wall_ns: int, now_wall_ns: int) -> int:
         """The first time after now, and after the one served last."""
-        if isinstance(self._schedule, Every):
-            last_ns = self._every(served_wall_ns, max(now_wall_ns, served_wall_ns))
-            return last_ns + self._schedule.delay_ns
         # After now, too: a wall clock that was set back has served times that lie ahead.
         after_wall_ns = max(served_wall_ns, now_wall_ns)
+        if isinstance(self._schedule, Every):
+            last_ns = self._every(served_wall_ns, after_wall_ns)
+            return last_ns + self._schedule.delay_ns
+
         self._know(after_wall_ns)
-        return self._known[bisect_right(self._known, after_wall_ns)]
+        position = bisect_right(self._known, after_wall_ns)
+        return self._known[position]
 
     def latest_wall_ns(
         self, served_wall_ns: int, now_wall_ns: int, deadline_s: int | None
@@ -251,8 +253,10 @@ class Times:
         """The last of the chain that begins at the anchor, not after `until`."""
         assert isinstance(self._schedule, Every)
         delay_ns = self._schedule.delay_ns
+        # Nothing has passed for a clock that was set back before the anchor.
         passed_ns = max(until_wall_ns - anchor_wall_ns, 0)
-        return anchor_wall_ns + passed_ns // delay_ns * delay_ns
+        delays = passed_ns // delay_ns
+        return anchor_wall_ns + delays * delay_ns
 
     def _know(self, wall_ns: int) -> None:
         # A wall clock went back before the first time that is known. A year more, because it may

@@ -81,7 +81,7 @@ def read_hook(text: str, ztunnel_namespace: str) -> Hook:
     before = _at(text, ("pre", "suspend"), place)
     after = _at(text, ("post", "suspend"), place)
 
-    # What takes ztunnel away for good is no cure, whatever else the hook restarts.
+    # What takes ztunnel away for good cures nothing, whatever else the hook restarts.
     harms = [*before[1].harmful, *after[1].harmful]
     if harms:
         raise BadInput(f"fix.manifest: the sleep hook: {harms[0]}")
@@ -159,6 +159,7 @@ def _sure(found: tuple[Memory, Reading], moment: str) -> list[Action]:
     if sure or not actions:
         return sure
 
+    # One is named, the first: a person mends one line at a time.
     first = actions[0]
     if first.background:
         raise BadInput(
