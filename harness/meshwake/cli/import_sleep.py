@@ -49,7 +49,7 @@ def add_commands(app: typer.Typer) -> None:
 
 def import_sleep(
     files: Annotated[
-        list[Path], typer.Argument(metavar="FILE...", help="Saved journals of one machine.")
+        list[Path], typer.Argument(metavar="FILE", help="Saved journals of one machine.")
     ],
     output: Annotated[
         Path | None,

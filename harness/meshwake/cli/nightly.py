@@ -36,7 +36,7 @@ def add_commands(app: typer.Typer) -> None:
 def nightly(
     files: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[FILE...]", help="Scenarios; without: the whole corpus."),
+        typer.Argument(metavar="FILE", help="Scenarios; without: the whole corpus."),
     ] = None,
     labs: Annotated[str, typer.Option("--labs", help="Separated by commas.")] = "model,process",
     out: Annotated[
@@ -78,7 +78,11 @@ def nightly(
         seed,
         jobs or os.cpu_count() or 1,
     )
-    night = run_night(request, result_log, datetime.now(UTC).date(), _report_row)
+    try:
+        night = run_night(request, result_log, datetime.now(UTC).date(), _report_row)
+    except KeyboardInterrupt as interrupt:
+        interrupt.add_note(f"what had ended is kept in {out}; --resume goes on with it")
+        raise
     report = NightlyReport(night, before)
     _write_night(out, report)
     if as_json:

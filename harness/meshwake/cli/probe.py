@@ -50,7 +50,7 @@ def probe(
     scenario: Annotated[
         str | None,
         typer.Argument(
-            metavar="[SCENARIO]", help="What --check is tested on; without: name the class."
+            metavar="SCENARIO", help="What --check is tested on; without: name the class."
         ),
     ] = None,
     check: Annotated[

@@ -47,7 +47,7 @@ def run(
     named: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="SCENARIO...",
+            metavar="SCENARIO",
             help="Files, directories of them, or names (meshwake list). With -k alone: of those "
             "that come with meshwake.",
         ),

@@ -208,6 +208,25 @@ def test_interrupted(
     assert f"recorded until then: {kept}" in capsys.readouterr().err
 
 
+def test_an_interrupted_night_can_go_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """^C says where the results are, and how to take them up."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("meshwake.runner.execution.judge", interrupt)
+    monkeypatch.setenv("MESHWAKE_RUNS", str(tmp_path / "runs"))
+    out = tmp_path / "night"
+    typed = ["nightly", str(write(tmp_path)), "--labs", "model", "--istio", "1.30.0"]
+    assert run_command([*typed, "--out", str(out)]) == 130
+    assert f"what had ended is kept in {out}; --resume goes on" in capsys.readouterr().err
+    monkeypatch.undo()
+    monkeypatch.setenv("MESHWAKE_RUNS", str(tmp_path / "runs"))
+    assert run_command([*typed, "--out", str(out), "--resume"]) == 0
+
+
 def test_interrupted_among_many(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -73,7 +73,7 @@ _DECLARED = re.compile(r"([A-Za-z_]\w*)(=|$)")
 
 def _declare(shell: Shell, words: list[str]) -> Status:
     # `declare -x` is another spelling of `export`.
-    exports = words[0] == "export" or "-x" in words or shell.exports_all
+    exports = words[0] == "export" or "-x" in words or "allexport" in shell.options
 
     for word in words[1:]:
         # An option, or a name that no shell takes.

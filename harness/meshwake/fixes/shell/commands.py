@@ -50,7 +50,7 @@ def simple(shell: Shell, node: tree.Simple) -> Status:
     # NAME=value alone sets the shell's own variable; in front of a command it is for that command.
     if not words:
         shell.variables |= values
-        if shell.exports_all:
+        if "allexport" in shell.options:
             shell.exported |= values.keys()
         return True
 

@@ -133,8 +133,10 @@ class _Fields:
     def add_arguments(self, arguments: list[str]) -> None:
         """Each is a field; the first continues the current one, and the last may be continued."""
         for position, argument in enumerate(arguments):
+            # x"$@" is one field with the first of them.
             if position:
                 self._end()
+
             self.add(argument)
 
     def all(self) -> list[str]:
@@ -146,15 +148,18 @@ class _Fields:
         """The next piece begins another field."""
         if self._current is None:
             return
+
         self._complete.append(self._current)
         self._current = None
 
 
 def _is_each_argument(segment: tree.Segment) -> bool:
     """`$@` in quotes."""
-    if not isinstance(segment, tree.Variable):
+    if not isinstance(segment, tree.Variable) or not segment.quoted:
         return False
-    return segment.quoted and (segment.name, segment.operator) == ("@", "")
+
+    # ${@:-x} and its like are one text.
+    return (segment.name, segment.operator) == ("@", "")
 
 
 def _segment(shell: Shell, segment: tree.Segment) -> str:
@@ -226,6 +231,7 @@ def _parameter(arguments: list[str], name: str) -> str | None:
     if name == "#":
         return str(len(arguments) - 1)
 
+    # Where they are separate fields, `fields` takes them itself.
     if name in "@*":
         return " ".join(arguments[1:])
 
@@ -270,7 +276,7 @@ def _depends_on_being_set(segment: tree.Variable) -> bool:
 
 def _check_may_be_unset(shell: Shell, name: str) -> None:
     """Raises NotRead where the script ends at a variable that is not set."""
-    if shell.ends_on_unset:
+    if "nounset" in shell.options:
         raise NotRead(
             f"`set -u` ends it at ${name}, which nothing that is read here sets; set it, or write "
             f"${{{name}:-}}"
@@ -343,7 +349,9 @@ def _cut(value: str, operator: str, shape: str) -> str:
     for size in reversed(sizes) if is_longest else sizes:
         part, rest = value[:size], value[size:]
         if operator.startswith("%"):
-            rest, part = value[: len(value) - size], value[len(value) - size :]
+            end = len(value) - size
+            rest, part = value[:end], value[end:]
+
         if fnmatchcase(part, shape):
             return rest
 
@@ -384,9 +392,10 @@ def calculated(shell: Shell, expression: str) -> Linear | None:
             return shell.memory.linear(name)
 
         value = value_of(shell, name)
-        # bash(1), arithmetic evaluation: a name without a value is 0.
         if value is None:
             _check_may_be_unset(shell, name)
+
+        # bash(1), arithmetic evaluation: a name without a value is 0, and so is an empty one.
         return shell.memory.linear(value or "0")
 
     return evaluate(expanded, number_of)

@@ -4,7 +4,7 @@ print."""
 from __future__ import annotations
 
 import re
-from itertools import dropwhile
+from itertools import dropwhile, pairwise
 
 from meshwake.fixes.shell import names, program_name
 from meshwake.fixes.shell.linear import Linear
@@ -117,6 +117,7 @@ def _kept_by_sudo(options: list[str]) -> frozenset[str] | None:
     for option in options:
         if _KEEPS_ALL.fullmatch(option):
             return None
+
         # sudo(8): the list adds to what the policy keeps anyway.
         if option.startswith("--preserve-env="):
             _, _, listed = option.partition("=")
@@ -133,9 +134,12 @@ def after_options(words: list[str], with_argument: frozenset[str]) -> list[str]:
     rest = list(words)
     while rest and _OPTION.match(rest[0]):
         option = rest.pop(0)
+
         # POSIX, utility syntax guideline 10: it ends the options, and is none itself.
         if option == "--":
             break
+
+        # Its argument, where it is a word of its own.
         if option in with_argument:
             del rest[:1]
     return rest
@@ -145,10 +149,13 @@ def take_option(rest: list[str], with_value: frozenset[str]) -> tuple[str, str]:
     """Takes one option from `rest`: its name and its value, "" where it has none. Those in
     `with_value` take the next word, unless the value is in the same one: --name=value."""
     name, equals, value = rest.pop(0).partition("=")
-    takes_next = name in with_value and not equals
-    if takes_next and rest:
-        value = rest.pop(0)
-    return name, value
+    if equals or name not in with_value:
+        return name, value
+
+    # At the end of the words it has none: an error, at which the program does nothing.
+    following = rest[:1]
+    del rest[:1]
+    return name, "".join(following)
 
 
 def slept_s(words: list[str]) -> float:
@@ -198,10 +205,14 @@ def status_of(ran: Ran, memory: Memory) -> Status:
         runs_for_sure = is_of_cluster and question != ["is-failed"]
         return runs_for_sure or Doubt(text, (ran,))
 
-    # Of a program that is not known here, too, nothing is known of how it ends: one of the script's
-    # own folder, or one whose name is computed.
-    is_unknown_program = ran.words[0].startswith("./") or not is_known(ran.words[0])
-    if ran.program in _DECIDES or is_unknown_program:
+    # What it answers hangs on what it reads, too.
+    if ran.program in _DECIDES:
+        return Doubt(text, (*ran.piped, ran))
+
+    # Nothing is known of how a program of the script's own folder ends, or one whose name is
+    # computed.
+    path = ran.words[0]
+    if path.startswith("./") or not is_known(path):
         return Doubt(text, (*ran.piped, ran))
 
     # What only does something (kubectl, sleep, echo) is taken to succeed; see shell.py.
@@ -211,9 +222,10 @@ def status_of(ran: Ran, memory: Memory) -> Status:
 def is_download(doubt: Doubt) -> bool:
     """Whether what may fail only fetches something, as a script does that needs it to do its work
     at all."""
-    # A comparison of what was fetched is a question again.
+    # A comparison of what was fetched is a question again, and so is a filter behind it.
     if doubt.test or not doubt.runs:
         return False
+
     last = doubt.runs[-1]
     return last.program in _FETCHERS
 
@@ -228,12 +240,16 @@ def printed(runs: tuple[Ran, ...]) -> str | None:
     if others or first.conditions:
         return None
 
-    arguments = first.words[1:]
+    arguments = list(first.words[1:])
     if first.program == "printf":
         return _formatted(arguments)
-    if first.program == "echo":
-        return " ".join(word for word in arguments if word not in ("-n", "-e"))
-    return None
+    if first.program != "echo":
+        return None
+
+    # Only in front of the text they are switches; -n makes no difference to `$(...)`.
+    while arguments[:1] in (["-n"], ["-e"]):
+        del arguments[0]
+    return " ".join(arguments)
 
 
 _TAKES_VALUE = re.compile(r"%[sd]")
@@ -241,14 +257,15 @@ _TAKES_VALUE = re.compile(r"%[sd]")
 _UNREAD_IN_FORMAT = re.compile(r"%[^sd%]|\\[^nt\\]")
 
 
-def _formatted(words: tuple[str, ...]) -> str | None:
+def _formatted(words: list[str]) -> str | None:
     """What printf makes of a format of words and lines; None for all else."""
-    if words[:1] == ("--",):
+    if words[:1] == ["--"]:
         words = words[1:]
+
     if not words or _UNREAD_IN_FORMAT.search(words[0]):
         return None
 
-    form, values = words[0], list(words[1:])
+    form, *values = words
     found = _formatted_once(form, values)
     # POSIX, printf: the format is used again as long as there are values for it. One that takes
     # none would be used without end.
@@ -269,6 +286,7 @@ def _formatted_once(form: str, values: list[str]) -> str:
     for piece in re.findall(r"%[sd%]|\\[nt\\]|[^%\\]+", form):
         if not _TAKES_VALUE.fullmatch(piece):
             found += _ESCAPES.get(piece, piece)
+
         # POSIX, printf: without values left a conversion prints as if it had an empty one.
         elif values:
             found += values.pop(0)
@@ -316,23 +334,31 @@ def date_offset_s(words: tuple[str, ...], memory: Memory) -> int | None:
 def _offset_of_unknown(written: str, memory: Memory) -> int | None:
     """Of `date -d @$seconds`, where the seconds are known as a sum of now and a number."""
     for unknown in memory.unknowns_in(written):
+        # It lies that long after now.
         if unknown.value is not None:
-            return (unknown.value - Linear.of_now(0)).as_int()
+            offset = unknown.value - Linear.of_now(0)
+            return offset.as_int()
+
+    # Seconds of which nothing is known: those of a file, or of another clock.
     return None
 
 
 def _date_argument(words: tuple[str, ...]) -> str:
     """The moment that `date` shows, in any spelling of -d; "now" where it names none."""
-    for position, word in enumerate(words[1:], 1):
-        following = words[position + 1 :]
+    # Each with the one behind it, and an empty one behind the last.
+    for word, following in pairwise([*words[1:], ""]):
         if word in ("-d", "--date") and following:
-            return following[0]
-        if word.startswith("--date="):
-            return word.removeprefix("--date=")
-        # In one word, with -u in front of it or without: -d@0, -ud@0.
-        if re.match(r"-u?d.", word):
-            return word[word.index("d") + 1 :]
+            return following
+
+        joined = _DATE_JOINED.match(word)
+        if joined is not None:
+            return word[joined.end() :]
+
     return "now"
+
+
+# In the same word, with -u in front of it or without: -d@0, -ud@0.
+_DATE_JOINED = re.compile(r"--date=|-u?d(?=.)")
 
 
 def date_of(runs: tuple[Ran, ...], memory: Memory) -> Linear | None:
@@ -346,13 +372,16 @@ def date_of(runs: tuple[Ran, ...], memory: Memory) -> Linear | None:
     if "+%s" not in words:
         return None
 
+    # Of @SECONDS the offset may be known although the seconds are not.
     written = _date_argument(words)
     is_seconds = written.startswith("@")
     if not is_seconds and not is_known(written):
         return _moment_of_unknown(written, memory)
 
     offset_s = date_offset_s(words, memory)
-    return None if offset_s is None else Linear.of_now(offset_s)
+    if offset_s is None:
+        return None
+    return Linear.of_now(offset_s)
 
 
 def _moment_of_unknown(written: str, memory: Memory) -> Linear | None:
@@ -360,5 +389,6 @@ def _moment_of_unknown(written: str, memory: Memory) -> Linear | None:
     # Text around the unknown makes another moment of it: "$expiry - 1 hour".
     if len(written) != 1:
         return None
+
     (unknown,) = memory.unknowns_in(written)
     return unknown.value or Linear.of_name(written)
