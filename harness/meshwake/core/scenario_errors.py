@@ -134,6 +134,7 @@ def _hint(place: Place) -> str:
             ": a scenario without [[expect]] judges nothing; write what should hold, or break, "
             "and because of what"
         )
+    # In any table: a key of this name is a duration everywhere.
     if place[-1] in _DURATIONS:
         return ": expected a duration such as '8h' or '1h30m'"
     return ""
@@ -149,16 +150,21 @@ def _keys_of(table: Place, document: JsonObject, root: type[BaseModel]) -> list[
         return _keys_of_fault(table, document)
 
     model = _model_at(table, root)
-    not_written = _NOT_WRITTEN if model is root else ()
-    return [key for key in model.model_fields if key not in not_written]
+    keys = list(model.model_fields)
+    if model is not root:
+        return keys
+    return [key for key in keys if key not in _NOT_WRITTEN]
 
 
 def _model_at(table: Place, root: type[BaseModel]) -> type[BaseModel]:
     """The class as which `table` is read; positions in a list change nothing."""
     model = root
     for part in table:
-        if isinstance(part, str):
-            model = _model_in(model.model_fields[part].annotation)
+        # All tables of a list are of one class.
+        if isinstance(part, int):
+            continue
+        field = model.model_fields[part]
+        model = _model_in(field.annotation)
     return model
 
 
