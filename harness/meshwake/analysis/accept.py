@@ -23,6 +23,7 @@ from meshwake.core.errors import BadInput, HarnessFault
 from meshwake.core.events import RunStarted
 from meshwake.core.history import History
 from meshwake.core.outcome import Comparison, OutcomeKind, Verdict
+from meshwake.core.refusal import unreadable
 from meshwake.core.run import Run
 from meshwake.core.scenario import Expect, Scenario, parse_scenario
 from meshwake.core.toml_text import aligned_table, append_aligned, give_trailing, take_trailing
@@ -85,9 +86,7 @@ def _read(scenario_file: Path) -> str:
     try:
         return scenario_file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(
-            f"{scenario_file}: cannot be read ({error}); say which with --scenario PATH"
-        ) from error
+        raise unreadable(scenario_file, error, "give its file with --scenario FILE") from error
 
 
 def _check_release(run: Path, judged: Run) -> None:

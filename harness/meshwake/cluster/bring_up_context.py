@@ -138,7 +138,9 @@ def node_names(choice: Choice, pins: Pins) -> tuple[str, ...]:
 
 def read_facts(state: ClusterState) -> Facts | None:
     """The facts of a cluster, which are determined once; None before that."""
+    path = state.directory / "facts.json"
     try:
-        return Facts(**json.loads((state.directory / "facts.json").read_text(encoding="utf-8")))
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return Facts(**found)
     except (OSError, ValueError, TypeError):
         return None

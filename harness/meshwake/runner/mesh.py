@@ -28,7 +28,7 @@ from meshwake.core.faults import EVERY_NODE
 from meshwake.core.json_types import MutableJsonObject
 from meshwake.core.outcome import Finding
 from meshwake.core.plan import PlannedExpectation
-from meshwake.core.refusal import invalid_choice
+from meshwake.core.refusal import invalid, invalid_choice
 from meshwake.core.run import Run
 from meshwake.core.scenario import CheckName, FixName, Scenario, read_scenario, scenario_of
 from meshwake.core.store import RunDirectory
@@ -170,7 +170,11 @@ class Mesh:
 
     def run(self, lasts: Lasts = None, **length: float) -> None:
         """Time passes, and nothing happens."""
-        self._advance(_ns(lasts, length))
+        forward_ns = _ns(lasts, length)
+        # Back in time what comes later would happen before what came first.
+        if forward_ns <= 0:
+            raise invalid("duration", format_duration(forward_ns), "more than 0")
+        self._advance(forward_ns)
 
     def suspend(self, lasts: Lasts = None, node: str | None = None, **length: float) -> None:
         """The machine sleeps: wall and boottime count it, monotonic does not."""
@@ -353,6 +357,11 @@ class Mesh:
         if self._file is not None:
             return self._with_own_fix(self._file)
 
+        if not self._now_ns:
+            raise BadInput(
+                f"{self.name}: has no timeline yet; call mesh.run('8h') before a question"
+            )
+
         document: MutableJsonObject = {
             "title": f"The timeline of {self.name}",
             "duration": format_duration(self._now_ns),
@@ -418,4 +427,8 @@ def _timedelta(length: Mapping[str, float]) -> timedelta:
     for word in length:
         if word not in TIMEDELTA_WORDS:
             raise BadInput(f"unknown word {word!r}: expected {one_of(word, TIMEDELTA_WORDS)}")
-    return timedelta(**length)
+    try:
+        return timedelta(**length)
+    except (TypeError, ValueError, OverflowError) as error:
+        typed = ", ".join(f"{word}={value!r}" for word, value in length.items())
+        raise BadInput(f"{typed}: expected a number of each, as in hours=8") from error

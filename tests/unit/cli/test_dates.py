@@ -23,7 +23,7 @@ IN_BERLIN = 'recorded_from = 2026-10-23T12:00:00Z\nrecorded_zone = "Europe/Berli
 SHOWING = (
     "run {month} --lab model",
     "run {month} --lab model -v --report pages",
-    "run {month} --lab model --istio 1.28.0 --istio 1.30.0",
+    "run {month} --lab model --istio 1.28.0 --istio 1.30.0 --report pair",
     "report latest -v",
     "report latest --output pages",
     "runs",
