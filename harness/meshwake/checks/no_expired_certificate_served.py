@@ -44,7 +44,9 @@ class _Served:
 
     @property
     def drift_text(self) -> str:
-        return "" if self.drift_ns is None else f" (clock drift {lasting(self.drift_ns)})"
+        if self.drift_ns is None:
+            return ""
+        return f" (clock drift {lasting(self.drift_ns)})"
 
 
 def check(plan: Plan, history: History) -> Finding:
