@@ -492,3 +492,47 @@ def test_an_impossible_story_is_refused(project: pytest.Pytester) -> None:
     assert re.search(r"^> +mesh\.outages\(\)$", shown, re.MULTILINE)
     assert "pydantic" not in shown
     assert "model_validate" not in shown
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        small().encode("utf-16"),  # as PowerShell's > writes it
+        small(("[[fault]]", "[[fautl]]")).encode(),
+        small(("[[node]]", "[[node]")).encode(),
+    ],
+)
+def test_no_scenario_is_left_out_in_silence(content: bytes, project: pytest.Pytester) -> None:
+    """Below a directory of scenarios: what `meshwake run` reads is run, and what it refuses is an
+    error."""
+    scenario(project).write_bytes(content)
+    outcomes = project.runpytest(*ON_MODEL).parseoutcomes()
+    assert outcomes in ({"passed": 1}, {"error": 1}, {"errors": 1})
+
+
+def test_the_summary_names_options_as_they_are_typed_here(pytester: pytest.Pytester) -> None:
+    """With the prefix, where a project has not switched it off; and so does a reason to skip."""
+    pytester.makeini("[pytest]\naddopts = -p meshwake.pytest_plugin -p no:hypothesispytest\n")
+    write(pytester.path / "scenarios", small())
+    shown = output(pytester.runpytest("--meshwake-lab", "model"))
+    assert "none was kept; --meshwake-keep-run keeps every run" in shown
+    shown = output(pytester.runpytest("--meshwake-lab", "kind", "-rs"))
+    assert not re.search(r"(?<!meshwake run)(?<!-meshwake) --lab\b", shown)
+
+
+@pytest.mark.parametrize(
+    ("story", "message"),
+    [
+        ("mesh.run(hours=-1)", "for duration: expected more than 0"),
+        ("mesh.run('0s')", "for duration: expected more than 0"),
+        ("mesh.suspend(hours='8')", "hours='8': expected a number of each, as in hours=8"),
+        ("mesh.suspend(hours=float('nan'))", "hours=nan: expected a number of each"),
+        ("mesh.assert_holds('traffic_flows')", "has no timeline yet; call mesh.run('8h') before"),
+    ],
+)
+def test_a_mistake_in_a_story_is_named(story: str, message: str, project: pytest.Pytester) -> None:
+    """At its line, and never by a TypeError from within."""
+    project.makepyfile(f"def test_it(mesh):\n    {story}\n")
+    result = project.runpytest(*ON_MODEL)
+    result.assert_outcomes(failed=1)
+    assert re.search(rf"BadInput: .*{re.escape(message)}", output(result))

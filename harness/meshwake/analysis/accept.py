@@ -17,11 +17,13 @@ from packaging.specifiers import Specifier, SpecifierSet
 from packaging.version import Version
 from tomlkit.items import AoT, Table
 
+from meshwake.checks.format import dated
 from meshwake.core import versions
 from meshwake.core.errors import BadInput, HarnessFault
 from meshwake.core.events import RunStarted
 from meshwake.core.history import History
 from meshwake.core.outcome import Comparison, OutcomeKind, Verdict
+from meshwake.core.refusal import unreadable
 from meshwake.core.run import Run
 from meshwake.core.scenario import Expect, Scenario, parse_scenario
 from meshwake.core.toml_text import aligned_table, append_aligned, give_trailing, take_trailing
@@ -62,10 +64,8 @@ def acceptance(run: Path, scenario_file: Path, today: str, because: str | None =
         )
     surprises = [row for row in judged.outcome.comparisons if row.kind is OutcomeKind.SURPRISE]
     if not surprises or judged.outcome.kind is OutcomeKind.UNKNOWN:
-        raise BadInput(
-            f"{run}: is {judged.outcome.kind} ({judged.outcome.why}): there is no surprise to "
-            "accept"
-        )
+        why = dated(judged.outcome.why, judged.plan.dates)
+        raise BadInput(f"{run}: is {judged.outcome.kind} ({why}): there is no surprise to accept")
     _check_release(run, judged)
     old = _read(scenario_file)
     text, sentences = old, []
@@ -86,9 +86,7 @@ def _read(scenario_file: Path) -> str:
     try:
         return scenario_file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(
-            f"{scenario_file}: cannot be read ({error}); say which with --scenario PATH"
-        ) from error
+        raise unreadable(scenario_file, error, "give its file with --scenario FILE") from error
 
 
 def _check_release(run: Path, judged: Run) -> None:
@@ -125,7 +123,8 @@ def _accept(
             f"run was planned with {_written(row.expected)}: run it again"
         )
     evidence = _evidence(judged, row, today)
-    fresh = _new_row(expect, row, plan.version, evidence, because or row.finding.because)
+    found = dated(row.finding.because, plan.dates)
+    fresh = _new_row(expect, row, plan.version, evidence, because or found)
     # Rows were cut out by regular expressions first, which took a line that begins with a bracket
     # inside of a value for a header.
     document = tomlkit.parse(text)
@@ -201,7 +200,7 @@ def _evidence(judged: Run, row: Comparison, today: str) -> str:
     parts += [f"plan {plan.sha256[:12]}", f"seed {plan.seed}", f"accepted {today}"]
     parts.append(f"found: {row.finding.because}")
     parts += [evidence.text for evidence in row.finding.evidence[:1]]
-    return "; ".join(parts)
+    return dated("; ".join(parts), plan.dates)
 
 
 def _subjects(history: History) -> Iterator[str]:

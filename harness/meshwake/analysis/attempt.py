@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from meshwake.checks.format import dated
 from meshwake.core import versions
 from meshwake.core.errors import BadInput, HarnessError, LabUnavailable
 from meshwake.core.outcome import Verdict
@@ -27,9 +28,10 @@ from meshwake.ztunnel import binaries
 
 @dataclass(frozen=True)
 class Attempt:
-    """The verdict of one run. `places`: where in the history its reason lies; `run`: its directory,
-    if that was kept; `failed`: the run ended in an error, so to try again may help; `subject`: the
-    SHA-256 of the binary that ran, "" where none did."""
+    """The verdict of one run. `because`: with the dates of a recorded month. `places`: where in the
+    history its reason lies; `run`: its directory, if that was kept; `failed`: the run ended in an
+    error, so to try again may help; `subject`: the SHA-256 of the binary that ran, "" where none
+    did."""
 
     version: str
     seed: int
@@ -141,7 +143,7 @@ def _attempt_of(saved: Run, check: str, version: str) -> Attempt:
         version,
         saved.plan.seed,
         Verdict(finding["verdict"]),
-        finding["because"],
+        dated(finding["because"], saved.plan.dates),
         # A few: a log has a line for each run, and the run itself has all of them.
         tuple(dict(row) for row in finding["evidence"][:3]),
         str(saved.path) if saved.path else None,

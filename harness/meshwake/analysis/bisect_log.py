@@ -20,6 +20,7 @@ from meshwake.analysis.bisect import BisectRequest
 from meshwake.core.errors import BadInput
 from meshwake.core.json_types import MutableJsonObject
 from meshwake.core.outcome import Verdict
+from meshwake.core.refusal import unreadable
 from meshwake.core.store import runs_dir
 
 FORMAT = 1
@@ -122,7 +123,7 @@ def read_log(path: Path) -> BisectLog:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path}: cannot be read as a log of a bisect ({error})") from error
+        raise unreadable(path, error, "give the log of a bisect, below runs/bisect") from error
     # What is behind the last newline is half a line: the bisect was killed while it wrote.
     *lines, rest = text.split("\n")
     if not lines:

@@ -22,6 +22,7 @@ from functools import cache
 from pathlib import Path
 from threading import Lock
 
+from meshwake.checks.format import dated
 from meshwake.core import versions
 from meshwake.core.errors import BadInput, ExitCode, HarnessError, LabUnavailable
 from meshwake.core.refusal import invalid_choice
@@ -360,13 +361,14 @@ def _filled(row: CaseResult, ending: Ending) -> CaseResult:
         check, verdict = each.finding.check, each.finding.verdict
         findings[check] = verdict.value
         if verdict is not each.expected:
-            differs[check] = [verdict.value, str(each.expected), each.finding.because]
+            because = dated(each.finding.because, run.plan.dates)
+            differs[check] = [verdict.value, str(each.expected), because]
 
     return replace(
         row,
         outcome=run.outcome.kind.value,
         exit_code=int(run.outcome.exit_code),
-        why=run.outcome.why,
+        why=dated(run.outcome.why, run.plan.dates),
         findings=findings,
         differs=differs,
         run=str(run.path) if run.path else None,

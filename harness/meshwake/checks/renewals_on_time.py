@@ -36,7 +36,9 @@ class _Wrong:
     @property
     def text(self) -> str:
         who = self.renewal.identity
-        drift = "" if self.drift_ns is None else f" (clock drift {lasting(self.drift_ns)})"
+        drift = ""
+        if self.drift_ns is not None:
+            drift = f" (clock drift {lasting(self.drift_ns)})"
         if self.renewal.done_world_ns is None:
             issued = moment(self.renewal.certificate.issued_world_ns)
             return (
@@ -55,11 +57,11 @@ def check(plan: Plan, history: History) -> Finding:
         return unknown(
             NAME, f"no certificate fell due for renewal within {lasting(history.end_world_ns)}"
         )
-    wrong = [
-        _Wrong(renewal, off_ns, _drift(history, renewal))
-        for renewal in done
-        if (off_ns := _off(history, renewal))
-    ]
+    wrong: list[_Wrong] = []
+    for renewal in done:
+        off_ns = _off(history, renewal)
+        if off_ns != 0:
+            wrong.append(_Wrong(renewal, off_ns, _drift(history, renewal)))
     if not wrong:
         within = f"came within {lasting(TOLERATED_NS)} of awake time of its due"
         return holds(NAME, f"each of {count(len(done), 'renewal')} {within}")
@@ -93,7 +95,9 @@ def _off(history: History, renewal: Renewal) -> int:
     if due_ns is None:
         return 0
     late_ns = clock.awake_ns(due_ns, _done_or_ended_ns(renewal))
-    return late_ns if late_ns > TOLERATED_NS else 0
+    if late_ns <= TOLERATED_NS:
+        return 0
+    return late_ns
 
 
 def _drift(history: History, renewal: Renewal) -> int | None:

@@ -12,6 +12,7 @@ import typer
 from meshwake.analysis.accept import acceptance
 from meshwake.cli.options import DryRunOption
 from meshwake.cli.output import say, write_text
+from meshwake.core.errors import BadInput
 from meshwake.core.store import read_run
 from meshwake.runner.corpus import scenario_file
 
@@ -37,7 +38,7 @@ def accept(
 ) -> None:
     """Update a scenario's expectations from an unexpected run, with its evidence."""
     saved = read_run(run)
-    file = Path(scenario) if scenario is not None else scenario_file(saved.plan.scenario)
+    file = Path(scenario) if scenario is not None else _file_of(run, saved.plan.scenario)
     # The date goes into the row that is written: since when it has been so.
     today = datetime.now(UTC).date().isoformat()
     change = acceptance(run, file, today, because)
@@ -49,3 +50,14 @@ def accept(
         return
     write_text(change.path, change.new)
     say(f"written: {change.path}; look at the difference before you commit it")
+
+
+def _file_of(run: Path, name: str) -> Path:
+    """The scenario `name` of the corpus. A run does not know where another was written."""
+    try:
+        return scenario_file(name)
+    except BadInput as error:
+        raise BadInput(
+            f"{run}: its scenario, {name}, does not come with meshwake; give its file with "
+            "--scenario FILE"
+        ) from error

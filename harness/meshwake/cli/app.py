@@ -9,6 +9,8 @@ Only the module of the command in use is imported (commands.py is the table of a
 
 from __future__ import annotations
 
+import errno
+import io
 import signal
 import sys
 from collections.abc import Sequence
@@ -20,7 +22,8 @@ from typer.core import TyperGroup
 
 from meshwake.cli.commands import COMMANDS, CommandEntry
 from meshwake.cli.output import CommandExit, print_text, say
-from meshwake.core.errors import ExitCode, HarnessError
+from meshwake.core.errors import BadInput, ExitCode, HarnessError
+from meshwake.core.refusal import unwritable
 from meshwake.runner.flags import variables_behind
 from meshwake.system.hints import did_you_mean
 
@@ -28,6 +31,9 @@ from meshwake.system.hints import did_you_mean
 CLICK_USAGE_ERROR = 2
 # What a shell shows for a program that SIGINT (2) has ended: 128 + 2.
 INTERRUPTED = 130
+_DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT)
+# Of a file that has a name: tracing a process, for example, is forbidden without one.
+_FORBIDDEN = (errno.EACCES, errno.EROFS)
 FIRST_STEPS = """\
 Makes time jump under a service mesh and reports, with evidence, what breaks.
 
@@ -151,7 +157,20 @@ def main() -> None:
     # Without a handler SIGTERM ends Python at once: no `finally` would run, and what is moved would
     # stay moved.
     signal.signal(signal.SIGTERM, _end_in_order)
+    _escape_what_cannot_be_encoded()
     sys.exit(run_command(sys.argv[1:]))
+
+
+def _escape_what_cannot_be_encoded() -> None:
+    """A character that the output has no code for is written as its escape.
+
+    Windows gives a pipe or a file the code page of the machine: `meshwake matrix > fixes.txt` ended
+    at the first mark of a real ztunnel. The same for names in files, with LC_ALL=C.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        # None where the program was started without one, and no TextIOWrapper in some tests.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _end_in_order(number: int, frame: object) -> None:
@@ -197,6 +216,11 @@ def _failed(error: Exception, arguments: Sequence[str]) -> int:
     lacking = missing_extra(error) if isinstance(error, ImportError) else None
     if lacking is not None:
         return _refused(lacking)
+    if isinstance(error, OSError) and error.errno in _DISK_IS_FULL:
+        # Without a file it is the output itself: meshwake run ... > report.txt.
+        return _refused(unwritable(error.filename or "the output", error, "make room, and repeat"))
+    if isinstance(error, OSError) and error.errno in _FORBIDDEN and error.filename:
+        return _refused(BadInput(f"{error.filename}: cannot be used ({error.strerror})"))
     verbose = "-v" in arguments or "--verbose" in arguments
     say(f"this is a fault of meshwake: {type(error).__name__}: {error}")
     say(traceback.format_exc() if verbose else "-v shows where it came from")

@@ -6,6 +6,7 @@ What it does, and how sure it can be: docs/bisect.md.
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -252,11 +253,15 @@ def _search(
     except BaseException as error:
         # Where the question itself was wrong there is nothing to go on with.
         if experiment is not None and not isinstance(error, BadInput):
-            say(f"the answers so far are kept: meshwake bisect --resume {log.path}")
+            say(f"the answers so far are kept: meshwake bisect --resume {_quoted(log)}")
         raise
     if experiment is not None:
         _drop_runs(found)
     return found
+
+
+def _quoted(log: BisectLog) -> str:
+    return shlex.quote(str(log.path))
 
 
 def _default_jobs(lab: str) -> int:
@@ -310,7 +315,7 @@ def _show(found: BisectResult, log: BisectLog) -> None:
         if observation.flaky:
             lines.append(f"flaky: {observation.version}: {observation.because}")
     lines.append(_how_sure(found))
-    lines.append(f"log: {log.path} (meshwake bisect --replay {log.path})")
+    lines.append(f"log: {log.path} (meshwake bisect --replay {_quoted(log)})")
     print_text("\n".join(line for line in lines if line))
 
 

@@ -65,7 +65,7 @@ ChildrenOption = Annotated[
 GiveBackOption = Annotated[
     bool, typer.Option("--give-back", help="Give it the kernel's clocks back.")
 ]
-CommandArgument = Annotated[list[str], typer.Argument(metavar="-- PROGRAM [ARGUMENT]...")]
+CommandArgument = Annotated[list[str], typer.Argument(metavar="-- PROGRAM")]
 PidArgument = Annotated[int, typer.Argument(metavar="PID", min=1)]
 
 

@@ -31,7 +31,7 @@ def add_commands(app: typer.Typer) -> None:
 
 def fetch_command(
     wanted: Annotated[
-        list[str], typer.Argument(metavar="VERSION...", help="Releases of Istio, such as 1.28.0.")
+        list[str], typer.Argument(metavar="VERSION", help="Releases of Istio, such as 1.28.0.")
     ],
     registry: Annotated[
         str | None,

@@ -7,6 +7,7 @@ ends with their exit code.
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from datetime import UTC
@@ -48,7 +49,7 @@ def add_commands(app: typer.Typer) -> None:
 
 def import_sleep(
     files: Annotated[
-        list[Path], typer.Argument(metavar="FILE...", help="Saved journals of one machine.")
+        list[Path], typer.Argument(metavar="FILE", help="Saved journals of one machine.")
     ],
     output: Annotated[
         Path | None,
@@ -115,7 +116,7 @@ def import_sleep(
     for line in _summary(month, tallies, dates_zone):
         say(line)
     say(f"without mTLS while awake: {outlook(scenario, versions.newest())}")
-    file = str(output or "SCENARIO")
+    file = shlex.quote(str(output or "SCENARIO"))
     say(f"when: meshwake run {file}; with every fix: meshwake matrix --scenario {file}")
     _hand_out(text, output)
 

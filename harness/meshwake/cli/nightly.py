@@ -36,7 +36,7 @@ def add_commands(app: typer.Typer) -> None:
 def nightly(
     files: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[FILE...]", help="Scenarios; without: the whole corpus."),
+        typer.Argument(metavar="FILE", help="Scenarios; without: the whole corpus."),
     ] = None,
     labs: Annotated[str, typer.Option("--labs", help="Separated by commas.")] = "model,process",
     out: Annotated[
@@ -64,18 +64,25 @@ def nightly(
     """Run the full corpus on all versions and report what changed since last night."""
     # Read first: the night may write over the file that it is compared with.
     before = _previous(previous)
+    # And what was typed is checked: a night that is refused must leave no results to go on with.
+    names = _lab_names(labs)
+    chosen = tuple(scenario_files(files or [SCENARIOS], flags.keyword))
     result_log = open_result_log(out, resume, say)
     # Runs that surprise are kept next to the results, so that one folder is the whole night; a
     # workflow uploads it.
     os.environ.setdefault("MESHWAKE_RUNS", str(out / "runs"))
     request = NightlyRequest(
-        _lab_names(labs),
-        tuple(scenario_files(files or [SCENARIOS], flags.keyword)),
+        names,
+        chosen,
         tuple(istio or ()),
         seed,
         jobs or os.cpu_count() or 1,
     )
-    night = run_night(request, result_log, datetime.now(UTC).date(), _report_row)
+    try:
+        night = run_night(request, result_log, datetime.now(UTC).date(), _report_row)
+    except KeyboardInterrupt as interrupt:
+        interrupt.add_note(f"what had ended is kept in {out}; --resume goes on with it")
+        raise
     report = NightlyReport(night, before)
     _write_night(out, report)
     if as_json:

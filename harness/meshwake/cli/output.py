@@ -28,10 +28,8 @@ class CommandExit(Exception):
 
 
 def print_text(text: str) -> None:
-    """A result for a person. What stdout cannot encode (a name in a saved file, on a terminal that
-    is not UTF-8) is escaped, not an error."""
-    encoding = sys.stdout.encoding or "utf-8"
-    sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+    """A result for a person. What stdout cannot encode is escaped, not an error (app.py: main)."""
+    sys.stdout.write(text + "\n")
 
 
 def print_json(content: Any) -> None:

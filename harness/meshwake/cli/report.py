@@ -39,7 +39,7 @@ def report(
     runs: Annotated[
         list[Path],
         typer.Argument(
-            metavar="RUN...", help="Directories of kept runs, names of scenarios, or latest."
+            metavar="RUN", help="Directories of kept runs, names of scenarios, or latest."
         ),
     ],
     output: Annotated[

@@ -47,7 +47,7 @@ def run(
     named: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="SCENARIO...",
+            metavar="SCENARIO",
             help="Files, directories of them, or names (meshwake list). With -k alone: of those "
             "that come with meshwake.",
         ),
@@ -225,6 +225,8 @@ def _show_outlook(case: Case) -> None:
 
 
 def _show_health(health: Health) -> None:
+    from meshwake.ztunnel import binaries
+
     console = Console(markup=False)
     table = Table("lab", "here", "why not, and what to do")
     for lab in health.labs:
@@ -233,6 +235,10 @@ def _show_health(health: Health) -> None:
     console.print(f"ztunnel binaries in {health.cache}:", highlight=False, soft_wrap=True)
     for version, path in health.ztunnels or [("none", "")]:
         console.print(f"  {version}  {path}".rstrip(), highlight=False, soft_wrap=True)
+    for path in health.misplaced:
+        place = binaries.place_of("VERSION")
+        console.print(f"  not used: {path}", highlight=False, soft_wrap=True)
+        console.print(f"            expected at {place}; or name it with --ztunnel", soft_wrap=True)
     show(console, table)
     console.print(f"--lab auto would choose: {health.auto}", highlight=False)
 

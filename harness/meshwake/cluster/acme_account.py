@@ -19,7 +19,7 @@ from functools import partial
 from meshwake.cluster.stack.certificates import ACCOUNT_SECRET, ISSUER
 from meshwake.cluster.stack.pieces import ACME_NAMESPACE, CERT_MANAGER_NAMESPACE
 from meshwake.core.json_types import JsonObject, text_at
-from meshwake.kubernetes.api import Kubernetes, container_starts
+from meshwake.kubernetes.api import Kubernetes, container_starts, namespace_and_name
 from meshwake.kubernetes.labels import OUR_LABELS
 
 # On the Secret of a certificate. cert-manager compares it with the Certificate's `issuerRef`
@@ -33,11 +33,17 @@ def is_forgotten(kube: Kubernetes) -> bool:
     secret = kube.read("Secret", CERT_MANAGER_NAMESPACE, ACCOUNT_SECRET)
     if secret is None:
         return False
+
+    # Times of the API are UTC, of whole seconds and of one form: their order is that of the texts.
     made = text_at(secret, "metadata", "creationTimestamp")
     pods = kube.all("Pod", ACME_NAMESPACE, _PEBBLE)
-    starts = [start for pod in pods for start in container_starts(pod)]
-    # Times of the API are UTC, of whole seconds and of one form: their order is that of the texts.
-    return bool(made) and any(start > made for start in starts)
+    if not made:
+        return False
+
+    starts: list[str] = []
+    for pod in pods:
+        starts += container_starts(pod)
+    return any(start > made for start in starts)
 
 
 def forget(kube: Kubernetes, certificates: list[JsonObject]) -> Callable[[], str | None]:
@@ -45,11 +51,13 @@ def forget(kube: Kubernetes, certificates: list[JsonObject]) -> Callable[[], str
     and then the account. Returns what is missing to that: None when it is registered. Ended in
     between, it is begun again by the next `up`, which misses the certificates."""
     before = _registered_key(kube)
+
     # The certificates first: one that is missing brings the next `up` back here, if this one ends.
     for certificate in certificates:
-        namespace, name = (text_at(certificate, "metadata", key) for key in ("namespace", "name"))
+        namespace, name = namespace_and_name(certificate)
         kube.delete_ours("Certificate.cert-manager.io", namespace, name)
         _disown(kube, namespace, text_at(certificate, "spec", "secretName"))
+
     # It is cert-manager's: with our labels it is deleted like an object of ours.
     labels = {"metadata": {"labels": dict(OUR_LABELS)}}
     kube.patch("Secret", CERT_MANAGER_NAMESPACE, ACCOUNT_SECRET, labels)

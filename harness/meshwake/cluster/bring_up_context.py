@@ -71,6 +71,7 @@ class BringUpContext:
     dependencies: Dependencies
     folder: Path | None = None
     _kube: Kubernetes | None = None
+    _stages: dict[str, Stage] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -96,10 +97,15 @@ class BringUpContext:
 
     def stage(self, name: str) -> Stage:
         """The stage `name`, with the facts filled in."""
-        facts = read_facts(self.state)
-        if facts is None:
-            raise HarnessFault(f"stage {name} before step facts")
-        return next(stage for stage in stages(self.choice, self.pins, facts) if stage.name == name)
+        # Rendered once: every step looks at its stage many times, and the facts do not change
+        # once they are determined.
+        if not self._stages:
+            facts = read_facts(self.state)
+            if facts is None:
+                raise HarnessFault(f"stage {name} before step facts")
+            rendered = stages(self.choice, self.pins, facts)
+            self._stages = {stage.name: stage for stage in rendered}
+        return self._stages[name]
 
     def run(self, watch: Watch, log_name: str, name: str, *arguments: str) -> None:
         """Run a program (tools.py) within the step's timeout; its output goes to the log
@@ -132,7 +138,9 @@ def node_names(choice: Choice, pins: Pins) -> tuple[str, ...]:
 
 def read_facts(state: ClusterState) -> Facts | None:
     """The facts of a cluster, which are determined once; None before that."""
+    path = state.directory / "facts.json"
     try:
-        return Facts(**json.loads((state.directory / "facts.json").read_text(encoding="utf-8")))
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return Facts(**found)
     except (OSError, ValueError, TypeError):
         return None

@@ -20,7 +20,7 @@ from enum import IntEnum, auto
 from pathlib import Path
 
 from meshwake.core.json_types import JsonObject, int_at, object_at, objects_at, text_at, value_at
-from meshwake.kubernetes.api import condition, is_ready
+from meshwake.kubernetes.api import condition, is_ready, namespace_and_name
 
 LONGEST = 500
 _KINDS = ("Node", "Pod", "Event")
@@ -107,35 +107,55 @@ class Cause:
 def first_cause(evidence: ClusterEvidence, error: str) -> Cause | None:
     """The reason for `error`, as far as `evidence` has one."""
     awaited = [(match["namespace"], match["name"]) for match in _AWAITED.finditer(error)]
+    # A webhook is named by its Service, whose pods may have any name: all of its namespace count.
     behind = {match["namespace"] for match in _WEBHOOK.finditer(error)}
 
-    def key(cause: Cause) -> tuple[bool, bool, Rank, str, str]:
-        wanted = cause.pod is not None and (cause.pod[0] in behind or _is_of(cause.pod, awaited))
+    def order(cause: Cause) -> tuple[bool, bool, Rank, str, str]:
         # A machine or a kubelet that fails explains everything; then comes what the error is about;
         # among those what lies deepest, and happened first.
-        return cause.rank > Rank.KUBELET, not wanted, cause.rank, cause.when, cause.where
+        return (
+            cause.rank > Rank.KUBELET,
+            not _is_about(cause.pod, behind, awaited),
+            cause.rank,
+            cause.when,
+            cause.where,
+        )
 
-    return min(all_causes(evidence), key=key, default=None)
+    return min(all_causes(evidence), key=order, default=None)
 
 
-def _is_of(pod: tuple[str, str], awaited: Iterable[tuple[str, str]]) -> bool:
+def _is_about(
+    pod: tuple[str, str] | None,
+    namespaces: set[str],
+    awaited: Iterable[tuple[str, str]],
+) -> bool:
+    """Whether `pod` is in one of `namespaces`, or of one of the objects that are `awaited`."""
+    if pod is None:
+        return False
+
+    pod_namespace, pod_name = pod
+    if pod_namespace in namespaces:
+        return True
+
     # A pod has the name of what made it before its own: istiod-7d4b-x2k. With the dash `ztunnel` is
     # not `ztunnel2`.
-    return any(
-        pod[0] == namespace and f"{pod[1]}-".startswith(f"{name}-") for namespace, name in awaited
-    )
+    beginnings = [f"{name}-" for namespace, name in awaited if namespace == pod_namespace]
+    return f"{pod_name}-".startswith(tuple(beginnings))
 
 
 def all_causes(evidence: ClusterEvidence) -> list[Cause]:
     """Every reason that is found."""
     pods = evidence.objects.get("Pod", ())
-    unready = {_name_of(pod) for pod in pods if not _is_well(pod)}
+    nodes = evidence.objects.get("Node", ())
+    events = evidence.objects.get("Event", ())
+    unready = {namespace_and_name(pod) for pod in pods if not _is_well(pod)}
+
     found = list(_in_logs(evidence.logs))
     for pod in pods:
         found += _of_pod(pod, evidence.logs)
-    for node in evidence.objects.get("Node", ()):
+    for node in nodes:
         found += _of_node(node)
-    for event in evidence.objects.get("Event", ()):
+    for event in events:
         found += _of_event(event, unready)
     return found
 
@@ -144,11 +164,15 @@ def read_evidence(place: Path) -> ClusterEvidence:
     """What failures.py has written below `place`; what is not there or cannot be read is left
     out."""
     objects = {kind: _objects(place / f"{kind.lower()}s.json") for kind in _KINDS}
-    logs = place / "kind"
-    paths = [path for path in sorted(logs.rglob("*.log")) if not _NOT_READ.search(str(path))]
-    return ClusterEvidence(
-        objects, {str(path.relative_to(logs)): path.read_text(errors="replace") for path in paths}
-    )
+
+    directory = place / "kind"
+    logs: dict[str, str] = {}
+    for path in sorted(directory.rglob("*.log")):
+        if _NOT_READ.search(str(path)):
+            continue
+        logs[str(path.relative_to(directory))] = path.read_text(errors="replace")
+
+    return ClusterEvidence(objects, logs)
 
 
 def _objects(path: Path) -> list[JsonObject]:
@@ -156,10 +180,17 @@ def _objects(path: Path) -> list[JsonObject]:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return []
-    things = found if isinstance(found, list) else []
+
     # What a failure left may be half a file, or another's: evidence that cannot be read is none.
-    objects = [thing for thing in things if isinstance(thing, dict)]
-    return [thing for thing in objects if isinstance(thing.get("metadata", {}), dict)]
+    if not isinstance(found, list):
+        return []
+    objects: list[JsonObject] = []
+    for thing in found:
+        if not isinstance(thing, dict):
+            continue
+        if isinstance(thing.get("metadata", {}), dict):
+            objects.append(thing)
+    return objects
 
 
 # Logs
@@ -169,32 +200,43 @@ def _in_logs(logs: Mapping[str, str]) -> Iterator[Cause]:
     """The first line of each kind in each log: what follows is its consequence."""
     for path, text in logs.items():
         node, _, name = path.partition("/")
-        for rank, pattern in ((Rank.MACHINE, _OF_A_MACHINE), (Rank.KUBELET, _KUBELET_ENDED)):
-            if rank == Rank.KUBELET and name != "kubelet.log":
-                continue
-            lines = text.splitlines()
-            at = next((at for at, line in enumerate(lines) if pattern.search(line)), None)
-            if at is not None:
-                # klog writes an error of several lines between err=< and >.
-                more = 2 if lines[at].endswith("=<") else 1
-                yield Cause(
-                    rank,
-                    "",
-                    f"{node}, {name}",
-                    _shortened(" ".join(map(_plain, lines[at : at + more]))),
-                )
+        where = f"{node}, {name}"
+
+        full = _first_match(_OF_A_MACHINE, text)
+        if full is not None:
+            yield Cause(Rank.MACHINE, "", where, full)
+
+        # Every program of Kubernetes ends with "command failed": only in its own log it is kubelet.
+        if name == "kubelet.log":
+            ended = _first_match(_KUBELET_ENDED, text)
+            if ended is not None:
+                yield Cause(Rank.KUBELET, "", where, ended)
+
+
+def _first_match(pattern: re.Pattern[str], text: str) -> str | None:
+    """The first line of `text` in which `pattern` is found, as it is quoted."""
+    lines = text.splitlines()
+    for at, line in enumerate(lines):
+        if pattern.search(line):
+            # klog writes an error of several lines between err=< and >.
+            more = 2 if line.endswith("=<") else 1
+            quoted = map(_plain, lines[at : at + more])
+            return _shortened(" ".join(quoted))
+    return None
 
 
 def last_words(text: str) -> str:
     """Of what a program wrote before it ended, the last line that sounds like trouble, else the
     last."""
     # Of the end only: an error of long ago is not why it ended.
-    plain = map(_plain, text.splitlines()[-40:])
-    lines = [line for line in plain if line]
-    for line in reversed(lines):
+    end = text.splitlines()[-40:]
+    last = ""
+    for line in map(_plain, reversed(end)):
         if _TROUBLE.search(line):
             return line
-    return lines[-1] if lines else ""
+        # Going backwards, the first line that has anything in it is the last one.
+        last = last or line
+    return last
 
 
 def _plain(line: str) -> str:
@@ -203,33 +245,37 @@ def _plain(line: str) -> str:
 
 
 def _shortened(text: str) -> str:
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."
+    if len(text) <= LONGEST:
+        return text
+    return f"{text[:LONGEST]} ..."
 
 
 # Objects
 
 
-def _name_of(thing: JsonObject) -> tuple[str, str]:
-    return text_at(thing, "metadata", "namespace"), text_at(thing, "metadata", "name")
-
-
 def _is_well(pod: JsonObject) -> bool:
-    return value_at(pod, "status", "phase") == "Succeeded" or is_ready(pod)
+    # The pod of a job that is done is never ready again.
+    is_done = value_at(pod, "status", "phase") == "Succeeded"
+    return is_done or is_ready(pod)
 
 
 def _of_pod(pod: JsonObject, logs: Mapping[str, str]) -> Iterator[Cause]:
     if _is_well(pod):
         return
-    namespace, name = pod_name = _name_of(pod)
+
+    namespace, name = pod_name = namespace_and_name(pod)
     created = text_at(pod, "metadata", "creationTimestamp")
     where = f"Pod {namespace}/{name}"
+
     if value_at(pod, "status", "reason") == "Evicted":
         why = f"Evicted: {text_at(pod, 'status', 'message')}"
         yield Cause(Rank.EVICTED, created, where, why, pod_name)
+
     scheduled = condition(pod, "PodScheduled")
     if scheduled.get("status") == "False":
         why = f"{scheduled.get('reason', '')}: {scheduled.get('message', '')}"
         yield Cause(Rank.NOT_SCHEDULED, created, where, why, pod_name)
+
     for container in _containers_of(pod):
         container_name = text_at(container, "name")
         log = _log_of(logs, namespace, name, container_name)
@@ -249,25 +295,28 @@ def _containers_of(pod: JsonObject) -> list[JsonObject]:
 
 
 def _of_container(container: JsonObject, log: str) -> tuple[Rank, str] | None:
-    reason = text_at(container, "state", "waiting", "reason")
-    message = text_at(container, "state", "waiting", "message")
+    waiting = object_at(container, "state", "waiting")
+    reason = text_at(waiting, "reason")
+    message = text_at(waiting, "message")
     if reason in _NO_IMAGE:
         return Rank.IMAGE, f"{reason}: {message}"
     if reason in _NOT_MADE:
         return Rank.NOT_MADE, f"{reason}: {message}"
-    # One that waits to be started again (CrashLoopBackOff) has its end in lastState.
-    ended = object_at(container, "state", "terminated") or object_at(
-        container, "lastState", "terminated"
-    )
+
+    ended = object_at(container, "state", "terminated")
+    if not ended:
+        # One that waits to be started again (CrashLoopBackOff) has its end in lastState.
+        ended = object_at(container, "lastState", "terminated")
     if ended.get("exitCode"):
         return Rank.ENDS, _how_it_ended(container, ended, log)
+
     is_running = "running" in object_at(container, "state")
-    if is_running and not container.get("ready"):
-        # One that complains is a better reason than one that is silent and merely waits.
-        last_line = last_words(log)
-        rank = Rank.NOT_READY if _TROUBLE.search(last_line) else Rank.SILENT
-        return rank, f"runs and is not ready{_quoted(last_line)}"
-    return None
+    if not is_running or container.get("ready"):
+        return None
+    # One that complains is a better reason than one that is silent and merely waits.
+    last_line = last_words(log)
+    rank = Rank.NOT_READY if _TROUBLE.search(last_line) else Rank.SILENT
+    return rank, f"runs and is not ready{_quoted(last_line)}"
 
 
 def _how_it_ended(container: JsonObject, ended: JsonObject, log: str) -> str:
@@ -279,33 +328,49 @@ def _how_it_ended(container: JsonObject, ended: JsonObject, log: str) -> str:
 
 
 def _quoted(words: str) -> str:
-    return f"; its last words: {words}" if words else ""
+    if not words:
+        return ""
+    return f"; its last words: {words}"
 
 
 def _log_of(logs: Mapping[str, str], namespace: str, pod: str, container: str) -> str:
     """Of the last start that wrote anything: `kind export logs` keeps
     pods/NAMESPACE_POD_UID/CONTAINER/NUMBER.log."""
-    place = re.compile(
-        rf"pods/{re.escape(f'{namespace}_{pod}_')}[^/]*/{re.escape(container)}/(\d+)\.log$"
-    )
-    by_start: dict[int, str] = {}
+    pod_directory = re.escape(f"{namespace}_{pod}_")
+    place = re.compile(rf"pods/{pod_directory}[^/]*/{re.escape(container)}/(\d+)\.log$")
+
+    # The numbers count restarts, and only the newest few logs are kept.
+    last_start = -1
+    last_log = ""
     for path, text in logs.items():
         match = place.search(path)
-        if match and text.strip():
-            by_start[int(match[1])] = text
-    # The numbers count restarts, and only the newest few logs are kept.
-    return by_start[max(by_start)] if by_start else ""
+        if match is None or not text.strip():
+            continue
+        start = int(match[1])
+        if start > last_start:
+            last_start, last_log = start, text
+    return last_log
 
 
 def _of_node(node: JsonObject) -> Iterator[Cause]:
-    where = f"Node {_name_of(node)[1]}"
-    for kind in ("DiskPressure", "MemoryPressure", "PIDPressure", "Ready"):
+    _, name = namespace_and_name(node)
+    # Ready should be True, pressure of any kind should not.
+    wrong_when = {
+        "DiskPressure": True,
+        "MemoryPressure": True,
+        "PIDPressure": True,
+        "Ready": False,
+    }
+    for kind, wrong in wrong_when.items():
         found = condition(node, kind)
-        # Ready should be True, pressure of any kind should not.
-        is_wrong = (found.get("status") == "True") != (kind == "Ready")
-        if found and is_wrong:
+        if not found:
+            continue
+
+        is_true = found.get("status") == "True"
+        if is_true == wrong:
             since = text_at(found, "lastTransitionTime")
-            yield Cause(Rank.NODE, since, where, f"{kind}: {text_at(found, 'message')}")
+            why = f"{kind}: {text_at(found, 'message')}"
+            yield Cause(Rank.NODE, since, f"Node {name}", why)
 
 
 def _of_event(event: JsonObject, unready: set[tuple[str, str]]) -> Iterator[Cause]:
@@ -314,10 +379,14 @@ def _of_event(event: JsonObject, unready: set[tuple[str, str]]) -> Iterator[Caus
     rank = _EVENTS.get(reason)
     if event.get("type") != "Warning" or rank is None:
         return
+
     about = object_at(event, "involvedObject")
-    kind, namespace, name = (text_at(about, key) for key in ("kind", "namespace", "name"))
+    kind = text_at(about, "kind")
+    namespace = text_at(about, "namespace")
+    name = text_at(about, "name")
     if kind == "Pod" and (namespace, name) not in unready:
         return
+
     # Events of the API group events.k8s.io have only the latter.
     when = text_at(event, "firstTimestamp") or text_at(event, "eventTime")
     why = _shortened(f"{reason}: {text_at(event, 'message')}")

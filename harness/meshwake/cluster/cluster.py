@@ -175,7 +175,8 @@ def _forget_what_never_was(bringup: BringUpContext) -> None:
 
 def _broken(bringup: BringUpContext) -> list[str]:
     """Dependencies.health of a real cluster: UNKNOWN does not fail `up`; `status` shows it."""
-    cluster = _ours(bringup.state, bringup.choice, node_names(bringup.choice, bringup.pins))
+    nodes = node_names(bringup.choice, bringup.pins)
+    cluster = _ours(bringup.state, bringup.choice, nodes)
     findings = check_health(cluster, bringup.engine)
     return [str(finding) for finding in findings if finding.verdict is Verdict.BROKEN]
 
@@ -206,17 +207,22 @@ def check_health(cluster: Cluster, engine: Engine | None = None) -> list[HealthF
 def find_drift(cluster: Cluster) -> list[str]:
     """What has been changed in a cluster of ours since `up`, one sentence each; `up` restores it.
     During a run this includes the run's own changes."""
-    facts = read_facts(ClusterState.of(cluster.name))
-    if cluster.choice is None or facts is None:
+    if cluster.choice is None:
         return []
+    facts = read_facts(ClusterState.of(cluster.name))
+    if facts is None:
+        return []
+
     found: list[str] = []
     with cluster.opened() as kubernetes:
         for stage in stages(cluster.choice, read_pins(), facts):
             # A stage that cannot be compared is reported, and does not hide the others.
             try:
-                found += [str(changed) for changed in stage_drift(kubernetes, stage)]
+                changes = stage_drift(kubernetes, stage)
             except HarnessError as error:
                 found.append(f"{stage.name}: {error}")
+            else:
+                found += [str(changed) for changed in changes]
     return found
 
 
@@ -233,10 +239,15 @@ def find_cluster(name: str) -> Cluster | None:
     record = state.read()
     if record is None or record.choice is None:
         return None
+
     # Half made: an `up` that was killed has no time of its end, or no kubeconfig yet.
-    if record.up_wall_s is None or not state.kubeconfig.is_file():
+    if record.up_wall_s is None:
         return None
-    return _ours(state, record.choice, node_names(record.choice, read_pins()))
+    if not state.kubeconfig.is_file():
+        return None
+
+    nodes = node_names(record.choice, read_pins())
+    return _ours(state, record.choice, nodes)
 
 
 # Deleting
@@ -289,8 +300,10 @@ def _down_steps(name: str) -> tuple[BringUpStep[_Ending], ...]:
 def _remove_machines(name: str, engine: Engine) -> None:
     for machine in engine.containers({KIND_CLUSTER_LABEL: name}):
         engine.remove(machine.id)
+
     # A machine that could not be removed keeps the state, which the next step would forget.
-    if left := engine.containers({KIND_CLUSTER_LABEL: name}):
+    left = engine.containers({KIND_CLUSTER_LABEL: name})
+    if left:
         raise LabUnavailable(
             f"still there after removing: {', '.join(machine.name for machine in left)}; try again"
         )
@@ -310,11 +323,14 @@ def our_clusters(engine: Engine | None) -> tuple[str, ...]:
 
 def remove_looks(engine: Engine) -> int:
     """Remove probe containers that a killed harness left; returns their number."""
-    # One that runs may belong to a command that is at work now.
-    left = [look for look in engine.containers({LOOK_LABEL: None}) if look.state != "running"]
-    for look in left:
+    removed = 0
+    for look in engine.containers({LOOK_LABEL: None}):
+        # One that runs may belong to a command that is at work now.
+        if look.state == "running":
+            continue
         engine.remove(look.id)
-    return len(left)
+        removed += 1
+    return removed
 
 
 # Plans
@@ -332,12 +348,14 @@ class PrintedStep(TypedDict):
 
 def plan_up(choice: Choice, pins: Pins) -> list[PrintedStep]:
     """What `up` would do, one object for each step; queries and changes nothing."""
-    return [_planned(step) for step in steps_of(choice, pins)]
+    steps = steps_of(choice, pins)
+    return [_planned(step) for step in steps]
 
 
 def plan_down(name: str) -> list[PrintedStep]:
     """What `down` would do."""
-    return [_planned(step) for step in _down_steps(name)]
+    steps = _down_steps(name)
+    return [_planned(step) for step in steps]
 
 
 def _planned(step: BringUpStep[Any]) -> PrintedStep:
@@ -387,13 +405,20 @@ def existing_cluster(
 
 def _signs_in_kubeconfig(access: Access) -> Iterator[str]:
     """Why a context looks like production, from its kubeconfig."""
-    host = urlsplit(access.server).hostname or access.server
+    host = urlsplit(access.server).hostname
+    if host is None:
+        # Without a scheme it is taken for a path.
+        host = access.server
     if _MANAGED_BY_A_CLOUD.search(host):
         yield f"its server {host} belongs to a cloud"
-    command = Path(access.login_program or "").name
-    if command in _CLOUD_LOGINS:
-        yield f"one logs in to it with {command}"
-    if _SAYS_PRODUCTION.search(access.context) or _SAYS_PRODUCTION.search(host):
+
+    # A client certificate needs no program.
+    if access.login_program is not None:
+        command = Path(access.login_program).name
+        if command in _CLOUD_LOGINS:
+            yield f"one logs in to it with {command}"
+
+    if any(_SAYS_PRODUCTION.search(name) for name in (access.context, host)):
         yield "its name says so"
 
 
@@ -401,9 +426,12 @@ def _signs_in_nodes(nodes: Sequence[JsonObject]) -> Iterator[str]:
     """Why a cluster looks like production, from its nodes."""
     if len(nodes) > NODES_AT_MOST:
         yield f"it has {len(nodes)} nodes"
+
     # A cloud's controller writes it: aws:///eu-central-1a/i-0123, gce://PROJECT/ZONE/NAME.
-    providers = {text_at(node, "spec", "providerID").partition(":")[0] for node in nodes}
-    if clouds := sorted(providers & set(_CLOUD_PROVIDERS)):
+    provider_ids = [text_at(node, "spec", "providerID") for node in nodes]
+    providers = {provider_id.partition(":")[0] for provider_id in provider_ids}
+    clouds = sorted(providers & set(_CLOUD_PROVIDERS))
+    if clouds:
         yield f"its nodes belong to {', '.join(clouds)}"
 
 

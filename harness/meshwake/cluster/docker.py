@@ -162,13 +162,25 @@ class Engine(Protocol):
 
 def missing_images(engine: Engine, references: Iterable[str]) -> tuple[str, ...]:
     """Those of `references` that the engine has not, in their order."""
-    return tuple(reference for reference in references if engine.image(reference) is None)
+    missing = [reference for reference in references if engine.image(reference) is None]
+    return tuple(missing)
+
+
+def name_in_engine(engine: Engine, reference: str) -> str:
+    """The name by which the engine finds an image that it has: `reference` itself, or its tag alone
+    where it was loaded from an archive, which has no digest."""
+    image = engine.image(reference)
+    if image is None or "@" in image.name:
+        return reference
+    return image.name
 
 
 def room_inside(engine: Engine, image: str) -> int | None:
     """Free bytes of the file system that containers of `image` are written to."""
+    output = engine.ask(image, ["df", "-Pk", "/"])
     # POSIX df: filesystem, 1024-blocks, used, available, capacity, mounted on.
-    fields = engine.ask(image, ["df", "-Pk", "/"]).strip().splitlines()[-1].split()
+    last_line = output.strip().splitlines()[-1]
+    fields = last_line.split()
     if len(fields) < 6 or not fields[3].isdigit():
         return None
     return int(fields[3]) * 1024
@@ -221,9 +233,13 @@ class DockerEngine:
 
     def containers(self, labels: Mapping[str, str | None]) -> tuple[Container, ...]:
         """As `Engine.containers` promises."""
-        wanted = [name if value is None else f"{name}={value}" for name, value in labels.items()]
+        # Docker filters by a label alone, whatever its value, or by label and value.
+        wanted = []
+        for name, value in labels.items():
+            wanted.append(name if value is None else f"{name}={value}")
         with self._answering():
-            return containers_of(self._client.api.containers(all=True, filters={"label": wanted}))
+            found = self._client.api.containers(all=True, filters={"label": wanted})
+            return containers_of(found)
 
     def network(self, name: str) -> DockerNetwork | None:
         """As `Engine.network` promises."""
@@ -439,8 +455,15 @@ def _unusable(error: BaseException, address: str | None) -> LabUnavailable:
     where = address or "the address that DOCKER_HOST or the Docker context names"
     # The SDK wraps what requests wraps of what urllib3 wraps: only an error of the system has a
     # number.
-    of_system = [inner for inner in _chain(error) if isinstance(inner, OSError) and inner.errno]
-    reason = of_system[0] if of_system else None
+    reason: OSError | None = None
+    is_late = False
+    for inner in _chain(error):
+        if reason is None and isinstance(inner, OSError) and inner.errno:
+            reason = inner
+        # A timeout has another class in each of the three libraries.
+        if "timed out" in str(inner).lower():
+            is_late = True
+
     if isinstance(reason, PermissionError):
         return LabUnavailable(
             f"docker: permission denied at {where}; let this user use it "
@@ -455,24 +478,32 @@ def _unusable(error: BaseException, address: str | None) -> LabUnavailable:
         return LabUnavailable(
             f"docker: {where} refuses connections: the engine is not running; start Docker"
         )
+
     if isinstance(error, APIError):
         return LabUnavailable(f"docker: the engine refused: {error.explanation or error}")
-    if any("timed out" in str(inner).lower() for inner in _chain(error)):
+    if is_late:
         return LabUnavailable(
             f"docker: no answer from {where} in time; is the engine overloaded or hung?"
         )
     return LabUnavailable(f"docker: cannot be used at {where}: {error}; try 'docker info'")
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
+def _chain(error: BaseException) -> list[BaseException]:
     """`error` and all that it was raised from or carries as an argument, innermost last, each
     once."""
     seen: list[BaseException] = []
     waiting: list[Any] = [error]
     while waiting:
         inner = waiting.pop()
-        if not isinstance(inner, BaseException) or any(inner is old for old in seen):
+        if not isinstance(inner, BaseException):
+            continue
+        # By identity: a chain may come back to an error that it has passed.
+        if any(inner is old for old in seen):
             continue
         seen.append(inner)
-        waiting += [inner.__cause__, inner.__context__, *inner.args, getattr(inner, "reason", None)]
-    return iter(seen)
+
+        # `reason` is where urllib3 keeps it.
+        waiting += [inner.__cause__, inner.__context__]
+        waiting += inner.args
+        waiting.append(getattr(inner, "reason", None))
+    return seen

@@ -126,7 +126,9 @@ def _template(workload: JsonObject) -> JsonObject:
 def _replicas(workload: JsonObject) -> int:
     """1 where the workload does not set it, as the API server fills it in."""
     spec = object_at(workload, "spec")
-    return int_at(spec, "replicas") if "replicas" in spec else 1
+    if "replicas" not in spec:
+        return 1
+    return int_at(spec, "replicas")
 
 
 def _differences(wanted: JsonObject, found: JsonObject | None) -> Iterator[str]:
@@ -135,36 +137,48 @@ def _differences(wanted: JsonObject, found: JsonObject | None) -> Iterator[str]:
         return
     if _is_scaled_to_nothing(wanted, found):
         yield f"replicas is 0, was {_replicas(wanted)}"
+
     template, now = _template(wanted), _template(found)
     yield from _of_values("annotation ", _annotations(template), _annotations(now))
     yield from _of_values("node selector ", _node_selector(template), _node_selector(now))
+
+    # Containers that others have added, such as a sidecar, are left alone.
     there = {each["name"]: each for each in objects_at(now, "spec", "containers")}
     for container in objects_at(template, "spec", "containers"):
-        if container["name"] in there:
-            yield from _of_container(container, there[container["name"]])
+        name = container["name"]
+        if name in there:
+            yield from _of_container(container, there[name])
         else:
-            yield f"container {container['name']} is missing"
+            yield f"container {name} is missing"
 
 
 def _of_container(wanted: JsonObject, found: JsonObject) -> Iterator[str]:
     for key in _COMPARED:
+        was = wanted.get(key)
+        now = found.get(key)
         # An empty list and none at all are the same to the kubelet.
-        if (wanted.get(key) or None) != (found.get(key) or None):
-            yield f"{key} is {found.get(key)!r}, was {wanted.get(key)!r}"
+        if not was and not now:
+            continue
+        if now != was:
+            yield f"{key} is {now!r}, was {was!r}"
     yield from _of_values("", _environment(wanted), _environment(found))
 
 
 def _of_values(what: str, wanted: Mapping[str, str], found: Mapping[str, str]) -> Iterator[str]:
     for name in sorted(wanted.keys() | found.keys()):
-        if wanted.get(name) != found.get(name):
-            here = found.get(name, "not set")
-            yield f"{what}{name} is {here}, was {wanted.get(name, 'not set')}"
+        was = wanted.get(name, "not set")
+        now = found.get(name, "not set")
+        if now != was:
+            yield f"{what}{name} is {now}, was {was}"
 
 
 def _annotations(template: JsonObject) -> dict[str, str]:
-    found = object_at(template, "metadata", "annotations")
+    found = {
+        name: str(value) for name, value in object_at(template, "metadata", "annotations").items()
+    }
     # A restart with kubectl changes nothing of what the pods are made of.
-    return {name: str(value) for name, value in found.items() if name != _RESTARTED}
+    found.pop(_RESTARTED, None)
+    return found
 
 
 def _node_selector(template: JsonObject) -> dict[str, str]:
@@ -186,9 +200,14 @@ def _environment(container: JsonObject) -> dict[str, str]:
 def _source(value_from: JsonObject) -> str:
     (kind,) = value_from  # fieldRef, resourceFieldRef, configMapKeyRef, secretKeyRef: exactly one
     place = object_at(value_from, kind)
-    keys = ("fieldPath", "resource", "name", "key")
-    return f"{kind} {' '.join(str(place[key]) for key in keys if key in place)}"
+    # Each kind has one or two of these.
+    keys = [key for key in ("fieldPath", "resource", "name", "key") if key in place]
+    words = [str(place[key]) for key in keys]
+    return f"{kind} {' '.join(words)}"
 
 
 def _is_scaled_to_nothing(wanted: JsonObject, found: JsonObject) -> bool:
-    return value_at(found, "spec", "replicas") == 0 and _replicas(wanted) != 0
+    # Any other number is an autoscaler's, and fine.
+    if value_at(found, "spec", "replicas") != 0:
+        return False
+    return _replicas(wanted) != 0

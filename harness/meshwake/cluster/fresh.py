@@ -67,22 +67,28 @@ def _await_fresh(bringup: BringUpContext, watch: Watch) -> None:
 
 
 def _stale(bringup: BringUpContext) -> str | None:
+    nodes = node_names(bringup.choice, bringup.pins)
     try:
-        found = list(
-            stale(bringup.kube(), bringup.engine, node_names(bringup.choice, bringup.pins))
-        )
+        found = list(stale(bringup.kube(), bringup.engine, nodes))
     except HarnessError as error:
         return str(error)
-    more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-    return "; ".join(found[:_SHOWN]) + more if found else None
+    if not found:
+        return None
+
+    # After a restart of the machines there is one for each pod: a few show what it is.
+    shown = "; ".join(found[:_SHOWN])
+    more = len(found) - _SHOWN
+    return f"{shown} and {more} more" if more > 0 else shown
 
 
 def stale(kubernetes: Kubernetes, engine: Engine, nodes: Sequence[str]) -> Iterator[str]:
     """The stale statuses of the cluster, one sentence each."""
     machines = {node: read_machine(engine, node) for node in nodes}
     for node, machine in machines.items():
-        if (why := _stale_lease(kubernetes, node, machine)) is not None:
+        why = _stale_lease(kubernetes, node, machine)
+        if why is not None:
             yield f"node {node}: {why}"
+
     pods = kubernetes.all("Pod")
     yield from _stale_pods(pods, machines)
     yield from _stale_workloads(kubernetes, pods)
@@ -93,16 +99,23 @@ def _stale_pods(
 ) -> Iterator[str]:
     for pod in pods:
         machine = machines.get(text_at(pod, "spec", "nodeName"))
-        if machine is not None and _started_before(pod, machine):
+        # Not on a node yet.
+        if machine is None:
+            continue
+        if _started_before(pod, machine):
             yield f"{identity_of(pod)}: reported as running since before its machine was started"
 
 
 def _stale_workloads(kubernetes: Kubernetes, pods: Sequence[JsonObject]) -> Iterator[str]:
     ready_pods = [pod for pod in pods if is_ready(pod)]
+    workloads: list[JsonObject] = []
     for kind in WORKLOADS:
-        for workload in kubernetes.all(f"{kind}.apps"):
-            if (why := _stale_workload(workload, ready_pods)) is not None:
-                yield f"{identity_of(workload)}: {why}"
+        workloads += kubernetes.all(f"{kind}.apps")
+
+    for workload in workloads:
+        why = _stale_workload(workload, ready_pods)
+        if why is not None:
+            yield f"{identity_of(workload)}: {why}"
 
 
 def _stale_workload(workload: JsonObject, ready_pods: Sequence[JsonObject]) -> str | None:
@@ -147,7 +160,8 @@ def _stale_lease(kubernetes: Kubernetes, node: str, machine: ContainerUptime) ->
 
 def _started_before(pod: JsonObject, machine: ContainerUptime) -> bool:
     before_wall_s = machine.started_wall_s - _ROUNDED_S
-    return any(_wall_s(started) < before_wall_s for started in container_starts(pod))
+    starts_wall_s = map(_wall_s, container_starts(pod))
+    return any(started_wall_s < before_wall_s for started_wall_s in starts_wall_s)
 
 
 def _count(workload: JsonObject, pods: Sequence[JsonObject]) -> int:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from meshwake.core.json_types import JsonObject, text_at
-from meshwake.kubernetes.api import Kubernetes, condition, identity_of
+from meshwake.kubernetes.api import Kubernetes, condition, identity_of, namespace_and_name
 from meshwake.kubernetes.rollouts import unmet
 from meshwake.ztunnel.names import GATEWAY_LABEL
 
@@ -26,30 +26,39 @@ def recompute_stale(kube: Kubernetes, gateways: Iterable[JsonObject]) -> Iterato
     """Has istiod compute the status of those of `gateways` whose pods are ready and whose status
     says that there are none; their names."""
     for gateway in gateways:
-        if _is_stale(kube, gateway):
-            for service in _of(kube, "Service", gateway):
-                _touch(kube, service)
-            yield identity_of(gateway)
+        if not _is_stale(kube, gateway):
+            continue
+
+        for service in _of(kube, "Service", gateway):
+            _touch(kube, service)
+        yield identity_of(gateway)
 
 
 def _is_stale(kube: Kubernetes, gateway: JsonObject) -> bool:
     programmed = condition(gateway, "Programmed")
     if programmed.get("status") != "False":
         return False
-    if _NO_POD_WAS_READY not in text_at(programmed, "message"):
+
+    # Of the reasons for which a Gateway is not programmed, only this one can be out of date.
+    message = text_at(programmed, "message")
+    if _NO_POD_WAS_READY not in message:
         return False
+
     deployments = _of(kube, "Deployment.apps", gateway)
-    return bool(deployments) and not any(unmet(each) for each in deployments)
+    if not deployments:
+        return False
+    return not any(unmet(each) for each in deployments)
 
 
 def _of(kube: Kubernetes, kind: str, gateway: JsonObject) -> list[JsonObject]:
     """What its controller made for a Gateway."""
-    namespace, name = (text_at(gateway, "metadata", key) for key in ("namespace", "name"))
+    namespace, name = namespace_and_name(gateway)
     return [*kube.all(kind, namespace, {GATEWAY_LABEL: name})]
 
 
 def _touch(kube: Kubernetes, service: JsonObject) -> None:
-    namespace, name = (text_at(service, "metadata", key) for key in ("namespace", "name"))
+    namespace, name = namespace_and_name(service)
     # Two changes of the Service; after the second it is as it was.
     for value in ("now", None):
-        kube.patch("Service", namespace, name, {"metadata": {"labels": {RECOMPUTE: value}}})
+        labels = {RECOMPUTE: value}
+        kube.patch("Service", namespace, name, {"metadata": {"labels": labels}})

@@ -84,7 +84,12 @@ def examine(
     # Of a cluster that is not ours it is not known what it is made of: every check is tried.
     parts = choice.parts if choice is not None else frozenset(PARTS)
     subject = _Subject(kubernetes, nodes, parts, engine)
-    return [_run_check(name, check, subject) for name, check, needed in _CHECKS if needed <= parts]
+
+    findings = []
+    for name, check, needed in _CHECKS:
+        if needed <= parts:
+            findings.append(_run_check(name, check, subject))
+    return findings
 
 
 def _run_check(name: str, check: Callable[[_Subject], _Result], subject: _Subject) -> HealthFinding:
@@ -115,14 +120,18 @@ def _not_chained(engine: Engine, node: str) -> str | None:
     ended = engine.execute(node, _CNI_FILE)
     if ended.code != 0:
         return f"{node}: no CNI configuration: {ended.stderr.strip()}"
+
     name, _, content = ended.stdout.partition("\n")
     try:
         types = [str(plugin["type"]) for plugin in json.loads(content)["plugins"]]
     except (ValueError, KeyError, TypeError):
         return f"{node}: {name} is not a list of plugins: {content[:80]!r}"
+
     # Plugins run in the order of the list, and istio-cni needs the interface that Cilium makes.
-    if "cilium-cni" in types and "istio-cni" in types[types.index("cilium-cni") :]:
-        return None
+    if "cilium-cni" in types:
+        after_cilium = types[types.index("cilium-cni") :]
+        if "istio-cni" in after_cilium:
+            return None
     return f"{node}: {name} has {', '.join(types)}, and istio-cni is expected after cilium-cni"
 
 
@@ -144,17 +153,21 @@ def _cilium_settings(subject: _Subject) -> _Result:
     found = subject.kubernetes.read("ConfigMap", CILIUM_NAMESPACE, "cilium-config")
     if found is None:
         return UNKNOWN, "there is no ConfigMap cilium-config"
+
     # Without the first a Service's address is replaced inside the pod, past ztunnel (istio#49149);
     # without the second Cilium renames istio-cni's configuration (docs/stack.md).
     wanted = {"bpf-lb-sock-hostns-only": "true", "cni-exclusive": "false"}
     data = texts_at(found, "data")
+    right = []
     wrong = []
     for key, value in wanted.items():
-        if data.get(key) != value:
+        if data.get(key) == value:
+            right.append(f"{key}={value}")
+        else:
             wrong.append(f"{key} is {data.get(key)!r}, expected {value!r}")
     if wrong:
         return BROKEN, "; ".join(wrong)
-    return HOLDS, ", ".join(f"{key}={value}" for key, value in wanted.items())
+    return HOLDS, ", ".join(right)
 
 
 # HBONE and the waypoint: a counter rises with a request
@@ -216,18 +229,19 @@ def _rises(
 
 def total(metrics: str, name: str, label: str = "") -> float:
     """The sum of all samples `name` in Prometheus' text format whose labels hold `label`."""
-    return sum(
+    values = [
         float(value)
         for found, labels, value in _SAMPLE.findall(metrics)
         if found == name and label in labels
-    )
+    ]
+    return sum(values)
 
 
 def _client(kubernetes: Kubernetes) -> Pod:
-    pods = [pod for pod in kubernetes.pods(DEMO_NAMESPACE, _CLIENT) if pod.ready]
-    if not pods:
-        raise LabUnavailable(f"no pod of DaemonSet {DEMO_NAMESPACE}/client is ready")
-    return pods[0]
+    for pod in kubernetes.pods(DEMO_NAMESPACE, _CLIENT):
+        if pod.ready:
+            return pod
+    raise LabUnavailable(f"no pod of DaemonSet {DEMO_NAMESPACE}/client is ready")
 
 
 def _curl(kubernetes: Kubernetes, client: Pod, url: str) -> str:
@@ -250,13 +264,16 @@ def _address_in_pool(subject: _Subject) -> _Result:
     address = _gateway_address(subject.kubernetes)
     if address is None:
         return BROKEN, f"Gateway {DEMO_NAMESPACE}/gateway has no address"
+
     # The pool that `up` chose for this cluster; a cluster that is not ours has another, or none.
     pool = subject.kubernetes.read("IPAddressPool.metallb.io", METALLB_NAMESPACE, "meshwake")
     ranges = [str(each) for each in list_at(pool, "spec", "addresses")]
     if not ranges:
         return UNKNOWN, f"address {address}; there is no IPAddressPool meshwake to compare it with"
+
     is_inside = any(_within(address, each) for each in ranges)
-    return (HOLDS if is_inside else BROKEN), f"address {address}, pool {', '.join(ranges)}"
+    verdict = HOLDS if is_inside else BROKEN
+    return verdict, f"address {address}, pool {', '.join(ranges)}"
 
 
 def _gateway_address(kubernetes: Kubernetes) -> str | None:
@@ -283,12 +300,16 @@ def _gateway_answers(subject: _Subject) -> _Result:
             "the request comes from a node, which only a cluster of ours allows; try: curl "
             f"http://{address}/",
         )
-    answers = [
-        _from_node(subject.engine, subject.nodes[-1], url, address)
-        for url in _gateway_urls(subject.parts)
-    ]
-    answered = "; ".join(f"{url} at {address}: {code}" for url, code in answers)
-    return (HOLDS if all(code == "200" for _, code in answers) else BROKEN), answered
+
+    verdict = HOLDS
+    answers = []
+    node = subject.nodes[-1]
+    for url in _gateway_urls(subject.parts):
+        _, code = _from_node(subject.engine, node, url, address)
+        answers.append(f"{url} at {address}: {code}")
+        if code != "200":
+            verdict = BROKEN
+    return verdict, "; ".join(answers)
 
 
 def _gateway_urls(parts: frozenset[str]) -> Iterator[str]:

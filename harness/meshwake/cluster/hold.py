@@ -145,7 +145,8 @@ class Hold:
 
     def _renew(self) -> None:
         lease = _read(self._kubernetes)
-        holder = holder_in(lease) if lease is not None else None
+        holder = None if lease is None else holder_in(lease)
+        # Without a holder it is still ours: another command writes its own name.
         if holder is not None and holder != self._holder:
             self._lost_to = holder
             return
@@ -168,11 +169,17 @@ def at_work(kubernetes: Kubernetes) -> str | None:
     """Which command holds the cluster, and what is under way; None: none, or one that has ended.
     Raises Unreachable."""
     lease = _read(kubernetes)
-    holder = None if lease is None else holder_in(lease)
+    if lease is None:
+        return None
+    holder = holder_in(lease)
+    # Of one elsewhere it is not known whether it lives.
     if holder is None or holder.lives_here is False:
         return None
+
     under_way = text_at(lease, "metadata", "annotations", UNDER_WAY)
-    return f"{holder}; under way: {under_way}" if under_way else str(holder)
+    if not under_way:
+        return str(holder)
+    return f"{holder}; under way: {under_way}"
 
 
 def is_marked(kubernetes: Kubernetes) -> bool:
@@ -195,14 +202,17 @@ def _take(kubernetes: Kubernetes, real: HostTime, cluster: str, holder: Holder) 
             if kubernetes.replace(_lease(holder, lease)):
                 return
             continue  # another command was faster: read again
+
         assert lease is not None
         _check_is_ours(lease)
-        found, version = holder_in(lease), _version_of(lease)
-        lives_here = found is not None and found.lives_here
-        # Its holder is elsewhere, and alive: between two looks the Lease was written again.
-        was_renewed = seen_version not in ("", version)
-        if lives_here or was_renewed:
+        found = holder_in(lease)
+        version = _version_of(lease)
+        if found is not None and found.lives_here:
             raise InUse(f"cluster {cluster}", found)
+        # Its holder is elsewhere, and alive: between two looks the Lease was written again.
+        if seen_version not in ("", version):
+            raise InUse(f"cluster {cluster}", found)
+
         if not seen_version:
             seen_version, since_ns = version, real.monotonic_ns()
         real.sleep(LOOK_EVERY_S)
@@ -215,12 +225,17 @@ def _version_of(lease: JsonObject) -> str:
 
 def _holder_has_ended(lease: JsonObject) -> bool:
     holder = holder_in(lease)
-    return holder is not None and holder.lives_here is False
+    if holder is None:
+        return False
+    # None: it is on another machine, and may well live.
+    return holder.lives_here is False
 
 
 def _is_stale(lease: JsonObject, seen_version: str, since_ns: int, real: HostTime) -> bool:
-    is_unchanged = _version_of(lease) == seen_version
-    return is_unchanged and real.monotonic_ns() - since_ns > LEASE_S * NS_PER_S
+    if _version_of(lease) != seen_version:
+        return False
+    unchanged_for_ns = real.monotonic_ns() - since_ns
+    return unchanged_for_ns > LEASE_S * NS_PER_S
 
 
 def _check_is_ours(lease: JsonObject) -> None:
@@ -281,4 +296,6 @@ def _machine() -> str:
 def _started(pid: int) -> str:
     """When a process started, in clock ticks since boot; "" where the system does not say."""
     ticks = started_ticks(pid)
-    return "" if ticks is None else str(ticks)
+    if ticks is None:
+        return ""
+    return str(ticks)

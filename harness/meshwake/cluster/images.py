@@ -16,6 +16,7 @@ from packaging.version import Version
 from meshwake.cluster.bring_up_context import BringUpContext, node_names
 from meshwake.cluster.docker import Engine, Image, missing_images, room_inside
 from meshwake.cluster.stack.choice import Choice
+from meshwake.cluster.stack.mirror import is_registry
 from meshwake.cluster.stack.pins import Pins
 from meshwake.cluster.stack.render import images, node_image
 from meshwake.cluster.steps import BringUpStep, Watch
@@ -109,18 +110,24 @@ def may_hold(archive: Path, wanted: Iterable[str]) -> bool:
 
 def _tags_in(archive: Path) -> set[str]:
     """The images that an archive lists; none where it has no list, or is not an archive at all."""
+    tags: set[str] = set()
     try:
         with tarfile.open(archive) as opened:
             listed = json.load(opened.extractfile("manifest.json") or io.BytesIO())
-        return {full_reference(tag) for entry in listed for tag in entry["RepoTags"] or ()}
+        for entry in listed:
+            # null for an image that was saved by its ID alone.
+            tags.update(entry["RepoTags"] or ())
+        return {full_reference(tag) for tag in tags}
     except (OSError, tarfile.TarError, ValueError, KeyError, TypeError):
         return set()
 
 
 def _by_tag_only(bringup: BringUpContext, wanted: tuple[str, ...]) -> list[str]:
     by_tag = []
-    # Only what is requested by digest: each lookup is a request to the engine.
-    for reference in (each for each in wanted if "@" in each):
+    for reference in wanted:
+        # Only what is requested by digest: each lookup is a request to the engine.
+        if "@" not in reference:
+            continue
         image = bringup.engine.image(reference)
         if image is not None and "@" not in image.name:
             by_tag.append(reference)
@@ -150,28 +157,36 @@ def bytes_needed(engine: Engine, choice: Choice, pins: Pins) -> int:
     """What a cluster takes of the engine's disk: images that the engine lacks, and in each node all
     but the machines' own, which all nodes share."""
     machine = node_image(choice, pins)
-    lacked = missing_images(engine, wanted_images(choice, pins))
-    in_engine = sum(MACHINE_BYTES if image == machine else IMAGE_BYTES for image in lacked)
+    in_engine = 0
+    for image in missing_images(engine, wanted_images(choice, pins)):
+        in_engine += MACHINE_BYTES if image == machine else IMAGE_BYTES
+
     nodes = len(node_names(choice, pins))
-    return in_engine + nodes * (NODE_WRITES_BYTES + _bytes_in_node(engine, images(choice, pins)))
+    in_node = NODE_WRITES_BYTES + _bytes_in_node(engine, images(choice, pins))
+    return in_engine + nodes * in_node
 
 
 def _bytes_in_node(engine: Engine, references: Sequence[str]) -> int:
     """Each image lies there unpacked; the one that is loaded just now lies there a second time, as
     layers."""
-    found = [engine.image(reference) for reference in references]
-    sizes = [IMAGE_BYTES if image is None else image.size_bytes for image in found]
-    return sum(sizes) + max(sizes, default=0)
+    unpacked = 0
+    largest = 0
+    for reference in references:
+        image = engine.image(reference)
+        size_bytes = IMAGE_BYTES if image is None else image.size_bytes
+        unpacked += size_bytes
+        largest = max(largest, size_bytes)
+    return unpacked + largest
 
 
 def free_bytes(engine: Engine, machine: Image | None) -> int | None:
     """Room where the engine keeps images and nodes; None when neither this machine nor a container
     can say."""
     free = engine.free_disk_bytes()
-    if free is None and machine is not None:
-        # The engine runs in a virtual machine: a container sees the disk that this one cannot.
-        return room_inside(engine, machine.name)
-    return free
+    if free is not None or machine is None:
+        return free
+    # The engine runs in a virtual machine: a container sees the disk that this one cannot.
+    return room_inside(engine, machine.name)
 
 
 def _check_room(bringup: BringUpContext, missing: Sequence[str]) -> None:
@@ -236,19 +251,29 @@ def _load_further(bringup: BringUpContext, watch: Watch, references: tuple[str, 
 
 def _not_in_nodes(bringup: BringUpContext, wanted: tuple[str, ...]) -> tuple[str, ...]:
     """Those of `wanted` that at least one node lacks."""
-    there = [images_in(bringup.engine, node) for node in node_names(bringup.choice, bringup.pins)]
+    nodes = node_names(bringup.choice, bringup.pins)
+    there = [images_in(bringup.engine, node) for node in nodes]
     in_every_node = set.intersection(*there)
+
+    # Nodes list every image by its full name, pins and manifests have short ones too.
     return tuple(image for image in wanted if full_reference(image) not in in_every_node)
 
 
 def images_in(engine: Engine, node: str) -> set[str]:
     """The full names of the images that a node has; none when it does not answer."""
     ended = engine.execute(node, ["crictl", "images", "--output", "json"])
+    if ended.code != 0:
+        return set()
     try:
-        listed = json.loads(ended.stdout)["images"] if ended.code == 0 else []
+        listed = json.loads(ended.stdout)["images"]
     except (ValueError, KeyError):
         return set()
-    return {full_reference(name) for each in listed for name in each.get("repoTags") or ()}
+
+    names: set[str] = set()
+    for image in listed:
+        # An image whose tag was given to a later one has none.
+        names.update(image.get("repoTags") or ())
+    return {full_reference(name) for name in names}
 
 
 def machine_image(engine: Engine, choice: Choice, pins: Pins) -> Image | None:
@@ -269,9 +294,8 @@ def _load_into_nodes(bringup: BringUpContext, watch: Watch) -> None:
                 raise
             # With a network nothing is lost: the kubelet pulls what it lacks, only later and once a
             # node.
-            watch.say(
-                f"{reference} is left to the nodes to pull: {str(error).splitlines()[0][:200]}"
-            )
+            first_line = str(error).splitlines()[0]
+            watch.say(f"{reference} is left to the nodes to pull: {first_line[:200]}")
         _prune_layers(bringup)
 
 
@@ -284,6 +308,7 @@ def _prune_layers(bringup: BringUpContext) -> None:
         found = prunable(ended.stdout) if ended.code == 0 else {}
         if not found:
             continue
+
         # A label without a value is removed, and with it the reference to a layer.
         commands = [
             [*_CTR, "content", "label", blob, *(f"{key}=" for key in keys)]
@@ -304,10 +329,13 @@ def prunable(listed: str) -> dict[str, list[str]]:
     references = _references_in(listed)
     # An image's configuration refers to the snapshot into which it was unpacked.
     unpacked = {blob for blob, found in references.items() if _labels(found, _SNAPSHOT)}
+
     prunable_labels = {}
     for blob, found in references.items():
+        if found.get(_CONFIG) not in unpacked:
+            continue
         layers = _labels(found, _LAYER)
-        if layers and found.get(_CONFIG) in unpacked:
+        if layers:
             prunable_labels[blob] = layers
     return prunable_labels
 
@@ -336,18 +364,14 @@ def load_one(bringup: BringUpContext, watch: Watch, reference: str) -> None:
     one_platform = []
     if Version(facts.api_version) >= Version("1.48"):
         one_platform = ["--platform", facts.platform]
+
     here = bringup.engine.image(reference)
+    name = reference if here is None else here.name
     archive = bringup.state.directory / "image.tar"
     # The names of its logs; a reference has slashes.
     words = f"load-{hashlib.sha256(reference.encode()).hexdigest()[:12]}"
     try:
-        save = [
-            "save",
-            *one_platform,
-            "--output",
-            str(archive),
-            reference if here is None else here.name,
-        ]
+        save = ["save", *one_platform, "--output", str(archive), name]
         bringup.run(watch, words, "docker", *save)
         load = ["load", "image-archive", str(archive), "--name", bringup.name]
         bringup.run(watch, words, "kind", *load)
@@ -358,13 +382,17 @@ def load_one(bringup: BringUpContext, watch: Watch, reference: str) -> None:
 def full_reference(image: str) -> str:
     """`image` as containerd names it: docker.io/library/busybox:latest for busybox."""
     name, at, digest = image.partition("@")
-    first, slash, _ = name.partition("/")
+    first, slash, rest = name.partition("/")
     # The rule of Docker's references: what comes before the first slash is a registry if it has a
     # dot or a port, or is localhost; else all of it is a name on Docker Hub.
     if not slash:
         name = f"docker.io/library/{name}"
-    elif "." not in first and ":" not in first and first != "localhost":
+        rest = first
+    elif not is_registry(first):
         name = f"docker.io/{name}"
-    if not at and ":" not in name.rpartition("/")[2]:
+
+    # A colon after the last slash; one before it is that of a port.
+    has_tag = ":" in rest.rpartition("/")[2]
+    if not at and not has_tag:
         name += ":latest"
     return f"{name}{at}{digest}"

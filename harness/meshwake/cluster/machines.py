@@ -12,7 +12,13 @@ from pytest_kubernetes.options import ClusterOptions
 from pytest_kubernetes.providers import select_provider_manager
 
 from meshwake.cluster.bring_up_context import BringUpContext, node_names, read_facts
-from meshwake.cluster.docker import KIND_CLUSTER_LABEL, KIND_NETWORK, KIND_ROLE_LABEL, Container
+from meshwake.cluster.docker import (
+    KIND_CLUSTER_LABEL,
+    KIND_NETWORK,
+    KIND_ROLE_LABEL,
+    Container,
+    name_in_engine,
+)
 from meshwake.cluster.images import machine_image
 from meshwake.cluster.limits import limit_problems, measure_limits
 from meshwake.cluster.stack.choice import Choice
@@ -57,11 +63,15 @@ def cluster_step(choice: Choice, pins: Pins) -> BringUpStep[BringUpContext]:
 
 def _cluster_done(bringup: BringUpContext) -> str | None:
     wanted = node_names(bringup.choice, bringup.pins)
-    machines = {machine.name: machine.state for machine in bringup.containers()}
-    all_run = all(machines.get(name) == "running" for name in wanted)
-    if not bringup.state.kubeconfig.is_file() or not all_run:
+    running = {machine.name for machine in bringup.containers() if machine.state == "running"}
+    if not running.issuperset(wanted):
         return None
-    return None if _unregistered(bringup) is not None else f"{len(wanted)} machines run"
+    # kind writes it last: without it the cluster was not made to its end.
+    if not bringup.state.kubeconfig.is_file():
+        return None
+    if _unregistered(bringup) is not None:
+        return None
+    return f"{len(wanted)} machines run"
 
 
 def _unregistered(bringup: BringUpContext) -> str | None:
@@ -69,18 +79,24 @@ def _unregistered(bringup: BringUpContext) -> str | None:
     try:
         if not bringup.kube().ready():
             return "the API server is not ready"
-        there = {text_at(node, "metadata", "name") for node in bringup.kube().all("Node")}
+        nodes = bringup.kube().all("Node")
     except (Unreachable, Refused) as error:
         return str(error)
-    missing = [name for name in node_names(bringup.choice, bringup.pins) if name not in there]
-    return f"not registered: {', '.join(missing)}" if missing else None
+
+    there = {text_at(node, "metadata", "name") for node in nodes}
+    wanted = node_names(bringup.choice, bringup.pins)
+    missing = [name for name in wanted if name not in there]
+    if missing:
+        return f"not registered: {', '.join(missing)}"
+    return None
 
 
 def _make_cluster(bringup: BringUpContext, watch: Watch) -> None:
     wanted = node_names(bringup.choice, bringup.pins)
     machines = bringup.containers()
-    # kind writes the kubeconfig last, so a cluster that has one was made to its end.
     all_there = {machine.name for machine in machines} >= set(wanted)
+
+    # kind writes the kubeconfig last, so a cluster that has one was made to its end.
     if all_there and bringup.state.kubeconfig.is_file():
         for machine in machines:
             if machine.state != "running":
@@ -90,6 +106,7 @@ def _make_cluster(bringup: BringUpContext, watch: Watch) -> None:
         bringup.forget_kube()
     else:
         _create(bringup, machines, watch)
+
     watch.wait_for("API server and nodes", partial(_unregistered, bringup), READY_WITHIN_S)
 
 
@@ -98,9 +115,11 @@ def _create(bringup: BringUpContext, machines: tuple[Container, ...], watch: Wat
     for machine in machines:
         watch.say(f"removing {machine.name} of a cluster that was half made")
         bringup.engine.remove(machine.id)
+
     _check_limits(bringup)
     bringup.forget_kube()
     bringup.state.kubeconfig.unlink(missing_ok=True)
+
     config = kind_config(bringup.choice, bringup.pins)
     path = bringup.state.put(
         "kind.yaml", yaml.safe_dump(_with_local_node_images(bringup, config), sort_keys=False)
@@ -117,8 +136,11 @@ def _create(bringup: BringUpContext, machines: tuple[Container, ...], watch: Wat
 def _check_limits(bringup: BringUpContext) -> None:
     """Preflight may have had no image to ask with; now there is one."""
     machine = machine_image(bringup.engine, bringup.choice, bringup.pins)
-    limits = measure_limits(bringup.engine, None if machine is None else machine.name)
-    problems = list(limit_problems(limits, len(node_names(bringup.choice, bringup.pins))))
+    image = None if machine is None else machine.name
+    limits = measure_limits(bringup.engine, image)
+
+    nodes = node_names(bringup.choice, bringup.pins)
+    problems = list(limit_problems(limits, len(nodes)))
     if problems:
         raise LabUnavailable("\n".join(problems))
 
@@ -126,18 +148,11 @@ def _check_limits(bringup: BringUpContext) -> None:
 def _with_local_node_images(bringup: BringUpContext, config: JsonObject) -> MutableJsonObject:
     """kind pulls an image that the engine does not find by the name in its configuration: one that
     was loaded from an archive is found by its tag only."""
-
-    def name_of(reference: str) -> str:
-        found = bringup.engine.image(reference)
-        return reference if found is None or "@" in found.name else found.name
-
-    return {
-        **config,
-        "nodes": [
-            {**node, "image": name_of(text_at(node, "image"))}
-            for node in objects_at(config, "nodes")
-        ],
-    }
+    nodes = []
+    for node in objects_at(config, "nodes"):
+        image = text_at(node, "image")
+        nodes.append({**node, "image": name_in_engine(bringup.engine, image)})
+    return {**config, "nodes": nodes}
 
 
 class KindManager(select_provider_manager("kind")):  # type: ignore[misc]
@@ -186,7 +201,10 @@ def facts_step() -> BringUpStep[BringUpContext]:
 def _facts_done(bringup: BringUpContext) -> str | None:
     facts = read_facts(bringup.state)
     published = bringup.engine.read_file(_own_machine(bringup), _POOL_FILE) or ""
-    if facts is None or published.strip() != facts.pool:
+    if facts is None:
+        return None
+    # New machines have none yet.
+    if published.strip() != facts.pool:
         return None
     return f"addresses {facts.pool}"
 
@@ -207,19 +225,23 @@ def _choose_pool(bringup: BringUpContext, watch: Watch) -> str:
             f"the engine has no network '{KIND_NETWORK}', which kind makes; was it removed "
             "meanwhile?"
         )
+
     while True:
         taken = list(network.addresses)
         for addresses in _taken_by_others(bringup, watch).values():
             taken += addresses
         pool = pool_of(network.ipam, taken)
+
         # Published first and looked at again afterwards, so that of two that choose at once at
         # least one sees the other.
         _publish(bringup, pool)
+
         # Another may have chosen at the same moment: both see it now, and one of them chooses
         # again.
         chosen = set(addresses_in(pool))
         others = _taken_by_others(bringup, watch)
         overlapping = [name for name, taken in others.items() if not chosen.isdisjoint(taken)]
+
         # The order of names decides which one: the later one gives way.
         clash = [name for name in overlapping if name < bringup.name]
         if not clash:
@@ -241,24 +263,40 @@ def _taken_by_others(bringup: BringUpContext, watch: Watch) -> dict[str, list[st
     remembered here, as is recorded on its machine, and as its API server says where it runs."""
     pools: dict[str, list[str]] = {}
     for name in known_names():
-        if name != bringup.name and (facts := read_facts(ClusterState.of(name))) is not None:
+        if name == bringup.name:
+            continue
+        facts = read_facts(ClusterState.of(name))
+        if facts is not None:
             pools[name] = [facts.pool]
+
     of_all_clusters = {KIND_CLUSTER_LABEL: None, KIND_ROLE_LABEL: "control-plane"}
     for machine in bringup.engine.containers(of_all_clusters):
         cluster = machine.labels[KIND_CLUSTER_LABEL]
-        if cluster == bringup.name:
-            continue
-        own = pools.setdefault(cluster, [])
-        with suppress(LabUnavailable):  # it is being deleted
-            own += (bringup.engine.read_file(machine.name, _POOL_FILE) or "").split()
-            if machine.state == "running":
-                own += bringup.engine.execute(machine.name, _ASK_FOR_POOLS).stdout.split()
-            elif not own:
-                watch.say(
-                    f"{machine.name} is {machine.state}: which addresses {cluster} hands "
-                    "out is unknown"
-                )
+        if cluster != bringup.name:
+            own = pools.setdefault(cluster, [])
+            _add_pools_of(bringup, watch, machine, own)
+
     return {
         name: [address for pool in own for address in addresses_in(pool)]
         for name, own in pools.items()
     }
+
+
+def _add_pools_of(
+    bringup: BringUpContext, watch: Watch, machine: Container, pools: list[str]
+) -> None:
+    """Adds the address ranges of the cluster that `machine` is of to `pools`, which has those that
+    are remembered here."""
+    # A machine that is being deleted meanwhile does not answer, and hands out nothing.
+    with suppress(LabUnavailable):
+        recorded = bringup.engine.read_file(machine.name, _POOL_FILE) or ""
+        pools += recorded.split()
+
+        if machine.state == "running":
+            listed = bringup.engine.execute(machine.name, _ASK_FOR_POOLS)
+            pools += listed.stdout.split()
+        elif not pools:
+            cluster = machine.labels[KIND_CLUSTER_LABEL]
+            watch.say(
+                f"{machine.name} is {machine.state}: which addresses {cluster} hands out is unknown"
+            )

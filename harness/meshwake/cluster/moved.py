@@ -71,7 +71,9 @@ def _restore(
     lines: list[str] = []
     failed: list[str] = []
     begun_moved: list[DescribedProcess] = []
-    for node in sorted(nodes, key=lambda node: (not _has_istiod(channel, node), node)):
+    # Nodes with istiod first; of equal ones, by name.
+    in_order = sorted(nodes, key=lambda node: (not _has_istiod(channel, node), node))
+    for node in in_order:
         try:
             answer, why = _release(channel, node)
         except HarnessError as error:
@@ -80,6 +82,8 @@ def _restore(
         failed += [f"node {node}: process {pid}: {how}" for pid, how in answer["failed"].items()]
         begun_moved += [*answer["begun_moved"], *answer["ended"]]
         lines += _sentences(node, answer, why)
+
+    # With the mark left as it is, the next command tries again.
     if failed:
         raise SubjectFailed(
             f"clocks that {mark['owner']} had moved could not be restored: "
@@ -110,33 +114,49 @@ def end_begun_moved(
     because their clocks were ahead (kubelet would delay the restart of such a container: its
     back-off counts). In a cluster that is not ours they are only named. ztunnels are left out:
     every run restarts them at its end."""
-    uids = {
-        uid.replace("_", "-") for each in begun_moved for uid in _POD_UID.findall(each["cgroup"])
-    }
-    pods = [
-        pod
-        for namespace in _WITH_MOVED_PROGRAMS
-        for pod in (kubernetes.pods(namespace, {}) if uids else ())
-        if pod.uid in uids and pod.labels.get("app") != "ztunnel"
-    ]
-    if ours:
-        wanted = [
-            (pod.namespace, _lasting(pod), len(kubernetes.pods(pod.namespace, _lasting(pod))))
+    pods = _pods_of(kubernetes, begun_moved)
+    if not ours:
+        return [
+            f"{pod} started on moved clocks and still runs; restart it: kubectl delete pod"
             for pod in pods
         ]
-        for pod in pods:
-            kubernetes.end_pod(pod)
-        _await_next(kubernetes, real, wanted)
-        return [f"{pod} had started on moved clocks and is restarted" for pod in pods]
-    return [
-        f"{pod} started on moved clocks and still runs; restart it: kubectl delete pod"
-        for pod in pods
-    ]
+
+    # Counted before the first pod is ended: afterwards some of them are missing.
+    wanted = []
+    for pod in pods:
+        labels = _lasting(pod)
+        count = len(kubernetes.pods(pod.namespace, labels))
+        wanted.append((pod.namespace, labels, count))
+
+    for pod in pods:
+        kubernetes.end_pod(pod)
+    _await_next(kubernetes, real, wanted)
+    return [f"{pod} had started on moved clocks and is restarted" for pod in pods]
+
+
+def _pods_of(kubernetes: Kubernetes, processes: Iterable[DescribedProcess]) -> list[Pod]:
+    """The pods in which `processes` run, by the uid in the name of their cgroup; no ztunnel's."""
+    uids: set[str] = set()
+    for process in processes:
+        for uid in _POD_UID.findall(process["cgroup"]):
+            # The systemd driver of cgroups has underscores in the place of dashes.
+            uids.add(uid.replace("_", "-"))
+    if not uids:
+        return []
+
+    found = []
+    for namespace in _WITH_MOVED_PROGRAMS:
+        for pod in kubernetes.pods(namespace, {}):
+            is_ztunnel = pod.labels.get("app") == "ztunnel"
+            if pod.uid in uids and not is_ztunnel:
+                found.append(pod)
+    return found
 
 
 def _lasting(pod: Pod) -> dict[str, str]:
     """The labels that the next pod of its controller will have too."""
-    return {key: value for key, value in pod.labels.items() if not key.endswith("-hash")}
+    # pod-template-hash, controller-revision-hash: of one version of the template.
+    return {name: value for name, value in pod.labels.items() if not name.endswith("-hash")}
 
 
 def _await_next(
@@ -151,40 +171,55 @@ def _await_next(
 
 
 def _not_ready_again(
-    kubernetes: Kubernetes, namespace: str, labels: Mapping[str, str], count: int
+    kubernetes: Kubernetes,
+    namespace: str,
+    labels: Mapping[str, str],
+    count: int,
 ) -> str | None:
     """What is observed until `count` pods are ready; None then."""
-    ready = [pod for pod in kubernetes.pods(namespace, labels) if pod.ready]
-    return None if len(ready) >= count else f"{len(ready)} of {count} ready"
+    pods = kubernetes.pods(namespace, labels)
+    ready = [pod for pod in pods if pod.ready]
+    if len(ready) >= count:
+        return None
+    return f"{len(ready)} of {count} ready"
 
 
 def _mark(kubernetes: Kubernetes) -> MutableJsonObject | None:
     found = kubernetes.read("DaemonSet.apps", NAMESPACE, DAEMON_SET)
     text = text_at(found, "metadata", "annotations", MARK)
-    return dict(json.loads(text)) if text else None
+    if not text:
+        return None
+    return dict(json.loads(text))
 
 
 def _nodes_with_helper(kubernetes: Kubernetes, real: HostTime) -> list[str]:
     """The Kubernetes nodes of all helpers, once all are ready: a helper may have been killed too,
     and reads its state from the node when it is restarted."""
     pods: list[Pod] = []
-
-    def look() -> str | None:
-        pods[:] = kubernetes.pods(NAMESPACE, LABELS)
-        return ", ".join(str(pod) for pod in pods if not pod.ready) or (None if pods else "no pod")
-
-    wait_for("the helpers that have moved clocks", real, HELPER_WITHIN_S, look)
+    poll = partial(_helpers_not_ready, kubernetes, pods)
+    wait_for("the helpers that have moved clocks", real, HELPER_WITHIN_S, poll)
     return sorted(pod.node for pod in pods)
+
+
+def _helpers_not_ready(kubernetes: Kubernetes, pods: list[Pod]) -> str | None:
+    """Puts the helpers' pods into `pods`, and says which are not ready."""
+    pods[:] = kubernetes.pods(NAMESPACE, LABELS)
+    if not pods:
+        return "no pod"
+    unready = [str(pod) for pod in pods if not pod.ready]
+    return ", ".join(unready) or None
 
 
 def _has_istiod(channel: PodChannel, node: str) -> bool:
     """Nodes with istiod are restored first: after a time lapse programs that are ahead are ended,
     and those that are restarted must not get a certificate from an istiod that is still ahead. A
     node that does not answer fails when it is released."""
-    with suppress(HarnessError):
+    try:
         listing: Listing = _request(channel, node, do="list")
-        return any(process["executable"] == ISTIOD.executable for process in listing["processes"])
-    return False
+    except HarnessError:
+        return False
+    executables = {process["executable"] for process in listing["processes"]}
+    return ISTIOD.executable in executables
 
 
 def _release(channel: PodChannel, node: str) -> tuple[Released, str]:
@@ -210,13 +245,16 @@ def _request(channel: PodChannel, node: str, **request: Any) -> Any:
 def _sentences(node: str, answer: Released, why: str) -> list[str]:
     if not answer["released"]:
         return []
+
     moved = ClockReading(**answer["offsets"])
-    offsets = ", ".join(
+    offsets = [
         f"{name} {seconds(value):+.3f} s"
         for name, value in zip(("wall", "monotonic", "boottime"), moved, strict=True)
-    )
+    ]
     count = f"the clocks of {len(answer['released'])} programs"
     ended = ""
     if answer["ended"]:
         ended = f", {len(answer['ended'])} of which were ahead and have been ended for that"
-    return [f"node {node}: {count} were restored ({offsets} moved){ended}, because {why}"]
+    return [
+        f"node {node}: {count} were restored ({', '.join(offsets)} moved){ended}, because {why}"
+    ]

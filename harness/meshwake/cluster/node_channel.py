@@ -11,6 +11,7 @@ import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from meshwake.clocks.movers.lapse import LapseMover
 from meshwake.clocks.movers.node_helper.answers import DescribedProcess
@@ -127,25 +128,26 @@ def install_helper(
             thing["metadata"]["annotations"] = {MARK: json.dumps(mark)}
     kubernetes.apply(objects)
 
-    def look() -> str | None:
-        # Ready pods of an older image do not count: the rollout replaces them, and each restores
-        # the clocks that it has moved when it ends.
-        seen = unmet(kubernetes.read("DaemonSet.apps", NAMESPACE, DAEMON_SET))
-        ready = {pod.node for pod in kubernetes.pods(NAMESPACE, LABELS) if pod.ready}
-        done = seen is None and nodes <= ready
-        return (
-            None
-            if done
-            else f"ready on {', '.join(sorted(ready)) or 'none'}; {seen or 'rolled out'}"
-        )
-
+    poll = partial(_helpers_missing, kubernetes, nodes)
     try:
-        wait_for("the helpers that move clocks", real, HELPER_WITHIN_S, look, failed=LabUnavailable)
+        wait_for("the helpers that move clocks", real, HELPER_WITHIN_S, poll, failed=LabUnavailable)
     except LabUnavailable as error:
         raise LabUnavailable(
             f"{error}; its image is in no registry: build it and load it into the nodes of "
             f"{cluster}, from the root of this repository: {HELPER.build}"
         ) from error
+
+
+def _helpers_missing(kubernetes: Kubernetes, nodes: set[str]) -> str | None:
+    # Ready pods of an older image do not count: the rollout replaces them, and each restores
+    # the clocks that it has moved when it ends.
+    seen = unmet(kubernetes.read("DaemonSet.apps", NAMESPACE, DAEMON_SET))
+    ready = {pod.node for pod in kubernetes.pods(NAMESPACE, LABELS) if pod.ready}
+    if seen is None and nodes <= ready:
+        return None
+
+    ready_on = ", ".join(sorted(ready)) or "none"
+    return f"ready on {ready_on}; {seen or 'rolled out'}"
 
 
 @dataclass(frozen=True)

@@ -61,12 +61,13 @@ def read_config_dump(text: bytes) -> dict[str, Held]:
         entries = parse_config_dump(text)
     except ValueError as error:
         raise SubjectFailed(f"ztunnel's /config_dump is not understood: {error}") from error
-    return {
-        entry.identity: Held(
+
+    held: dict[str, Held] = {}
+    for entry in entries:
+        held[entry.identity] = Held(
             entry.state, entry.serial, entry.not_before_wall_s, entry.not_after_wall_s
         )
-        for entry in entries
-    }
+    return held
 
 
 def read_envoy_certificates(text: bytes, identity: str) -> dict[str, Held]:
@@ -76,15 +77,13 @@ def read_envoy_certificates(text: bytes, identity: str) -> dict[str, Held]:
         certificates = parse_envoy_certificates(text)
     except ValueError as error:
         raise SubjectFailed(f"a gateway's /certs is not understood: {error}") from error
+
+    own = [each for each in certificates if identity_of(each.spiffe) == identity]
+    if not own:
+        return {}
     # Every listener lists the certificate that it serves; while a new one is handed out, some of
     # them still have the one before it.
-    newest = max(
-        (each for each in certificates if identity_of(each.spiffe) == identity),
-        key=lambda each: each.not_before_wall_s,
-        default=None,
-    )
-    if newest is None:
-        return {}
+    newest = max(own, key=lambda each: each.not_before_wall_s)
     held = Held("Available", newest.serial, newest.not_before_wall_s, newest.not_after_wall_s)
     return {identity: held}
 
@@ -132,20 +131,25 @@ class SeenCertificates:
         `authority_wall_ns`: its wall clock at `looked_world_ns`."""
         earliest_ns = self._looked_world_ns.get(seen.process, 0)
         self._looked_world_ns[seen.process] = looked_world_ns
-        issued, states = [], []
+
+        issued: list[Issued] = []
+        states: list[tuple[str, Held]] = []
         for identity, held in seen.held.items():
             before = self._held.get(identity)
             if held == before:
                 continue
             self._held[identity] = held
             states.append((identity, held))
-            is_new = before is None or held.serial != before.serial
-            if held.serial is not None and is_new:
-                ago_ns = self._issued_ago_ns(held, authority_wall_ns)
-                # Not before the last look, at which it was not there, and not in the future, where
-                # whole seconds of notBefore could put it.
-                world_ns = min(max(looked_world_ns - ago_ns, earliest_ns), looked_world_ns)
-                issued.append(Issued(world_ns, identity, held))
+
+            serial_before = None if before is None else before.serial
+            # A certificate that ztunnel no longer has, or has had before, was not issued now.
+            if held.serial is None or held.serial == serial_before:
+                continue
+            ago_ns = self._issued_ago_ns(held, authority_wall_ns)
+            # Not before the last look, at which it was not there, and not in the future, where
+            # whole seconds of notBefore could put it.
+            world_ns = min(max(looked_world_ns - ago_ns, earliest_ns), looked_world_ns)
+            issued.append(Issued(world_ns, identity, held))
         return issued, states
 
     def _issued_ago_ns(self, held: Held, authority_wall_ns: int) -> int:
@@ -165,14 +169,18 @@ class Ztunnels:
     def pods(self) -> dict[str, Pod]:
         """plan node -> its ztunnel's pod: the ready one, else one that runs. While istiod is down a
         new ztunnel is not ready, and runs and can be queried all the same. Raises Unreachable."""
-        found = _ready_last(self._kubernetes.pods(ISTIO_NAMESPACE, ZTUNNEL_LABELS))
-        return {self._nodes[pod.node]: pod for pod in found if pod.node in self._nodes}
+        found: dict[str, Pod] = {}
+        for pod in _ready_last(self._kubernetes.pods(ISTIO_NAMESPACE, ZTUNNEL_LABELS)):
+            # The cluster may have more nodes than the plan.
+            if pod.node in self._nodes:
+                found[self._nodes[pod.node]] = pod
+        return found
 
     def look(self, node: str, pod: Pod, identities: Sequence[str]) -> Seen:
         """Asks one ztunnel. Raises Unreachable."""
-        held = read_config_dump(
-            self._kubernetes.get(pod, ADMIN_PORT, CONFIG_DUMP_PATH, ANSWER_WITHIN_S)
-        )
+        answer = self._kubernetes.get(pod, ADMIN_PORT, CONFIG_DUMP_PATH, ANSWER_WITHIN_S)
+        held = read_config_dump(answer)
+        # Other workloads of the node are not part of the plan, and not of its history.
         of_plan = {identity: held[identity] for identity in identities if identity in held}
         return Seen(node, node, pod, of_plan)
 
@@ -189,8 +197,10 @@ class Gateways:
         found = {}
         for name, gateway in self._gateways.items():
             namespace = gateway.identity.partition("/")[0]
-            for pod in _ready_last(self._kubernetes.pods(namespace, {GATEWAY_LABEL: name})):
-                found[name] = pod
+            pods = self._kubernetes.pods(namespace, {GATEWAY_LABEL: name})
+            running = _ready_last(pods)
+            if running:
+                found[name] = running[-1]
         return found
 
     def look(self, name: str, pod: Pod) -> Seen:
@@ -202,7 +212,14 @@ class Gateways:
 
 def _ready_last(pods: Iterable[Pod]) -> list[Pod]:
     """Those that run, the ready ones last, so that they win where the last one counts."""
-    return sorted((pod for pod in pods if pod.ready or pod.started), key=lambda pod: pod.ready)
+    ready = []
+    others = []
+    for pod in pods:
+        if pod.ready:
+            ready.append(pod)
+        elif pod.started:
+            others.append(pod)
+    return [*others, *ready]
 
 
 # What runs
@@ -223,15 +240,17 @@ class Running:
 
     def to_json(self) -> MutableJsonObject:
         """For run_started."""
-        return {
+        found: MutableJsonObject = {
             "kubernetes": dict(self.kubelets),
             "image_ids": {name: list(ids) for name, ids in self.images.items()},
             "ztunnel": {pod: list(releases) for pod, releases in self.ztunnels.items()},
             "istiod": self.istiod,
             "istiod_nodes": list(self.istiod_nodes),
-            # Left out where there is nothing, as in histories from before it was recorded.
-            **({"unknown": list(self.unknown)} if self.unknown else {}),
         }
+        # Left out where there is nothing, as in histories from before it was recorded.
+        if self.unknown:
+            found["unknown"] = list(self.unknown)
+        return found
 
 
 def running_versions(kubernetes: Kubernetes, nodes: Sequence[str]) -> Running:
@@ -240,12 +259,20 @@ def running_versions(kubernetes: Kubernetes, nodes: Sequence[str]) -> Running:
     pods = {name: kubernetes.pods(*where) for name, where in _COMPONENTS.items()}
     unknown: list[str] = []
     ztunnels = {str(pod): _ztunnel_releases(kubernetes, pod, unknown) for pod in pods["ztunnel"]}
+    kubelets = {node: _kubelet_version(kubernetes, node) for node in nodes}
+
+    images: dict[str, tuple[str, ...]] = {}
+    for name, found in pods.items():
+        # A component without pods is not part of this cluster.
+        if found:
+            images[name] = _image_ids(kubernetes, found)
+
     return Running(
-        kubelets={node: _kubelet_version(kubernetes, node) for node in nodes},
-        images={name: _image_ids(kubernetes, found) for name, found in pods.items() if found},
+        kubelets=kubelets,
+        images=images,
         ztunnels=ztunnels,
         istiod=_istiod_version(kubernetes, pods["istiod"], unknown),
-        istiod_nodes=tuple(dict.fromkeys(pod.node for pod in pods["istiod"])),
+        istiod_nodes=_nodes_of(pods["istiod"]),
         unknown=tuple(unknown),
     )
 
@@ -256,7 +283,11 @@ def check_versions(plan: Plan, cluster: str, running: Running) -> None:
     for pod, releases in running.ztunnels.items():
         # A build of one's own has no row, and is judged as the release that was named.
         known = [release for release in releases if versions.has_row(release)]
-        if known and plan.version not in known:
+        if not known:
+            continue
+
+        # A build may be several releases, such as one and its candidate: one that fits is enough.
+        if plan.version not in known:
             raise LabUnavailable(
                 f"cluster {cluster} runs ztunnel {known[0]} ({pod}), and the run would be "
                 f"judged as {plan.version}; "
@@ -271,24 +302,30 @@ def node_names(plan: Plan, nodes: Sequence[str], istiod_nodes: Sequence[str]) ->
     homes = [node for node in istiod_nodes if node in nodes]
     home = homes[0] if homes else None
     free = [node for node in nodes if node != home]
-    taken: dict[str, str] = {}
-    if home is not None and plan.authority_node is not None:
-        taken[plan.authority_node] = home
-    elif home is not None:
+    if home is not None and plan.authority_node is None:
         # The plan has an authority that never sleeps: istiod's node is used only when no other is
         # left.
         free.append(home)
-    # In the order of the plan. What is taken already is the node of the authority.
+
     names: dict[str, str] = {}
     for node in plan.nodes:
-        names[node.name] = taken.get(node.name) or free.pop(0)
+        if home is not None and node.name == plan.authority_node:
+            names[node.name] = home
+        else:
+            names[node.name] = free.pop(0)
     return names
 
 
 def istiod_nodes(kubernetes: Kubernetes) -> tuple[str, ...]:
     """The Kubernetes nodes on which an istiod is ready. Raises Unreachable."""
     pods = kubernetes.pods(ISTIO_NAMESPACE, ISTIOD_LABELS)
-    return tuple(dict.fromkeys(pod.node for pod in pods if pod.ready))
+    ready = [pod for pod in pods if pod.ready]
+    return _nodes_of(ready)
+
+
+def _nodes_of(pods: Iterable[Pod]) -> tuple[str, ...]:
+    """The nodes of `pods`, in their order, each once."""
+    return tuple(dict.fromkeys(pod.node for pod in pods))
 
 
 def _kubelet_version(kubernetes: Kubernetes, node: str) -> str:
@@ -301,14 +338,16 @@ def _image_ids(kubernetes: Kubernetes, pods: Iterable[Pod]) -> tuple[str, ...]:
     for pod in pods:
         found = kubernetes.read("Pod", pod.namespace, pod.name)
         containers = objects_at(found, "status", "containerStatuses")
-        ids += [str(each.get("imageID")) for each in containers]
+        ids += [str(container.get("imageID")) for container in containers]
+    # The pods of a DaemonSet have the same ones.
     return tuple(dict.fromkeys(ids))
 
 
 def _ztunnel_releases(kubernetes: Kubernetes, pod: Pod, unknown: list[str]) -> tuple[str, ...]:
     try:
-        dump = json.loads(kubernetes.get(pod, ADMIN_PORT, CONFIG_DUMP_PATH, ANSWER_WITHIN_S))
-        return releases_of(dump.get("version") or {})
+        answer = kubernetes.get(pod, ADMIN_PORT, CONFIG_DUMP_PATH, ANSWER_WITHIN_S)
+        build = json.loads(answer).get("version") or {}
+        return releases_of(build)
     except (Unreachable, ValueError, AttributeError) as error:
         unknown.append(f"version of {pod}: {error}")
         return ()
@@ -318,11 +357,16 @@ def releases_of(build: JsonObject) -> tuple[str, ...]:
     """The releases that a ztunnel's BuildInfo names: by the commit that it was built from, else by
     the tag of its build. `istioVersion` is taken from an environment variable that the chart sets,
     and is not evidence of the binary."""
-    revision, status = str(build.get("gitRevision", "")), str(build.get("buildStatus", ""))
-    if found := versions.built_from(revision, status):
-        return found
-    match = _RELEASE.match(str(build.get("version", "")))
-    return (match[0],) if match else ()
+    revision = str(build.get("gitRevision", ""))
+    status = str(build.get("buildStatus", ""))
+    by_commit = versions.built_from(revision, status)
+    if by_commit:
+        return by_commit
+
+    tag = _RELEASE.match(str(build.get("version", "")))
+    if tag is None:
+        return ()
+    return (tag[0],)
 
 
 def _istiod_version(kubernetes: Kubernetes, pods: Sequence[Pod], unknown: list[str]) -> str | None:
@@ -330,9 +374,11 @@ def _istiod_version(kubernetes: Kubernetes, pods: Sequence[Pod], unknown: list[s
     if not ready:
         unknown.append("version of istiod: none is ready")
         return None
+
+    first = ready[0]
     try:
-        version = kubernetes.get(ready[0], ISTIOD_MONITORING_PORT, "/version", ANSWER_WITHIN_S)
+        version = kubernetes.get(first, ISTIOD_MONITORING_PORT, "/version", ANSWER_WITHIN_S)
     except Unreachable as error:
-        unknown.append(f"version of {ready[0]}: {error}")
+        unknown.append(f"version of {first}: {error}")
         return None
     return version.decode(errors="replace").strip()

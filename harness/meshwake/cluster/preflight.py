@@ -76,20 +76,25 @@ def _engine_problems(choice: Choice, facts: EngineFacts) -> Iterator[str]:
 def _name_problems(bringup: BringUpContext, machines: tuple[Container, ...]) -> Iterator[str]:
     if not machines:
         return
+
     record = bringup.state.read()
     if record is None or record.choice is None:
         yield (
             f"a cluster {bringup.name} is there ({_names(machines)}), and how it was made is not "
             f"recorded here; delete it: meshwake down --name {bringup.name}, or choose another --name"
         )
-    elif record.choice.digest != bringup.choice.digest:
-        was, wanted = choice_to_json(record.choice), choice_to_json(bringup.choice)
-        differing = [key for key in was if was[key] != wanted[key]]
-        differs = [f"{key} {was[key]} there, {wanted[key]} wanted" for key in differing]
-        yield (
-            f"a cluster {bringup.name} is there and is another one: {'; '.join(differs)}; "
-            f"delete it: meshwake down --name {bringup.name}, or choose another --name"
-        )
+        return
+    if record.choice.digest == bringup.choice.digest:
+        return
+
+    was = choice_to_json(record.choice)
+    wanted = choice_to_json(bringup.choice)
+    differing = [key for key in was if was[key] != wanted[key]]
+    differs = [f"{key} {was[key]} there, {wanted[key]} wanted" for key in differing]
+    yield (
+        f"a cluster {bringup.name} is there and is another one: {'; '.join(differs)}; "
+        f"delete it: meshwake down --name {bringup.name}, or choose another --name"
+    )
 
 
 def engine_problems(engine: Engine, choice: Choice, pins: Pins) -> list[str]:

@@ -59,14 +59,17 @@ def ambient_pods(kubernetes: Kubernetes) -> list[JsonObject]:
 
 
 def _is_ambient(pod: JsonObject, namespace_labels: Mapping[str, str]) -> bool:
-    is_going = "deletionTimestamp" in object_at(pod, "metadata")
-    if text_at(pod, "status", "phase") != "Running" or is_going:
+    if text_at(pod, "status", "phase") != "Running":
+        return False
+    # It is being deleted, and its listener may have ended before it.
+    if "deletionTimestamp" in object_at(pod, "metadata"):
         return False
     # istio-cni redirects by the network namespace of a pod; the host's is left alone.
     if value_at(pod, "spec", "hostNetwork"):
         return False
     if texts_at(pod, "metadata", "annotations").get(REDIRECTION) == "enabled":
         return True
+
     # The label of a pod counts before that of its namespace, also to take it out (mode "none").
     own_mode = texts_at(pod, "metadata", "labels").get(MODE_LABEL)
     mode = own_mode if own_mode is not None else namespace_labels.get(MODE_LABEL)
@@ -81,7 +84,14 @@ def not_redirected(
     listens: dict[str, bool] = {}
     for node in nodes:
         listens |= dict(_listening_pods(engine, node))
-    return [pod for pod in pods if listens.get(text_at(pod, "metadata", "uid")) is False]
+
+    found = []
+    for pod in pods:
+        uid = text_at(pod, "metadata", "uid")
+        # None: it has no process that a node shows.
+        if listens.get(uid) is False:
+            found.append(pod)
+    return found
 
 
 def _listening_pods(engine: Engine, node: str) -> Iterator[tuple[str, bool]]:
@@ -122,7 +132,9 @@ def _lacking(bringup: BringUpContext) -> tuple[int, list[JsonObject]]:
 
 def _all_redirected(bringup: BringUpContext) -> str | None:
     count, lacking = _lacking(bringup)
-    return f"{count} ambient pods, and all are" if not lacking else None
+    if lacking:
+        return None
+    return f"{count} ambient pods, and all are"
 
 
 def _recreate(bringup: BringUpContext, watch: Watch) -> None:
@@ -135,15 +147,17 @@ def _poll(bringup: BringUpContext, watch: Watch, seen: Counter[str]) -> str | No
     try:
         _, lacking = _lacking(bringup)
         for pod in lacking:
+            # By its uid: a pod of a StatefulSet that was replaced has the same name.
             uid = text_at(pod, "metadata", "uid")
             seen[uid] += 1
-            # By its uid: a pod of a StatefulSet that was replaced has the same name. One without a
-            # controller would not come back.
-            if seen[uid] == POLLS and list_at(pod, "metadata", "ownerReferences"):
+            # One without a controller would not come back.
+            has_controller = bool(list_at(pod, "metadata", "ownerReferences"))
+            if seen[uid] == POLLS and has_controller:
                 watch.say(f"{identity_of(pod)} is replaced: nothing listens on {HBONE_PORT} in it")
                 bringup.kube().end_pod(pod_of(pod))
     except HarnessError as error:
         return str(error)
+
     if not lacking:
         return None
     names = ", ".join(identity_of(pod) for pod in lacking)

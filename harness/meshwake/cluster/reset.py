@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypedDict
 
 from meshwake.cluster.hold import hold, is_marked
@@ -38,7 +39,14 @@ from meshwake.core.json_types import (
     texts_at,
     value_at,
 )
-from meshwake.kubernetes.api import Kubernetes, Unreachable, identity_of, kind_of, object_name
+from meshwake.kubernetes.api import (
+    Kubernetes,
+    Unreachable,
+    identity_of,
+    kind_of,
+    namespace_and_name,
+    object_name,
+)
 from meshwake.kubernetes.labels import OUR_LABELS, RUN_LABELS, is_ours
 from meshwake.kubernetes.rollouts import unmet
 from meshwake.ztunnel.environment import (
@@ -47,7 +55,7 @@ from meshwake.ztunnel.environment import (
     SECRET_TTL,
     observed_environment,
 )
-from meshwake.ztunnel.names import ISTIO_NAMESPACE, PROXY_CONTAINER, ZTUNNEL_LABELS
+from meshwake.ztunnel.names import ISTIO_NAMESPACE, PROXY_CONTAINER, ZTUNNEL_LABELS, selector
 
 # A new value in the pod template makes the controller replace all pods; the first is ours, the
 # second is what `kubectl rollout restart` writes.
@@ -110,14 +118,16 @@ def delete_run_objects(kubernetes: Kubernetes, real: HostTime) -> list[str]:
             kubernetes.delete_ours(kind, namespace, name)
             deleted.append(object_name(kind, namespace, name))
 
-    def poll() -> str | None:
-        left = []
-        for kind in KINDS_OF_A_RUN:
-            left += [f"{kind} {name}" for _, name in _of_runs(kubernetes, kind)]
-        return ", ".join(left) or None
-
+    poll = partial(_left_of_runs, kubernetes)
     wait_for("the objects of the last run to go", real, GONE_WITHIN_S, poll)
     return deleted
+
+
+def _left_of_runs(kubernetes: Kubernetes) -> str | None:
+    left = []
+    for kind in KINDS_OF_A_RUN:
+        left += [f"{kind} {name}" for _, name in _of_runs(kubernetes, kind)]
+    return ", ".join(left) or None
 
 
 def _of_runs(kubernetes: Kubernetes, kind: str) -> list[tuple[str | None, str]]:
@@ -140,40 +150,46 @@ def apply_run_objects(
     """Apply `objects`, namespaces first, and wait until each of `awaited` (namespace, labels) has
     a ready pod. Raises LabUnavailable, before anything is changed, when an object of that name
     exists and is not ours."""
+    things = [of_this_run(thing) for thing in objects]
     # False sorts before True, and the others keep their order.
-    things = sorted(
-        (of_this_run(thing) for thing in objects), key=lambda thing: thing["kind"] != "Namespace"
-    )
+    things.sort(key=lambda thing: thing["kind"] != "Namespace")
+
     # All names are looked at before the first object is applied.
     for thing in things:
         _check_name_is_free(kubernetes, thing)
     kubernetes.apply(things)
+
     for namespace, labels in awaited:
         _await_pod(kubernetes, real, namespace, labels)
 
 
 def _check_name_is_free(kubernetes: Kubernetes, thing: JsonObject) -> None:
-    namespace = text_at(thing, "metadata", "namespace") or None
-    found = kubernetes.read(kind_of(thing), namespace, text_at(thing, "metadata", "name"))
-    if found is not None and not is_ours(texts_at(found, "metadata", "labels")):
-        our_label = ", ".join(f"{key}={value}" for key, value in OUR_LABELS.items())
-        raise LabUnavailable(
-            f"{identity_of(thing)} exists and does not carry our label ({our_label}), so it "
-            "is left alone; use another cluster, or rename the identities of the scenario"
-        )
+    namespace, name = namespace_and_name(thing)
+    found = kubernetes.read(kind_of(thing), namespace or None, name)
+    if found is None or is_ours(texts_at(found, "metadata", "labels")):
+        return
+
+    our_label = ", ".join(f"{key}={value}" for key, value in OUR_LABELS.items())
+    raise LabUnavailable(
+        f"{identity_of(thing)} exists and does not carry our label ({our_label}), so it "
+        "is left alone; use another cluster, or rename the identities of the scenario"
+    )
 
 
 def _await_pod(
     kubernetes: Kubernetes, real: HostTime, namespace: str, labels: Mapping[str, str]
 ) -> None:
-    def look() -> str | None:
-        pods = kubernetes.pods(namespace, labels)
-        if not pods:
-            return "no pod"
-        return ", ".join(f"{pod} is not ready" for pod in pods if not pod.ready) or None
+    awaited = f"a ready pod of {selector(labels)} in {namespace}"
+    poll = partial(_unready_of, kubernetes, namespace, labels)
+    wait_for(awaited, real, READY_WITHIN_S, poll)
 
-    selector = ",".join(f"{key}={value}" for key, value in labels.items())
-    wait_for(f"a ready pod of {selector} in {namespace}", real, READY_WITHIN_S, look)
+
+def _unready_of(kubernetes: Kubernetes, namespace: str, labels: Mapping[str, str]) -> str | None:
+    pods = kubernetes.pods(namespace, labels)
+    if not pods:
+        return "no pod"
+    unready = [f"{pod} is not ready" for pod in pods if not pod.ready]
+    return ", ".join(unready) or None
 
 
 def restart_ztunnels(
@@ -185,6 +201,7 @@ def restart_ztunnels(
     if not ours:
         _check_environment(found, lifetime_s)
     wanted = observed_environment(lifetime_s) if ours else {}
+
     environment = _environment(found)
     annotations = texts_at(found, "spec", "template", "metadata", "annotations")
     changed: _ZtunnelChange = {
@@ -193,12 +210,14 @@ def restart_ztunnels(
         },
         "annotations": {name: annotations.get(name) for name in (RESTARTED, RESTARTED_BY_KUBECTL)},
     }
+
     # valueFrom null: a variable that came from elsewhere would else have two sources.
     entries: list[JsonObject] = [
         {"name": name, "value": text, "valueFrom": None} for name, text in wanted.items()
     ]
     added = [name for name in wanted if name not in environment]
     template = _template({RESTARTED: stamp}, entries, [*environment, *added])
+
     # Written in the same patch as the change itself: a kill between two would leave a change of
     # which nothing is known.
     note = {"annotations": {CHANGED: json.dumps(changed)}}
@@ -209,27 +228,29 @@ def restart_ztunnels(
 def check_ambient(kubernetes: Kubernetes) -> JsonObject:
     """ztunnel's DaemonSet. Raises LabUnavailable when there is none."""
     found = kubernetes.read(*ZTUNNEL)
-    if found is None:
-        elsewhere = sorted({pod.namespace for pod in kubernetes.pods(None, ZTUNNEL_LABELS)})
-        if elsewhere:
-            raise LabUnavailable(
-                f"ztunnel runs in namespace {', '.join(elsewhere)}; runs need it in "
-                f"{ISTIO_NAMESPACE} (meshwake "
-                "forecast does not)"
-            )
+    if found is not None:
+        return found
+
+    elsewhere = sorted({pod.namespace for pod in kubernetes.pods(None, ZTUNNEL_LABELS)})
+    if elsewhere:
         raise LabUnavailable(
-            "the cluster has no DaemonSet istio-system/ztunnel; install Istio in ambient mode first"
+            f"ztunnel runs in namespace {', '.join(elsewhere)}; runs need it in "
+            f"{ISTIO_NAMESPACE} (meshwake "
+            "forecast does not)"
         )
-    return found
+    raise LabUnavailable(
+        "the cluster has no DaemonSet istio-system/ztunnel; install Istio in ambient mode first"
+    )
 
 
 def _environment(daemon_set: JsonObject) -> dict[str, JsonObject]:
     """The entries of ztunnel's environment, by name."""
     entries = {}
     for container in objects_at(daemon_set, "spec", "template", "spec", "containers"):
-        if container["name"] == PROXY_CONTAINER:
-            for entry in objects_at(container, "env"):
-                entries[text_at(entry, "name")] = entry
+        if container["name"] != PROXY_CONTAINER:
+            continue
+        for entry in objects_at(container, "env"):
+            entries[text_at(entry, "name")] = entry
     return entries
 
 
@@ -240,16 +261,25 @@ def _template(
     a merge would change it otherwise, and the API server refuses a patch whose entries are in
     another order than its $setElementOrder."""
     template: MutableJsonObject = {"metadata": {"annotations": dict(annotations)}}
-    if environment:
-        kept = [each for each in environment if "$patch" not in each]
-        deleted = [each for each in environment if "$patch" in each]
-        kept.sort(key=lambda each: order.index(text_at(each, "name")))
-        container = {
-            "name": PROXY_CONTAINER,
-            "env": [*kept, *deleted],
-            "$setElementOrder/env": [{"name": name} for name in order],
-        }
-        template["spec"] = {"containers": [container]}
+    if not environment:
+        return template
+
+    kept: list[JsonObject] = []
+    deleted: list[JsonObject] = []
+    for entry in environment:
+        # An entry that is to be deleted has no place in the order.
+        if "$patch" in entry:
+            deleted.append(entry)
+        else:
+            kept.append(entry)
+    kept.sort(key=lambda entry: order.index(text_at(entry, "name")))
+
+    container = {
+        "name": PROXY_CONTAINER,
+        "env": [*kept, *deleted],
+        "$setElementOrder/env": [{"name": name} for name in order],
+    }
+    template["spec"] = {"containers": [container]}
     return template
 
 
@@ -260,11 +290,12 @@ def restore_cluster(kubernetes: Kubernetes, real: HostTime) -> list[str]:
     """Undo everything that runs did to the cluster and wait until it is restored; returns what was
     undone, one sentence each. The caller must hold the cluster (hold.py). A step that fails does
     not keep the others from being undone."""
-    done: list[str] = []
-    failed: list[Exception] = []
     # In this order: the objects of runs, fixes among them; clocks, before programs start again;
     # istiod, before the ztunnels that need certificates of it; last the helper, which moves clocks.
     steps = (_remove_objects, restore_clocks, _restore_istiod, _restore_ztunnels, _remove_helper)
+
+    done: list[str] = []
+    failed: list[Exception] = []
     for undo in steps:
         try:
             done += undo(kubernetes, real)
@@ -294,8 +325,13 @@ def _is_left(kubernetes: Kubernetes) -> bool:
     for thing in (ZTUNNEL, ISTIOD):
         if _changed_in(kubernetes.read(*thing)) is not None:
             return True
-    if is_moved(kubernetes) or kubernetes.ours("Namespace", GOES_LABELS):
+
+    if is_moved(kubernetes):
         return True
+    # A helper that does not stay is removed last, so all else may be undone already.
+    if kubernetes.ours("Namespace", GOES_LABELS):
+        return True
+
     # Last, as it takes a request for each kind.
     return any(_of_runs(kubernetes, kind) for kind in KINDS_OF_A_RUN)
 
@@ -304,19 +340,24 @@ def _remove_helper(kubernetes: Kubernetes, real: HostTime) -> list[str]:
     """Delete the helper where it does not stay: in a cluster that is not ours."""
     lines = []
     for _, name in kubernetes.ours("Namespace", GOES_LABELS):
-        if kubernetes.delete_ours("Namespace", None, name):
+        was_there = kubernetes.delete_ours("Namespace", None, name)
+        if was_there:
             lines.append(f"removed Namespace {name}")
     return lines
 
 
 def _remove_objects(kubernetes: Kubernetes, real: HostTime) -> list[str]:
     gone = delete_run_objects(kubernetes, real)
-    return [f"removed {', '.join(gone)}"] if gone else []
+    if not gone:
+        return []
+    return [f"removed {', '.join(gone)}"]
 
 
 def _restore_istiod(kubernetes: Kubernetes, real: HostTime) -> list[str]:
     replicas = scale_istiod_back(kubernetes)
-    return [] if replicas is None else [f"istiod scaled back to {replicas}"]
+    if replicas is None:
+        return []
+    return [f"istiod scaled back to {replicas}"]
 
 
 def _restore_ztunnels(kubernetes: Kubernetes, real: HostTime) -> list[str]:
@@ -325,12 +366,16 @@ def _restore_ztunnels(kubernetes: Kubernetes, real: HostTime) -> list[str]:
     changed: _ZtunnelChange | None = _changed_in(found)
     if found is None or changed is None:
         return []
+
     template = _restored_template(changed, _environment(found))
     note = {"annotations": {CHANGED: None}}
     kubernetes.patch(*ZTUNNEL, {"metadata": note, "spec": {"template": template}})
     await_ztunnels(kubernetes, real)
+
     names = ", ".join(changed["environment"])
-    return [f"ztunnel restarted with its own settings again{f' ({names})' if names else ''}"]
+    # None in a cluster that is not ours: only an annotation was changed there.
+    settings = f" ({names})" if names else ""
+    return [f"ztunnel restarted with its own settings again{settings}"]
 
 
 def _restored_template(
@@ -357,7 +402,9 @@ def _changed_in(thing: JsonObject | None) -> Any:
     """What a run recorded as changed in `thing`, a `_ZtunnelChange` or `_IstiodChange`; None when
     it has changed nothing."""
     note = text_at(thing, "metadata", "annotations", CHANGED)
-    return json.loads(note) if note else None
+    if not note:
+        return None
+    return json.loads(note)
 
 
 def scale_istiod_down(kubernetes: Kubernetes) -> None:
@@ -386,37 +433,43 @@ def scale_istiod_back(kubernetes: Kubernetes) -> int | None:
 def await_ztunnels(kubernetes: Kubernetes, real: HostTime) -> None:
     """Wait until every node has its current ztunnel, available, and no earlier one (the two overlap
     during a rollout)."""
-
-    def poll() -> str | None:
-        found = kubernetes.read(*ZTUNNEL)
-        if found is None:
-            return "no such DaemonSet"
-        missing = unmet(found)
-        if missing is not None:
-            return missing
-        wanted = int_at(found, "status", "desiredNumberScheduled")
-        pods = kubernetes.pods(ISTIO_NAMESPACE, ZTUNNEL_LABELS)
-        return None if len(pods) == wanted else f"{len(pods)} pods for {wanted} nodes"
-
     wait_for(
         "every ztunnel to be restarted (DaemonSet istio-system/ztunnel)",
         real,
         ROLLED_OUT_WITHIN_S,
-        poll,
+        partial(_ztunnels_not_restarted, kubernetes),
     )
+
+
+def _ztunnels_not_restarted(kubernetes: Kubernetes) -> str | None:
+    found = kubernetes.read(*ZTUNNEL)
+    if found is None:
+        return "no such DaemonSet"
+    missing = unmet(found)
+    if missing is not None:
+        return missing
+
+    wanted = int_at(found, "status", "desiredNumberScheduled")
+    pods = kubernetes.pods(ISTIO_NAMESPACE, ZTUNNEL_LABELS)
+    if len(pods) == wanted:
+        return None
+    return f"{len(pods)} pods for {wanted} nodes"
 
 
 def _check_environment(daemon_set: JsonObject, lifetime_s: int) -> None:
     environment = _environment(daemon_set)
-    lifetime = str(environment.get(SECRET_TTL, {}).get("value", DEFAULT_SECRET_TTL))
+    lifetime_entry = environment.get(SECRET_TTL, {})
+    lifetime = str(lifetime_entry.get("value", DEFAULT_SECRET_TTL))
     streams = value_at(environment.get(MAX_STREAMS), "value")
-    if _seconds(lifetime) != lifetime_s or streams != "1":
-        raise LabUnavailable(
-            f"ztunnel of this cluster has {SECRET_TTL}={lifetime} and {MAX_STREAMS}={streams}, "
-            "and a cluster that is not ours is not reconfigured; set them yourself: helm upgrade "
-            f"ztunnel istio/ztunnel -n {ISTIO_NAMESPACE} --reuse-values "
-            f"--set env.{SECRET_TTL}={lifetime_s}s --set-string env.{MAX_STREAMS}=1"
-        )
+    if _seconds(lifetime) == lifetime_s and streams == "1":
+        return
+
+    raise LabUnavailable(
+        f"ztunnel of this cluster has {SECRET_TTL}={lifetime} and {MAX_STREAMS}={streams}, "
+        "and a cluster that is not ours is not reconfigured; set them yourself: helm upgrade "
+        f"ztunnel istio/ztunnel -n {ISTIO_NAMESPACE} --reuse-values "
+        f"--set env.{SECRET_TTL}={lifetime_s}s --set-string env.{MAX_STREAMS}=1"
+    )
 
 
 def _seconds(text: str) -> int | None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
@@ -25,8 +25,15 @@ from meshwake.cluster.gateway_status import recompute_stale
 from meshwake.cluster.stack.pieces import Chart, Objects, Piece, RemoteManifest, Stage, labelled
 from meshwake.cluster.steps import BringUpStep, Watch
 from meshwake.core.errors import HarnessError, LabUnavailable
-from meshwake.core.json_types import JsonObject, object_at, text_at, texts_at
-from meshwake.kubernetes.api import Kubernetes, Refused, identity_of, kind_of, object_name
+from meshwake.core.json_types import JsonObject, object_at, texts_at
+from meshwake.kubernetes.api import (
+    Kubernetes,
+    Refused,
+    identity_of,
+    kind_of,
+    namespace_and_name,
+    object_name,
+)
 from meshwake.kubernetes.labels import OUR_LABELS
 from meshwake.kubernetes.rollouts import awaited_of, unmet, workloads
 from meshwake.ztunnel.names import GATEWAY_LABEL
@@ -56,7 +63,9 @@ def awaited_lines(stage: Stage) -> Iterator[str]:
     """What a plan prints of what a stage waits for."""
     for piece in stage.pieces:
         yield from _awaited_of_piece(piece)
+
     for kind, namespace, name in stage.others:
+        # Without its API group: Deployment.apps is a Deployment.
         plain_kind = kind.partition(".")[0]
         place = object_name(plain_kind, namespace, name or "*")
         yield f"{place}: {awaited_of(plain_kind)}"
@@ -64,12 +73,17 @@ def awaited_lines(stage: Stage) -> Iterator[str]:
 
 def _awaited_of_piece(piece: Piece) -> Iterator[str]:
     if isinstance(piece, Chart):
+        # Which workloads it has is known only when helm has rendered it.
         yield f"every workload of release {piece.release}: rolled out"
-    elif isinstance(piece, Objects):
-        for thing in piece.objects:
-            awaited = awaited_of(str(thing["kind"]))
-            if awaited is not None:
-                yield f"{identity_of(thing)}: {awaited}"
+        return
+    if not isinstance(piece, Objects):
+        return
+
+    for thing in piece.objects:
+        awaited = awaited_of(str(thing["kind"]))
+        # Most kinds are ready as soon as they are there.
+        if awaited is not None:
+            yield f"{identity_of(thing)}: {awaited}"
 
 
 def piece_lines(piece: Piece) -> Iterator[str]:
@@ -99,7 +113,10 @@ def _stage_done(name: str, bringup: BringUpContext) -> str | None:
         return None  # never put in, or its values have changed since
     if _is_account_forgotten(bringup, stage):
         return None
-    if _not_ready(bringup, stage) is not None or stage_drift(bringup.kube(), stage):
+    if _not_ready(bringup, stage) is not None:
+        return None
+    # Last: it compares every workload of the stage.
+    if stage_drift(bringup.kube(), stage):
         return None
     return "is in, and ready"
 
@@ -115,8 +132,10 @@ def _take_stage(name: str, bringup: BringUpContext, watch: Watch) -> None:
         watch.say("pebble was restarted and has no account any more; cert-manager gets a new one")
         unregistered = acme_account.forget(bringup.kube(), _certificates(stage))
         watch.wait_for("cert-manager to register with pebble", unregistered)
+
     for piece in stage.pieces:
         _put_in(bringup, watch, piece)
+
     # Its mark is the last thing: a stage that was cut short is put in again as a whole.
     watch.wait_for(
         f"{stage.title} to be as it was made", partial(_as_it_was_made, bringup, watch, stage)
@@ -129,13 +148,19 @@ def _certificates(stage: Stage) -> list[JsonObject]:
     found: list[JsonObject] = []
     for piece in stage.pieces:
         if isinstance(piece, Objects):
-            found += [thing for thing in piece.objects if thing["kind"] == "Certificate"]
+            found += _of_kind("Certificate", piece.objects)
     return found
+
+
+def _of_kind(kind: str, things: Iterable[JsonObject]) -> list[JsonObject]:
+    return [thing for thing in things if thing["kind"] == kind]
 
 
 def _is_account_forgotten(bringup: BringUpContext, stage: Stage) -> bool:
     """Of the stage that has certificates."""
-    return bool(_certificates(stage)) and acme_account.is_forgotten(bringup.kube())
+    if not _certificates(stage):
+        return False
+    return acme_account.is_forgotten(bringup.kube())
 
 
 # Whether it is ready
@@ -156,14 +181,16 @@ def _as_it_was_made(bringup: BringUpContext, watch: Watch, stage: Stage) -> None
 def _awaited(bringup: BringUpContext, watch: Watch, stage: Stage) -> str | None:
     """As `_not_ready`; a status that nothing would compute again is computed again."""
     seen = _not_ready(bringup, stage)
-    if seen is not None:
-        with suppress(HarnessError):
-            _recompute_gateways(bringup.kube(), watch, stage)
+    if seen is None:
+        return None
+    # What it could not change is seen again at the next poll.
+    with suppress(HarnessError):
+        _recompute_gateways(bringup.kube(), watch, stage)
     return seen
 
 
 def _recompute_gateways(kube: Kubernetes, watch: Watch, stage: Stage) -> None:
-    gateways = [thing for thing in _there(kube, stage) if thing["kind"] == "Gateway"]
+    gateways = _of_kind("Gateway", _there(kube, stage))
     for name in recompute_stale(kube, gateways):
         watch.say(f"{name}: its pods are ready and its status is stale; istiod computes it again")
 
@@ -171,18 +198,24 @@ def _recompute_gateways(kube: Kubernetes, watch: Watch, stage: Stage) -> None:
 def _not_ready(bringup: BringUpContext, stage: Stage) -> str | None:
     """None when everything of the stage is ready; else what was seen. A server that does not answer
     was seen, too."""
+    seen = []
     try:
-        seen = [unmet(thing) for thing in _there(bringup.kube(), stage)]
+        for thing in _there(bringup.kube(), stage):
+            missing = unmet(thing)
+            if missing:
+                seen.append(missing)
     except HarnessError as error:
         return str(error)
-    return "; ".join(filter(None, seen)) or None
+    return "; ".join(seen) or None
 
 
 def _there(kube: Kubernetes, stage: Stage) -> Iterator[JsonObject]:
     """Everything that the stage waits for, as it is now."""
     for wanted in _objects(kube, stage):
-        if awaited_of(str(wanted["kind"])) is not None:
+        kind = str(wanted["kind"])
+        if awaited_of(kind) is not None:
             yield from _there_of(kube, wanted)
+
     for kind, namespace, name in stage.others:
         yield from _others_there(kube, kind, namespace, name)
 
@@ -196,13 +229,19 @@ def _others_there(
     else:
         one = kube.read(kind, namespace, name)
         found = [] if one is None else [one]
+    if found:
+        return found
+
     metadata = {"name": name or "*", "namespace": namespace}
-    return found or [_missing({"kind": kind.partition(".")[0], "metadata": metadata})]
+    plain_kind = kind.partition(".")[0]
+    return [_missing({"kind": plain_kind, "metadata": metadata})]
 
 
 def _there_of(kube: Kubernetes, wanted: JsonObject) -> Iterator[JsonObject]:
-    name, namespace = text_at(wanted, "metadata", "name"), text_at(wanted, "metadata", "namespace")
-    yield kube.read(kind_of(wanted), namespace or None, name) or _missing(wanted)
+    namespace, name = namespace_and_name(wanted)
+    found = kube.read(kind_of(wanted), namespace or None, name)
+    yield _missing(wanted) if found is None else found
+
     if wanted["kind"] == "Gateway":
         # Its controller makes a Deployment for it, which routes nothing before it is rolled out.
         yield from kube.all("Deployment.apps", namespace, {GATEWAY_LABEL: name})
@@ -210,7 +249,9 @@ def _there_of(kube: Kubernetes, wanted: JsonObject) -> Iterator[JsonObject]:
 
 def _missing(wanted: JsonObject) -> JsonObject:
     """As if it existed, and had no status yet."""
-    return {"kind": wanted["kind"], "metadata": {**object_at(wanted, "metadata"), "generation": 1}}
+    # A controller that has looked at it would have written the same generation into its status.
+    metadata = {**object_at(wanted, "metadata"), "generation": 1}
+    return {"kind": wanted["kind"], "metadata": metadata}
 
 
 def _objects(kube: Kubernetes, stage: Stage) -> Iterator[JsonObject]:
@@ -243,30 +284,35 @@ def _mark(bringup: BringUpContext, watch: Watch, name: str, digest: str) -> None
 def _put_in(bringup: BringUpContext, watch: Watch, piece: Piece) -> None:
     if isinstance(piece, Chart):
         _install(bringup, watch, piece)
-    elif isinstance(piece, RemoteManifest):
-        for thing in _documents_of(bringup, watch, piece):
-            _apply(bringup, watch, labelled(thing))
+        return
+
+    things: Iterable[JsonObject]
+    if isinstance(piece, RemoteManifest):
+        things = [labelled(thing) for thing in _documents_of(bringup, watch, piece)]
     else:
         assert isinstance(piece, Objects)
-        for thing in piece.objects:
-            _apply(bringup, watch, thing)
+        things = piece.objects
+    for thing in things:
+        _apply(bringup, watch, thing)
 
 
 def _apply(bringup: BringUpContext, watch: Watch, thing: JsonObject) -> None:
     """Applied again while it is refused for a reason that passes: a kind that is not served yet, a
     webhook whose pod is not up yet. What the server finds wrong with the object itself is raised at
     once."""
+    awaited = f"the server to take {identity_of(thing)}"
+    watch.wait_for(awaited, partial(_refused, bringup, thing))
 
-    def refused() -> str | None:
-        try:
-            bringup.kube().apply([thing])
-        except Refused as error:
-            if error.status not in _PASSING:
-                raise
-            return str(error)
-        return None
 
-    watch.wait_for(f"the server to take {identity_of(thing)}", refused)
+def _refused(bringup: BringUpContext, thing: JsonObject) -> str | None:
+    """Applies `thing`; returns why it was refused, for a reason that passes."""
+    try:
+        bringup.kube().apply([thing])
+    except Refused as error:
+        if error.status not in _PASSING:
+            raise
+        return str(error)
+    return None
 
 
 def _documents_of(
@@ -275,7 +321,8 @@ def _documents_of(
     content = _manifest_in_folder(bringup, manifest)
     if content is None:
         watch.say(f"fetching {manifest.url}")
-        content = bringup.dependencies.fetch(manifest.url, min(FETCH_WITHIN_S, watch.left_s))
+        within_s = min(FETCH_WITHIN_S, watch.left_s)
+        content = bringup.dependencies.fetch(manifest.url, within_s)
     # A file that begins or ends with --- has an empty document there.
     return [thing for thing in yaml.safe_load_all(content) if thing]
 
@@ -283,8 +330,11 @@ def _documents_of(
 def _manifest_in_folder(bringup: BringUpContext, manifest: RemoteManifest) -> bytes | None:
     if bringup.folder is None:
         return None
+
     path = bringup.folder / "manifests" / f"{manifest.name}.yaml"
-    return path.read_bytes() if path.is_file() else None
+    if not path.is_file():
+        return None
+    return path.read_bytes()
 
 
 def _install(bringup: BringUpContext, watch: Watch, chart: Chart) -> None:
@@ -293,6 +343,7 @@ def _install(bringup: BringUpContext, watch: Watch, chart: Chart) -> None:
         f"values/{chart.release}.yaml", yaml.safe_dump(chart.values, sort_keys=True)
     )
     _heal_release(bringup, watch, chart)
+
     # Without --wait: what must be ready is awaited by ourselves, with what was seen meanwhile.
     bringup.run(
         watch,
@@ -305,19 +356,20 @@ def _install(bringup: BringUpContext, watch: Watch, chart: Chart) -> None:
 
 
 def _chart_source(bringup: BringUpContext, chart: Chart) -> list[str]:
-    if bringup.folder is not None:
-        name = chart.chart.rpartition("/")[2]
-        unpacked = bringup.folder / "charts" / name / chart.version
-        packed = bringup.folder / "charts" / f"{name}-{chart.version}.tgz"
-        for place in (unpacked, packed):
-            if place.exists():
-                return [str(place)]
-        raise LabUnavailable(
-            f"chart {name} {chart.version}: neither {unpacked} nor {packed} is there; put it there"
-        )
-    # An oci:// address names its registry itself.
-    repo = ["--repo", chart.repo] if chart.repo else []
-    return [chart.chart, "--version", chart.version, *repo]
+    if bringup.folder is None:
+        # An oci:// address names its registry itself.
+        repo = ["--repo", chart.repo] if chart.repo else []
+        return [chart.chart, "--version", chart.version, *repo]
+
+    name = chart.chart.rpartition("/")[2]
+    unpacked = bringup.folder / "charts" / name / chart.version
+    packed = bringup.folder / "charts" / f"{name}-{chart.version}.tgz"
+    for place in (unpacked, packed):
+        if place.exists():
+            return [str(place)]
+    raise LabUnavailable(
+        f"chart {name} {chart.version}: neither {unpacked} nor {packed} is there; put it there"
+    )
 
 
 def _heal_release(bringup: BringUpContext, watch: Watch, chart: Chart) -> None:
@@ -326,12 +378,15 @@ def _heal_release(bringup: BringUpContext, watch: Watch, chart: Chart) -> None:
     release = read_release(bringup.kube(), chart.namespace, chart.release)
     if release is None:
         return
-    is_left = release.status.startswith("pending-") or release.status in _PENDING
-    if not is_left:
+
+    # An upgrade goes back to the revision before it; what _PENDING names has none.
+    if release.status in _PENDING:
+        word = _PENDING[release.status]
+    elif release.status.startswith("pending-"):
+        word = "rollback"
+    else:
         return
     watch.say(f"release {chart.release} was left {release.status}; that is undone first")
-    # An upgrade goes back to the revision before it; what _PENDING names has none.
-    word = _PENDING.get(release.status, "rollback")
     log = f"helm-{word}-{chart.release}"
     bringup.run(watch, log, "helm", word, chart.release, *_place(bringup, chart))
 

@@ -59,9 +59,9 @@ def intents_dir() -> Path:
 
 def known_names() -> tuple[str, ...]:
     """The clusters that have a directory here."""
-    return tuple(
-        sorted(path.name for path in clusters_dir().glob(f"{NAME_PREFIX}*") if path.is_dir())
-    )
+    found = clusters_dir().glob(f"{NAME_PREFIX}*")
+    names = [path.name for path in found if path.is_dir()]
+    return tuple(sorted(names))
 
 
 @dataclass(frozen=True)

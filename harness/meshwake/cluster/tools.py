@@ -171,6 +171,7 @@ def _find(needed: Needed, wanted: str | None) -> Path:
         if wanted is None or goes_with(version, wanted):
             return Path(path)
         wrong.append(f"{needed.name}: found {version} at {path}")
+
     want = f", wanted {_range(wanted)}" if wanted else ""
     output = "; ".join(wrong)
     if not wrong:
@@ -195,8 +196,11 @@ def goes_with(version: str, wanted: str) -> bool:
     say 3.22 for 3.22.0."""
     mine, pinned = Version(version), Version(wanted)
     if pinned.major == 0:
-        return mine.release[:2] == pinned.release[:2] and mine >= pinned
-    return mine.major == pinned.major and mine.release[:2] >= pinned.release[:2]
+        is_same_line = mine.release[:2] == pinned.release[:2]
+        return is_same_line and mine >= pinned
+
+    is_same_line = mine.major == pinned.major
+    return is_same_line and mine.release[:2] >= pinned.release[:2]
 
 
 def _range(wanted: str) -> str:

@@ -26,8 +26,10 @@ class Dates:
     def _text(self, world_s: int, form: str) -> str:
         wall_s = self.from_wall_s + world_s
         shown = f"{self.zone.local(wall_s):{form}}"
+        # In the hour that comes twice, when summer time ends.
         if self.zone.is_repeated(wall_s):
-            return f"{shown} {offset_text(self.zone.offset_s(wall_s))}"
+            offset_s = self.zone.offset_s(wall_s)
+            return f"{shown} {offset_text(offset_s)}"
         return shown
 
 
@@ -36,4 +38,6 @@ def dates_of(from_wall_s: int | None, zone: str | None) -> Dates | None:
     None for UTC. Raises ValueError for a zone that this machine does not know."""
     if from_wall_s is None:
         return None
-    return Dates(from_wall_s, UTC_ZONE if zone is None else zone_of(zone))
+    if zone is None:
+        return Dates(from_wall_s)
+    return Dates(from_wall_s, zone_of(zone))

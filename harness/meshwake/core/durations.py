@@ -31,17 +31,19 @@ EXPECTED = "a duration such as '24h', '1h30m' or '250ms' (units w, d, h, m, s, m
 def parse_duration_ns(text: str) -> int:
     """`text` in nanoseconds; a leading minus makes it negative. Raises ValueError that says what
     was expected."""
-    sign, rest = (-1, text[1:]) if text.startswith("-") else (1, text)
+    rest = text.removeprefix("-")
     total_ns, position = 0, 0
     # Part by part from the left: a blank ('1h 30m'), an unknown unit or a number without one ends
     # the loop before the text ends.
     while match := _PART.match(rest, position):
         whole, fraction, unit = match.groups()
-        total_ns += int(whole) * _UNIT_NS[unit] + _fraction_ns(fraction, unit, text)
+        total_ns += int(whole) * _UNIT_NS[unit]
+        total_ns += _fraction_ns(fraction, unit, text)
         position = match.end()
     if position == 0 or position != len(rest):
         raise ValueError(f"expected {EXPECTED}")
-    return sign * total_ns
+
+    return -total_ns if text.startswith("-") else total_ns
 
 
 def parse_go_duration_ns(text: str) -> int:
@@ -54,14 +56,17 @@ def parse_go_duration_ns(text: str) -> int:
             f"{text!r} is not a duration of Go; allowed are h, m, s, ms, us, ns: '12h', "
             "'1h30m', '0.5s'"
         )
-    parts = re.findall(r"(\d*)\.?(\d*)(ns|us|µs|μs|ms|s|m|h)", match[2])
+
+    sign, unsigned = match.groups()
+    parts = re.findall(r"(\d*)\.?(\d*)(ns|us|µs|μs|ms|s|m|h)", unsigned)
     units = {**_UNIT_NS, "µs": 1_000, "μs": 1_000}
-    total = 0
+    total_ns = 0
     for whole, part, unit in parts:
         # Digits before and after the point as one integer, divided last: a float would lose
         # nanoseconds. The 0 is for '.5s', which has none before its point.
-        total += int(f"0{whole}{part}") * units[unit] // int(10 ** len(part))
-    return -total if match[1] == "-" else total
+        digits = int(f"0{whole}{part}")
+        total_ns += digits * units[unit] // int(10 ** len(part))
+    return -total_ns if sign == "-" else total_ns
 
 
 def parse_option_ns(text: str, option: str) -> int:
@@ -94,14 +99,19 @@ def _fraction_ns(digits: str | None, unit: str, text: str) -> int:
 
 def format_duration(duration_ns: int) -> str:
     """The shortest text that `parse_duration_ns` reads back as the same number."""
-    sign, rest_ns = ("-", -duration_ns) if duration_ns < 0 else ("", duration_ns)
+    sign = "-" if duration_ns < 0 else ""
+    rest_ns = abs(duration_ns)
     parts = []
     # Without weeks, which are read and not written: 10d, not 1w3d.
     for unit in ("d", "h", "m", "s", "ms", "us", "ns"):
         count, rest_ns = divmod(rest_ns, _UNIT_NS[unit])
         if count:
             parts.append(f"{count}{unit}")
-    return sign + ("".join(parts) or "0s")
+
+    # Nothing at all has no unit left to write.
+    if not parts:
+        return "0s"
+    return sign + "".join(parts)
 
 
 def seconds(duration_ns: int) -> float:

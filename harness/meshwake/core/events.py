@@ -41,6 +41,7 @@ class Datum(Generic[T]):
         # Read from the class, as __init_subclass__ does to find the names.
         if event is None:
             return self
+
         # A promise, not a check: see the module.
         value: T = event.data[self._name]
         return value
@@ -66,7 +67,9 @@ class Event:
     def __init_subclass__(cls, kind: str) -> None:
         cls.kind = kind
         EVENT_TYPES[kind] = cls
-        KINDS[kind] = tuple(name for name, value in vars(cls).items() if isinstance(value, Datum))
+        # In the order in which the class has them: lines that lack data list them in it.
+        data = [name for name, value in vars(cls).items() if isinstance(value, Datum)]
+        KINDS[kind] = tuple(data)
 
     @staticmethod
     def of_kind(
@@ -78,6 +81,7 @@ class Event:
     ) -> Event:
         """An event of the class that `kind` names. Raises HarnessFault for an unknown kind, and
         when data are missing that the kind promises."""
+        # A lab that records what no check can read has a defect, and must not go on.
         wrong = _wrong(kind, data)
         if wrong:
             raise HarnessFault(f"{wrong}; see harness/meshwake/core/events.py")
@@ -90,7 +94,8 @@ class Event:
         """The event as one line of JSON, keys always in the same order."""
         line: MutableJsonObject = {"world_ns": self.world_ns, "kind": self.kind, "node": self.node}
         # All three clocks are null for what happened on no node.
-        line |= self.clocks._asdict() if self.clocks else dict.fromkeys(ClockReading._fields)
+        readings = self.clocks or [None] * len(ClockReading._fields)
+        line |= zip(ClockReading._fields, readings, strict=True)
         return json.dumps(line | self.data, separators=(",", ":"), ensure_ascii=False)
 
     @staticmethod
@@ -99,12 +104,17 @@ class Event:
         event."""
         raw = json.loads(line)
         # What is left in `raw` after the common fields is the data of the kind.
-        world_ns, kind, node = _whole(raw.pop("world_ns")), raw.pop("kind"), raw.pop("node")
-        readings = [raw.pop(name) for name in ClockReading._fields]
-        has_clocks = any(reading is not None for reading in readings)
-        clocks = ClockReading(*map(_whole, readings)) if has_clocks else None
+        world_ns = _whole(raw.pop("world_ns"))
+        kind, node = raw.pop("kind"), raw.pop("node")
         if not isinstance(node, str | None):
             raise TypeError(f"node is {node!r}, not a name")
+
+        # All three clocks are null, or none is.
+        readings = [raw.pop(name) for name in ClockReading._fields]
+        clocks = None
+        if any(reading is not None for reading in readings):
+            clocks = ClockReading(*map(_whole, readings))
+
         # Not of_kind: there a wrong event is a fault of a lab, here it is one of the file.
         wrong = _wrong(kind, raw)
         if wrong:
@@ -116,8 +126,12 @@ def _wrong(kind: str, data: MutableJsonObject) -> str:
     """What keeps `data` from being an event of `kind`; "" when nothing does."""
     if kind not in EVENT_TYPES:
         return f"unknown kind of event {kind!r}"
+
+    # More than these may be there: a newer meshwake may have written them.
     missing = [name for name in KINDS[kind] if name not in data]
-    return f"event {kind!r} lacks {', '.join(missing)}" if missing else ""
+    if not missing:
+        return ""
+    return f"event {kind!r} lacks {', '.join(missing)}"
 
 
 def _whole(value: object) -> int:

@@ -34,13 +34,16 @@ EXTRAS: dict[str, tuple[str, tuple[str, ...]]] = {
 def how_to_install(extra: str) -> str:
     """The command that installs `extra`, ready for a shell."""
     named = f"pip install 'meshwake[{extra}]'"
-    return f"{named} (in this checkout: make develop)" if is_checkout() else named
+    if is_checkout():
+        return f"{named} (in this checkout: make develop)"
+    return named
 
 
 def lacking_of(extra: str) -> str | None:
     """One sentence on what of `extra` is not installed; None when all of it is."""
+    _, modules = EXTRAS[extra]
     # Looked for, not imported: the answer must not cost the import of a large library.
-    for module in EXTRAS[extra][1]:
+    for module in modules:
         if find_spec(module) is None:
             return _sentence(extra, module)
     return None
@@ -48,7 +51,8 @@ def lacking_of(extra: str) -> str | None:
 
 def require(extra: str) -> None:
     """Raises LabUnavailable when a module of `extra` is not installed."""
-    if (lacking := lacking_of(extra)) is not None:
+    lacking = lacking_of(extra)
+    if lacking is not None:
         raise LabUnavailable(lacking)
 
 
@@ -56,7 +60,9 @@ def missing_extra(error: ImportError) -> LabUnavailable | None:
     """What to say instead of `error`; None when the module belongs to no extra, so that its absence
     is a defect of the installation."""
     # `import a.b` without a names a, and without b names a.b.
-    top_level = (error.name or "").partition(".")[0]
+    missing = error.name or ""
+    top_level, _, _ = missing.partition(".")
+    # In the order of the table, in which `kind` comes before `process`.
     for extra, (_, modules) in EXTRAS.items():
         if top_level in modules:
             return LabUnavailable(_sentence(extra, top_level))
@@ -64,5 +70,5 @@ def missing_extra(error: ImportError) -> LabUnavailable | None:
 
 
 def _sentence(extra: str, module: str) -> str:
-    purpose = EXTRAS[extra][0]
-    return f"{module} is not installed, and needed for {purpose}: {how_to_install(extra)}"
+    purpose, _ = EXTRAS[extra]
+    return f"the Python module {module} is not installed, and needed for {purpose}: {how_to_install(extra)}"

@@ -43,7 +43,12 @@ class History:
         """The events of these kinds, by their class (events.py) or by name, whose data have these
         values; in order."""
         # By name and not by isinstance, so that both ways of naming a kind mean the same.
-        names = set(map(_name_of, kinds))
+        names = set()
+        for kind in kinds:
+            name = kind if isinstance(kind, str) else kind.kind
+            names.add(name)
+
+        # First by kind: most events are of another, and their data need not be looked at.
         found = [event for event in self.events if event.kind in names]
         for key, value in data.items():
             found = [event for event in found if event.data.get(key) == value]
@@ -52,32 +57,42 @@ class History:
     @property
     def end_world_ns(self) -> int:
         """World time of the last event."""
-        return self.events[-1].world_ns if self.events else 0
+        if not self.events:
+            return 0
+        return self.events[-1].world_ns
 
     def to_text(self) -> str:
         """The whole history as JSON lines."""
-        return "".join(event.to_line() + "\n" for event in self.events)
+        lines = [event.to_line() for event in self.events]
+        # Each line has its end, the last one too; a history of no event has none.
+        return "\n".join([*lines, ""])
 
     @classmethod
     def from_text(cls, text: str, path: str = "history") -> History:
         """Raises BadInput naming the line that is not an event, or a format of another version."""
+        # Not splitlines(): an error message may have one of the other ten characters that Unicode
+        # calls a line end.
+        lines = text.removesuffix("\n").split("\n") if text else []
         events: list[Event] = []
-        for number, line in enumerate(_lines_of(text), start=1):
+        for number, line in enumerate(lines, start=1):
             # RecursionError: a line of brackets, nested by the thousand.
             try:
-                events.append(_next_event(line, events))
+                event = _event_in(line, previous=events[-1] if events else None)
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
                 raise BadInput(
                     f"{path}:{number}: is not an event of a history ({error}); the lines before it "
                     "are whole: was the run killed? cut the file there to judge what it has"
                 ) from error
-        if not events or not isinstance(events[0], RunStarted):
+            events.append(event)
+
+        started = events[0] if events else None
+        if not isinstance(started, RunStarted):
             raise BadInput(
                 f"{path}: is empty or does not begin with run_started; give the directory of a run"
             )
-        if events[0].format != HISTORY_FORMAT:
+        if started.format != HISTORY_FORMAT:
             raise BadInput(
-                f"{path}: was written in format {events[0].format}, this meshwake reads format "
+                f"{path}: was written in format {started.format}, this meshwake reads format "
                 f"{HISTORY_FORMAT}; judge it with the version that made it"
             )
         return cls(events)
@@ -95,23 +110,13 @@ class History:
             ) from error
 
 
-def _name_of(kind: str | type[Event]) -> str:
-    return kind if isinstance(kind, str) else kind.kind
-
-
-def _lines_of(text: str) -> list[str]:
-    # Not splitlines(): an error message may have one of the other ten characters that Unicode
-    # calls a line end.
-    return text.removesuffix("\n").split("\n") if text else []
-
-
-def _next_event(line: str, events: list[Event]) -> Event:
-    """The event in `line`, which must not be before the last of `events`."""
+def _event_in(line: str, previous: Event | None) -> Event:
+    """The event in `line`, which must not be before the previous one."""
     event = Event.from_line(line)
-    if events and event.world_ns < events[-1].world_ns:
-        raise ValueError(
-            f"world time goes back from {events[-1].world_ns} ns to {event.world_ns} ns"
-        )
+    if previous is None:
+        return event
+    if event.world_ns < previous.world_ns:
+        raise ValueError(f"world time goes back from {previous.world_ns} ns to {event.world_ns} ns")
     return event
 
 
@@ -133,11 +138,13 @@ class Recorder:
 
     def append(self, event: Event) -> None:
         """As `record`, for an event that exists."""
-        if self._events and event.world_ns < self._events[-1].world_ns:
-            last = self._events[-1]
+        last = self._events[-1] if self._events else event
+        # A lab that records out of order has a defect: checks read a history in order of time.
+        if event.world_ns < last.world_ns:
             raise HarnessFault(
                 f"event {event.kind!r} at {event.world_ns} ns is before {last.kind!r}"
             )
+
         self._events.append(event)
         if self._file:
             self._file.write(event.to_line() + "\n")

@@ -34,34 +34,44 @@ def value_at(thing: object, *path: str) -> object:
 def object_at(thing: object, *path: str) -> JsonObject:
     """The object at the end of a path; an empty one where there is none."""
     found = value_at(thing, *path)
-    return found if isinstance(found, Mapping) else {}
+    if isinstance(found, Mapping):
+        return found
+    return {}
 
 
 def list_at(thing: object, *path: str) -> list[object]:
     """The list at the end of a path; an empty one where there is none."""
     found = value_at(thing, *path)
     # Objects that are built here, rather than parsed, may have tuples.
-    return list(found) if isinstance(found, list | tuple) else []
+    if isinstance(found, list | tuple):
+        return list(found)
+    return []
 
 
 def objects_at(thing: object, *path: str) -> list[JsonObject]:
     """The objects in the list at the end of a path."""
-    return [each for each in list_at(thing, *path) if isinstance(each, Mapping)]
+    found = list_at(thing, *path)
+    return [each for each in found if isinstance(each, Mapping)]
 
 
 def text_at(thing: object, *path: str) -> str:
     """The text at the end of a path; "" where there is none."""
     found = value_at(thing, *path)
-    return found if isinstance(found, str) else ""
+    if isinstance(found, str):
+        return found
+    return ""
 
 
 def int_at(thing: object, *path: str) -> int:
     """The whole number at the end of a path; 0 where there is none, as Go reads a missing field."""
     found = value_at(thing, *path)
     # bool is a subclass of int in Python, and no number in JSON.
-    return found if isinstance(found, int) and not isinstance(found, bool) else 0
+    if isinstance(found, bool) or not isinstance(found, int):
+        return 0
+    return found
 
 
 def texts_at(thing: object, *path: str) -> dict[str, str]:
     """The texts of the object at the end of a path by their keys: labels, annotations, data."""
-    return {key: value for key, value in object_at(thing, *path).items() if isinstance(value, str)}
+    found = object_at(thing, *path)
+    return {key: value for key, value in found.items() if isinstance(value, str)}

@@ -74,9 +74,14 @@ class Comparison:
     @property
     def kind(self) -> OutcomeKind:
         """How finding and expectation relate; where nothing was expected, nothing can surprise."""
-        if self.expected is None or self.finding.verdict == self.expected:
+        verdict = self.finding.verdict
+        if self.expected is None:
             return OutcomeKind.AS_EXPECTED
-        if self.finding.verdict is Verdict.UNKNOWN:
+        # UNKNOWN too can be what was expected.
+        if verdict == self.expected:
+            return OutcomeKind.AS_EXPECTED
+        # A check that could not judge has not found the opposite of what was expected.
+        if verdict is Verdict.UNKNOWN:
             return OutcomeKind.UNKNOWN
         return OutcomeKind.SURPRISE
 
@@ -101,13 +106,16 @@ def compare(plan: Plan, findings: tuple[Finding, ...]) -> Outcome:
     rows = plan.expectations if plan.goal is None else _goal_holds(findings)
     expected: dict[str, PlannedExpectation] = {row.check: row for row in rows}
     comparisons = [_comparison(finding, expected.pop(finding.check, None)) for finding in findings]
+
     # What is left was expected and not judged: a check that did not run must not look like one
     # that passed.
     if expected:
         raise ValueError(
             f"no finding for {', '.join(expected)}: judge() must run every check that is expected"
         )
-    return Outcome(tuple(comparisons), *_sum_up(plan, comparisons))
+
+    kind, why = _sum_up(plan, comparisons)
+    return Outcome(tuple(comparisons), kind, why)
 
 
 def _comparison(finding: Finding, row: PlannedExpectation | None) -> Comparison:
@@ -130,13 +138,16 @@ def _goal_holds(findings: tuple[Finding, ...]) -> tuple[PlannedExpectation, ...]
     # UNKNOWN here means that no renewal was refused while a certificate was valid: no occasion.
     if verdicts.get("valid_certificate_kept") is not Verdict.UNKNOWN:
         checks.append("valid_certificate_kept")
+
+    traffic = verdicts.get("traffic_flows")
     # Expected only to make the outcome unknown: without traffic nothing shows that a mesh holds.
-    if verdicts.get("traffic_flows") is Verdict.UNKNOWN:
+    if traffic is Verdict.UNKNOWN:
         checks.append("traffic_flows")
     # Where connections failed for a while, the expired certificate is the reason, and
     # recovers_within judges whether it ended in time.
-    if verdicts.get("traffic_flows") is Verdict.HOLDS:
+    if traffic is Verdict.HOLDS:
         checks.append("no_expired_certificate_served")
+
     return tuple(
         PlannedExpectation(check=check, verdict="HOLDS", because="the goal is that the mesh holds")
         for check in checks
@@ -144,28 +155,32 @@ def _goal_holds(findings: tuple[Finding, ...]) -> tuple[PlannedExpectation, ...]
 
 
 def _sum_up(plan: Plan, comparisons: list[Comparison]) -> tuple[OutcomeKind, str]:
+    """What all comparisons come to, and why."""
     if not plan.expectations and plan.goal is None:
         return OutcomeKind.UNKNOWN, f"no [[expect]] of the scenario covers version {plan.version}"
+
     # First of all, also before surprises: a fault that did not happen surprises with everything.
-    failed = _failed_assumption(comparisons)
-    if failed is not None:
-        return OutcomeKind.UNKNOWN, f"{failed.check}: {failed.because}"
+    for row in comparisons:
+        finding = row.finding
+        holds = finding.verdict is Verdict.HOLDS
+        if finding.is_assumption and not holds:
+            return OutcomeKind.UNKNOWN, f"{finding.check}: {finding.because}"
+
     # A surprise counts more than an unknown, wherever in the list it is.
     for kind in (OutcomeKind.SURPRISE, OutcomeKind.UNKNOWN):
         for row in comparisons:
             if row.kind is kind:
-                verdict = row.finding.verdict
-                return kind, f"{row.finding.check} is {verdict}, expected {row.expected}"
+                finding = row.finding
+                return kind, f"{finding.check} is {finding.verdict}, expected {row.expected}"
+
+    return OutcomeKind.AS_EXPECTED, _all_met(plan)
+
+
+def _all_met(plan: Plan) -> str:
+    """How an outcome without surprise is reported."""
     if plan.goal is not None:
-        return OutcomeKind.AS_EXPECTED, "the mesh holds"
+        return "the mesh holds"
     count = len(plan.expectations)
-    met = "the one expectation met" if count == 1 else f"all {count} expectations met"
-    return OutcomeKind.AS_EXPECTED, met
-
-
-def _failed_assumption(comparisons: list[Comparison]) -> Finding | None:
-    """The first assumption that does not hold."""
-    for row in comparisons:
-        if row.finding.is_assumption and row.finding.verdict is not Verdict.HOLDS:
-            return row.finding
-    return None
+    if count == 1:
+        return "the one expectation met"
+    return f"all {count} expectations met"

@@ -17,13 +17,7 @@ from meshwake.core.authority_state import AuthorityState
 from meshwake.core.dates import Dates, dates_of
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.json_types import MutableJsonObject
-from meshwake.core.planned_faults import (
-    PlannedCaLifetime,
-    PlannedCaSlow,
-    PlannedFault,
-    PlannedPause,
-    PlannedPodRestart,
-)
+from meshwake.core.planned_faults import PlannedFault
 from meshwake.core.scenario import CheckName
 
 PLAN_FORMAT: Literal[1] = 1
@@ -142,10 +136,13 @@ class Plan(_Frozen):
     ) -> list[MutableJsonObject]:
         """All fields of every fault, but those that the context names (see sha256)."""
         left_out: frozenset[str] = info.context or frozenset()
-        return [
-            {name: value for name, value in fault.flat().items() if name not in left_out}
-            for fault in faults
-        ]
+        written = []
+        for fault in faults:
+            fields = fault.flat()
+            for name in left_out:
+                del fields[name]
+            written.append(fields)
+        return written
 
     @property
     def sha256(self) -> str:
@@ -164,7 +161,9 @@ class Plan(_Frozen):
     @property
     def is_in_time_lapse(self) -> bool:
         """Whether it runs on a cluster whose idle time is skipped."""
-        return self.cluster is not None and self.cluster.lapse
+        if self.cluster is None:
+            return False
+        return self.cluster.lapse
 
     @property
     def half_life_s(self) -> Fraction:
@@ -173,12 +172,16 @@ class Plan(_Frozen):
         return Fraction(self.lifetime_s - self.backdate_s, 2)
 
     def node_of(self, identity: str) -> str:
-        """The node of `identity`. Raises StopIteration where the plan has no such identity."""
+        """The node of `identity`. Raises KeyError where the plan has no such identity."""
         for node in self.nodes:
             if identity in node.identities:
                 return node.name
+
         # A gateway has one identity of its own, which `nodes` do not list.
-        return next(gateway.node for gateway in self.gateways if gateway.identity == identity)
+        for gateway in self.gateways:
+            if gateway.identity == identity:
+                return gateway.node
+        raise KeyError(identity)
 
     def authority_at(self, world_ns: int) -> AuthorityState:
         """How the authority dates and signs at `world_ns`; of several faults of a kind the one that
@@ -199,27 +202,35 @@ class Plan(_Frozen):
     def answers_after_ns(self, world_ns: int) -> int:
         """How long after a request that comes at `world_ns` the authority answers it; of several
         faults the one that began last."""
-        active = self._active_on_authority(world_ns)
-        slow = [fault.answers_after_ns for fault in active if fault.kind == "ca_slow"]
-        return slow[-1] if slow else 0
+        answers_after_ns = 0
+        # As in authority_at: the last overwrites the others.
+        for fault in self._active_on_authority(world_ns):
+            if fault.kind == "ca_slow":
+                answers_after_ns = fault.answers_after_ns
+        return answers_after_ns
 
     def _active_on_authority(self, world_ns: int) -> list[PlannedFault]:
         """Those that have begun and not ended, in the order in which they began."""
-        return [
-            fault
-            for fault in self.faults_on(None)
-            if fault.at_world_ns <= world_ns < fault.ends_world_ns
-        ]
+        active = []
+        for fault in self.faults_on(None):
+            # A fault of a moment, such as a change of root, is never active: what it does lasts.
+            has_begun = fault.at_world_ns <= world_ns
+            has_ended = fault.ends_world_ns <= world_ns
+            if has_begun and not has_ended:
+                active.append(fault)
+        return active
 
     def faults_on(self, node: str | None) -> tuple[PlannedFault, ...]:
         """The faults of one node in order of time; of the authority's service for None."""
-        return tuple(fault for fault in self.faults if fault.node == node)
+        found = [fault for fault in self.faults if fault.node == node]
+        return tuple(found)
 
 
 # --- The name of a plan ---------------------------------------------------------------------------
 
 # Fields came to plans one after the other. A plan that does not use one is hashed without it, so
 # that it has the name under which its runs were saved before there was that field.
+_LATER = ("cluster", "gateways", "goal", "token_s")
 _LATER_IN_CLUSTER = (
     "name",
     "kubernetes",
@@ -237,23 +248,23 @@ def _unused_fields(plan: Plan) -> dict[str, Any]:
     # What only changes how a result is shown.
     unused: dict[str, Any] = {"recorded": True, "dates_from_wall_s": True, "dates_zone": True}
     # True leaves out a whole field, a set of names those fields within it.
-    cluster = plan.cluster
-    if cluster is None:
-        unused["cluster"] = True
-    else:
-        unused["cluster"] = {name for name in _LATER_IN_CLUSTER if not getattr(cluster, name)}
-    if not plan.gateways:
-        unused["gateways"] = True
-    if plan.goal is None:
-        unused["goal"] = True
-    if plan.token_s is None:
-        unused["token_s"] = True
+    unused |= dict.fromkeys(_not_set(plan, _LATER), True)
+    if plan.cluster is not None:
+        unused["cluster"] = _not_set(plan.cluster, _LATER_IN_CLUSTER)
+
     # `discovery` came with the mode, and is False for a dedicated ztunnel.
     if plan.ztunnel_mode == "dedicated":
-        unused["ztunnel_mode"] = unused["discovery"] = True
+        unused["ztunnel_mode"] = True
+        unused["discovery"] = True
+
     if plan.fix is not None and plan.fix.ztunnel_namespace is None:
         unused["fix"] = {"ztunnel_namespace"}
     return unused
+
+
+def _not_set(model: BaseModel, fields: tuple[str, ...]) -> set[str]:
+    """Those of `fields` that have the value that means nothing: None, False or empty."""
+    return {name for name in fields if not getattr(model, name)}
 
 
 def _unused_in_faults(faults: tuple[PlannedFault, ...]) -> frozenset[str]:
@@ -262,11 +273,9 @@ def _unused_in_faults(faults: tuple[PlannedFault, ...]) -> frozenset[str]:
     # hash.
     unused = {"lifetime_s", "identity", "answers_after_ns", "corrected"}
     for fault in faults:
+        used = unused & fault.used().keys()
         # These two came together, and are hashed together.
-        if isinstance(fault, PlannedCaLifetime | PlannedPodRestart):
-            unused -= {"lifetime_s", "identity"}
-        elif isinstance(fault, PlannedCaSlow):
-            unused.discard("answers_after_ns")
-        elif isinstance(fault, PlannedPause) and not fault.corrected:
-            unused.discard("corrected")
+        if used & {"lifetime_s", "identity"}:
+            used |= {"lifetime_s", "identity"}
+        unused -= used
     return frozenset(unused)

@@ -48,12 +48,13 @@ class AnyPlannedFault(BaseModel):
         # pydantic refuses it, with its own words.
         if not isinstance(fields, Mapping):
             return fields
-        own = cls.model_fields
-        return {
-            name: value
-            for name, value in fields.items()
-            if name in own or not _means_nothing(name, value)
-        }
+        kept = {}
+        for name, value in fields.items():
+            is_own = name in cls.model_fields
+            # A field of another kind that does mean something is kept too, and is refused.
+            if is_own or not _means_nothing(name, value):
+                kept[name] = value
+        return kept
 
     @property
     def duration_ns(self) -> int:
@@ -78,21 +79,25 @@ class AnyPlannedFault(BaseModel):
     def flat(self) -> MutableJsonObject:
         """As it is written: the fields of every kind, in the order of the module's docstring."""
         own = dict(self)
+        # As every plan has them since the first version, whatever their order in the class.
+        begins = {name: own.pop(name) for name in ("index", "kind", "node", "at_world_ns")}
+
         # The fields of the kind itself replace their "not used", in the place of the table: `|`
         # keeps the order of its left side.
-        begins = {name: own.pop(name) for name in ("index", "kind", "node", "at_world_ns")}
         return begins | _NOT_USED | own
 
     def used(self) -> MutableJsonObject:
         """The fields of `flat` that mean something, its kind among them."""
-        return {
-            name: value for name, value in self.flat().items() if not _means_nothing(name, value)
-        }
+        fields = self.flat()
+        return {name: value for name, value in fields.items() if not _means_nothing(name, value)}
 
 
 def _means_nothing(name: str, value: object) -> bool:
     """Whether `value` is what a field has where its kind does not use it."""
-    return name in _NOT_USED and value == _NOT_USED[name]
+    # The fields of every kind, which always mean something.
+    if name not in _NOT_USED:
+        return False
+    return value == _NOT_USED[name]
 
 
 class _Lasting(AnyPlannedFault):
@@ -123,6 +128,8 @@ class PlannedSuspend(_Asleep):
     @property
     def expected_drift_ns(self) -> int:
         """Wall time passes, and no monotonic time."""
+        # All of it, at the wake: the kernel adds the time slept to CLOCK_REALTIME and not to
+        # CLOCK_MONOTONIC (clock_gettime(2)).
         return self.lasts_ns
 
 
@@ -141,11 +148,14 @@ class PlannedPause(_Asleep):
     @property
     def corrected_by_ns(self) -> int:
         """By how much the wall clock is corrected afterwards; 0 where it stays behind."""
-        return self.lasts_ns if self.corrected else 0
+        if not self.corrected:
+            return 0
+        return self.lasts_ns
 
     @property
     def expected_drift_ns(self) -> int:
         """No clock moves during the pause itself."""
+        # The correction afterwards sets the wall clock only.
         return self.corrected_by_ns
 
 

@@ -38,4 +38,8 @@ def unwritable(path: Path | str, error: Exception, next_step: str = "") -> BadIn
 def _with_reason(sentence: str, error: Exception, next_step: str) -> str:
     # str() of an OSError repeats its number and the path.
     reason = getattr(error, "strerror", None) or error
-    return f"{sentence} ({reason})" + (f"; {next_step}" if next_step else "")
+    with_reason = f"{sentence} ({reason})"
+    # Not every caller knows what to do next.
+    if not next_step:
+        return with_reason
+    return f"{with_reason}; {next_step}"

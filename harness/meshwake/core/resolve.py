@@ -127,9 +127,10 @@ def _gateways(scenario: Scenario, lifetime_s: int) -> tuple[PlannedGateway, ...]
 
 def _token_s(scenario: Scenario) -> int | None:
     """None where tokens never expire."""
-    if scenario.authority is None or scenario.authority.token is None:
+    if scenario.authority is None:
         return None
-    return scenario.authority.token // NS_PER_S
+    token_ns = scenario.authority.token
+    return None if token_ns is None else token_ns // NS_PER_S
 
 
 def _expectations(request: PlanRequest) -> tuple[PlannedExpectation, ...]:
@@ -194,7 +195,8 @@ def _authority_node(scenario: Scenario) -> str | None:
     # As on a cluster of one machine, where istiod sleeps with all the others.
     if scenario.authority is None:
         return scenario.node[0].name
-    return None if scenario.authority.node == APART else scenario.authority.node
+    node = scenario.authority.node
+    return None if node == APART else node
 
 
 # --- Faults ---------------------------------------------------------------------------------------
@@ -207,34 +209,37 @@ def _place_faults(
     order of the file."""
     placed = []
     for order, fault in enumerate(faults):
+        on_nodes = _nodes_of(fault, nodes)
         for at_ns in fault_times_ns(fault, duration_ns):
-            placed += [(at_ns, order, node, fault) for node in _nodes_of(fault, nodes)]
+            placed += [(at_ns, order, node, fault) for node in on_nodes]
     # Stable, so that faults on several nodes at one time stay in the order of the nodes.
     placed.sort(key=lambda entry: entry[:2])
-    return tuple(
-        _planned(index, at_ns, node, fault) for index, (at_ns, _, node, fault) in enumerate(placed)
-    )
+
+    planned = []
+    for index, (at_ns, _, node, fault) in enumerate(placed):
+        begins = {"index": index, "kind": fault.kind, "node": node, "at_world_ns": at_ns}
+        planned.append(read_planned_fault(begins | _own_fields(fault)))
+    return tuple(planned)
 
 
 def _nodes_of(fault: Fault, nodes: tuple[PlannedNode, ...]) -> list[str | None]:
     """Where `fault` happens; [None] for the authority."""
-    if isinstance(fault, PodRestart):
-        return [node.name for node in nodes if fault.identity in node.identities]
     if isinstance(fault, NodeFault):
         return _named_nodes(fault.node, nodes)
-    return [None]
+    if not isinstance(fault, PodRestart):
+        return [None]
+
+    # An identity is on one node only, as scenario_checks.py has made sure.
+    return [node.name for node in nodes if fault.identity in node.identities]
 
 
 def _named_nodes(name: str | None, nodes: tuple[PlannedNode, ...]) -> list[str | None]:
     """Without a name it is the first, of which a scenario that passed its checks has only one."""
+    if name is None:
+        return [nodes[0].name]
     if name == EVERY_NODE:
         return [node.name for node in nodes]
-    return [nodes[0].name if name is None else name]
-
-
-def _planned(index: int, at_world_ns: int, node: str | None, fault: Fault) -> PlannedFault:
-    begins = {"index": index, "kind": fault.kind, "node": node, "at_world_ns": at_world_ns}
-    return read_planned_fault(begins | _own_fields(fault))
+    return [name]
 
 
 def _own_fields(fault: Fault) -> MutableJsonObject:
@@ -245,15 +250,19 @@ def _own_fields(fault: Fault) -> MutableJsonObject:
     # Every kind but these lasts for some time.
     if not isinstance(fault, Step | Restart | PodRestart | CaRootChange):
         own["lasts_ns"] = fault.lasts
+
     match fault:
         case Pause():
+            # None where the wall clock stays behind, which a plan has in a field of its own.
             own["corrected_after_ns"] = fault.corrected_after or 0
             own["corrected"] = fault.corrected_after is not None
         case Step() | CaClock():
             own["by_wall_ns"] = fault.by
         case Drift():
+            # 1.025 as 41/40, which no float is.
             rate = Fraction(fault.rate)
-            own["rate_numerator"], own["rate_denominator"] = rate.numerator, rate.denominator
+            own["rate_numerator"] = rate.numerator
+            own["rate_denominator"] = rate.denominator
         case CaSlow():
             own["answers_after_ns"] = fault.answers_after
         case CaLifetime():

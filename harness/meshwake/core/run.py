@@ -56,17 +56,25 @@ class Run:
     @property
     def fix_name(self) -> str:
         """What was deployed; "none" for ztunnel as released."""
-        return self.plan.fix.name if self.plan.fix else "none"
+        fix = self.plan.fix
+        if fix is None:
+            return "none"
+        return fix.name
 
     @property
     def label(self) -> str:
         """One line that distinguishes this run from others."""
-        fix = "" if self.fix_name == "none" else f", {self.fix_name}"
-        return f"{self.plan.scenario} on {self.plan.lab}, ztunnel {self.plan.version}{fix}"
+        plan = self.plan
+        label = f"{plan.scenario} on {plan.lab}, ztunnel {plan.version}"
+        # Most runs deploy nothing, which a line need not repeat.
+        if self.fix_name == "none":
+            return label
+        return f"{label}, {self.fix_name}"
 
     @property
     def slug(self) -> str:
         """A name for files: the same for the same plan on every machine."""
         plan = self.plan
-        name = f"{plan.scenario or 'unnamed'}-{plan.lab}-{plan.version}-{plan.sha256[:8]}"
+        scenario = plan.scenario or "unnamed"
+        name = f"{scenario}-{plan.lab}-{plan.version}-{plan.sha256[:8]}"
         return re.sub(r"[^A-Za-z0-9._-]+", "-", name)

@@ -187,6 +187,12 @@ def read_scenario(path: Path) -> Scenario:
         text = read_text(path)
     except BadInput as error:
         raise BadInput(f"{error}; give the path of a scenario, which is a TOML file") from error
+    try:
+        path.stem.encode()
+    except UnicodeEncodeError as error:
+        # The name goes into plans and histories, which are JSON. Archives from old systems have
+        # such names.
+        raise BadInput(f"{path}: the file's name is not UTF-8; rename the file") from error
     return parse_scenario(text, str(path), path.stem)
 
 
@@ -210,5 +216,8 @@ def scenario_of(document: JsonObject, path: str, name: str) -> Scenario:
     try:
         return Scenario.model_validate({**document, "name": name, "path": path})
     except ValidationError as error:
-        lines = [explain(detail, document, Scenario) for detail in error.errors()]
-        raise BadInput("\n".join(f"{path}: {line}" for line in lines)) from error
+        lines = []
+        for detail in error.errors():
+            mistake = explain(detail, document, Scenario)
+            lines.append(f"{path}: {mistake}")
+        raise BadInput("\n".join(lines)) from error

@@ -7,7 +7,7 @@ parts are right.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import accumulate, pairwise, product
@@ -41,25 +41,39 @@ _WALL_S_MAX = int(datetime(2200, 1, 1, tzinfo=UTC).timestamp())
 
 def check_scenario(scenario: Scenario) -> None:
     """Raises ImpossibleScenario."""
-    _check_zone("starts", scenario.starts)
-    if scenario.recorded_from is not None:
-        _check_zone("recorded_from", scenario.recorded_from)
-    elif scenario.recorded_zone is not None:
-        raise missing(("recorded_from",), "the date of which recorded_zone is the time zone")
-    if scenario.duration // scenario.traffic.every > ATTEMPTS_MAX:
-        every = format_duration(scenario.traffic.every)
-        raise impossible(("traffic", "every"), every, f"makes over {ATTEMPTS_MAX} attempts")
+    _check_dates(scenario)
+    _check_attempts(scenario)
     _check_names(scenario)
     _check_faults(scenario, scenario.fault, scenario.duration, ("fault",))
+
+    # In real time another timeline happens, on the same nodes.
     short = scenario.real_time
     if short is not None:
         faults = scenario.fault if short.fault is None else short.fault
         _check_faults(scenario, faults, short.duration, ("real_time", "fault"))
 
 
+def _check_dates(scenario: Scenario) -> None:
+    _check_zone("starts", scenario.starts)
+    if scenario.recorded_from is not None:
+        _check_zone("recorded_from", scenario.recorded_from)
+        return
+    if scenario.recorded_zone is not None:
+        raise missing(("recorded_from",), "the date of which recorded_zone is the time zone")
+
+
 def _check_zone(key: str, date: datetime) -> None:
+    # TOML has dates without a zone, which would mean another moment on each machine.
     if date.tzinfo is None:
         raise impossible((key,), date.isoformat(), "needs a zone: '2027-01-04T08:00:00Z'")
+
+
+def _check_attempts(scenario: Scenario) -> None:
+    every_ns = scenario.traffic.every
+    attempts = scenario.duration // every_ns
+    if attempts > ATTEMPTS_MAX:
+        why = f"makes over {ATTEMPTS_MAX} attempts"
+        raise impossible(("traffic", "every"), format_duration(every_ns), why)
 
 
 # --- Names ----------------------------------------------------------------------------------------
@@ -78,19 +92,28 @@ def _check_names(scenario: Scenario) -> None:
 
 
 def _identities_on_nodes(scenario: Scenario) -> list[str]:
-    return [identity for node in scenario.node for identity in node.identities]
+    identities: list[str] = []
+    for node in scenario.node:
+        identities += node.identities
+    return identities
 
 
 def _check_ztunnel(scenario: Scenario) -> None:
-    if scenario.ztunnel.mode == "dedicated" and scenario.ztunnel.workloads == "discovery":
+    ztunnel = scenario.ztunnel
+    # A dedicated ztunnel has one identity, which its configuration names.
+    if ztunnel.mode == "dedicated" and ztunnel.workloads == "discovery":
         why = "needs mode = 'in-pod'; a dedicated ztunnel reads a file"
         raise impossible(("ztunnel", "workloads"), "discovery", why)
 
 
 def _check_authority(scenario: Scenario, nodes: list[str]) -> None:
+    # Without [authority] it is on the first node (resolve.py).
+    if scenario.authority is None:
+        return
+    node = scenario.authority.node
     allowed = [*nodes, APART]
-    if scenario.authority is not None and scenario.authority.node not in allowed:
-        raise impossible_choice(("authority", "node"), scenario.authority.node, allowed)
+    if node not in allowed:
+        raise impossible_choice(("authority", "node"), node, allowed)
 
 
 def _check_pairs(scenario: Scenario, identities: list[str]) -> None:
@@ -99,15 +122,20 @@ def _check_pairs(scenario: Scenario, identities: list[str]) -> None:
         for identity in pair:
             if identity not in identities:
                 raise impossible_choice(place, identity, identities)
-        if pair[0] == pair[1]:
+
+        # Two of them, as the model of Traffic has made sure.
+        source, destination = pair
+        if source == destination:
             raise impossible(place, pair, "connects an identity to itself")
 
 
 def _check_gateways(scenario: Scenario, nodes: list[str]) -> None:
+    # Nodes too: events name either by its name alone.
     taken = {*nodes}
     for position, gateway in enumerate(scenario.gateway):
         if gateway.node not in nodes:
             raise impossible_choice(("gateway", position, "node"), gateway.node, nodes)
+
         if gateway.name in taken:
             why = "is used twice; a process needs a name of its own"
             raise impossible(("gateway", position, "name"), gateway.name, why)
@@ -120,9 +148,13 @@ def _check_nodes(scenario: Scenario, nodes: list[str], identities: list[str]) ->
         if node.name == APART:
             why = "means an authority on no node; give the node another name"
             raise impossible(place, APART, why)
-        if nodes.index(node.name) != position:
+
+        # The second of two nodes is the one that is refused.
+        first_position = nodes.index(node.name)
+        if first_position != position:
             why = "is used twice; every node needs a name of its own"
             raise impossible(place, node.name, why)
+
         for number, identity in enumerate(node.identities):
             if identities.count(identity) > 1:
                 why = "is used twice; an identity is on one node only"
@@ -143,6 +175,8 @@ def _check_faults(
             _check_pod_restart(scenario, fault, where)
         if isinstance(fault, NodeFault):
             _check_node_fault(fault, nodes, where)
+
+    # After each by itself: the times of all of them are valid now.
     _check_overlaps(nodes, faults, duration_ns, place)
     _check_wall_clocks(scenario, faults, duration_ns, place)
 
@@ -151,6 +185,7 @@ def _check_times(fault: TimedFault, duration_ns: int, place: Place) -> None:
     if fault.at >= duration_ns:
         why = f"begins after the end; the scenario lasts {format_duration(duration_ns)}"
         raise impossible((*place, "at"), format_duration(fault.at), why)
+
     if fault.every is None:
         return
     every = format_duration(fault.every)
@@ -159,22 +194,32 @@ def _check_times(fault: TimedFault, duration_ns: int, place: Place) -> None:
         lasts = format_duration(fault.lasts_world_ns)
         why = f"comes again before it has ended (it takes {lasts})"
         raise impossible((*place, "every"), every, why)
-    if len(fault_times_ns(fault, duration_ns)) > FAULTS_MAX:
+
+    # A range, which has its length without being walked through.
+    times_ns = fault_times_ns(fault, duration_ns)
+    if len(times_ns) > FAULTS_MAX:
         raise impossible((*place, "every"), every, f"makes more than {FAULTS_MAX} faults")
 
 
 def _check_node_fault(fault: NodeFault, nodes: list[str], place: Place) -> None:
-    if fault.at == 0 and not isinstance(fault, Drift):
+    # A drift from the start on is a clock that was never right.
+    may_begin_at_once = isinstance(fault, Drift)
+    if fault.at == 0 and not may_begin_at_once:
         why = (
             "is the moment at which every ztunnel starts and gets its certificates; let it "
             "begin later, at '1s'"
         )
         raise impossible((*place, "at"), format_duration(fault.at), why)
+
     allowed = [*nodes, EVERY_NODE]
-    if fault.node is None and len(nodes) > 1:
-        raise missing((*place, "node"), f"one of {', '.join(allowed)}")
-    if fault.node is not None and fault.node not in allowed:
-        raise impossible_choice((*place, "node"), fault.node, allowed)
+    where = (*place, "node")
+    if fault.node is None:
+        # A single node need not be named.
+        if len(nodes) > 1:
+            raise missing(where, f"one of {', '.join(allowed)}")
+        return
+    if fault.node not in allowed:
+        raise impossible_choice(where, fault.node, allowed)
 
 
 def _check_pod_restart(scenario: Scenario, fault: PodRestart, place: Place) -> None:
@@ -184,7 +229,9 @@ def _check_pod_restart(scenario: Scenario, fault: PodRestart, place: Place) -> N
     if fault.at == 0:
         why = "is the moment at which its first pod starts; let it begin later, at '1s'"
         raise impossible((*place, "at"), "0s", why)
-    if scenario.ztunnel.mode != "in-pod" or scenario.ztunnel.workloads != "discovery":
+
+    # Only a dedicated ztunnel has no discovery, and that was refused before (_check_ztunnel).
+    if scenario.ztunnel.workloads != "discovery":
         why = (
             "needs [ztunnel] mode = 'in-pod', workloads = 'discovery': no other ztunnel learns "
             "that a pod was deleted"
@@ -222,13 +269,24 @@ def _steps_ns(faults: Sequence[Fault], duration_ns: int) -> list[int]:
     """By how much the wall clock is stepped, in order of time, repeats included."""
     steps = []
     for fault in faults:
-        if isinstance(fault, Step):
-            steps += [(at_ns, fault.by) for at_ns in fault_times_ns(fault, duration_ns)]
-    return [by_ns for _, by_ns in sorted(steps)]
+        # A suspend or a pause moves the wall clock to where it would be without it.
+        if not isinstance(fault, Step):
+            continue
+        for at_ns in fault_times_ns(fault, duration_ns):
+            step = (at_ns, fault.by)
+            steps.append(step)
+
+    steps.sort()
+    return [by_ns for _, by_ns in steps]
 
 
 def _fastest_rate(faults: Sequence[Fault]) -> Decimal:
-    return max([Decimal(1), *(fault.rate for fault in faults if isinstance(fault, Drift))])
+    """Wall time that passes at most in a second of monotonic time; 1 where no clock drifts."""
+    fastest = Decimal(1)
+    for fault in faults:
+        if isinstance(fault, Drift):
+            fastest = max(fastest, fault.rate)
+    return fastest
 
 
 class _Span(NamedTuple):
@@ -249,38 +307,42 @@ def _check_overlaps(
     nodes: list[str], faults: Sequence[Fault], duration_ns: int, place: Place
 ) -> None:
     """One clock fault at a time on one node; only a drift may have others within it."""
-    spans = sorted(_spans(nodes, faults, duration_ns))
     for node in nodes:
-        _check_one_node([span for span in spans if span.node == node], place)
+        drifts: list[_Span] = []
+        others: list[_Span] = []
+        for span in _spans_on(node, faults, duration_ns):
+            if span.kind == "drift":
+                drifts.append(span)
+            else:
+                others.append(span)
 
-
-def _check_one_node(spans: list[_Span], place: Place) -> None:
-    """`spans`: in order of time, all on one node."""
-    drifts = [span for span in spans if span.kind == "drift"]
-    others = [span for span in spans if span.kind != "drift"]
-    _check_none_overlap(others, place)
-    _check_none_overlap(drifts, place)
-    for drift, other in product(drifts, others):
-        _check_within(drift, other, place)
+        _check_none_overlap(others, place)
+        _check_none_overlap(drifts, place)
+        for drift, other in product(drifts, others):
+            _check_within(drift, other, place)
 
 
 def _check_within(drift: _Span, other: _Span, place: Place) -> None:
     """A fault may lie within a drift or outside it, but not across one of its ends."""
-    if other.contains(drift.begins_ns) or other.contains(drift.ends_ns):
-        why = (
-            f"is across an end of fault {drift.position} (drift) on node {drift.node!r}; put it "
-            "within or outside"
-        )
-        at = format_duration(other.begins_ns)
-        raise impossible((*place, other.position, "at"), at, why)
+    is_across = other.contains(drift.begins_ns) or other.contains(drift.ends_ns)
+    if not is_across:
+        return
+    why = (
+        f"is across an end of fault {drift.position} (drift) on node {drift.node!r}; put it "
+        "within or outside"
+    )
+    at = format_duration(other.begins_ns)
+    raise impossible((*place, other.position, "at"), at, why)
 
 
 def _check_none_overlap(spans: list[_Span], place: Place) -> None:
     """`spans`: in order of time, all on one node."""
     for one, two in pairwise(spans):
-        # One may begin when the other ends; but two steps at one moment, which last for nothing,
-        # have no order.
-        if two.begins_ns < one.ends_ns or two.begins_ns == one.begins_ns:
+        # One may begin when the other ends.
+        overlap = two.begins_ns < one.ends_ns
+        # Two steps at one moment, which last for nothing, have no order.
+        begin_together = two.begins_ns == one.begins_ns
+        if overlap or begin_together:
             why = (
                 f"overlaps fault {one.position} ({one.kind}) on node {one.node!r}; one clock "
                 "fault at a time on a node"
@@ -289,12 +351,22 @@ def _check_none_overlap(spans: list[_Span], place: Place) -> None:
             raise impossible((*place, two.position, "at"), at, why)
 
 
-def _spans(nodes: list[str], faults: Sequence[Fault], duration_ns: int) -> Iterator[_Span]:
+def _spans_on(node: str, faults: Sequence[Fault], duration_ns: int) -> list[_Span]:
+    """The clock faults of one node, repeats included, in order of time."""
+    spans = []
     for position, fault in enumerate(faults):
         if fault.kind not in CLOCK_FAULTS or not isinstance(fault, NodeFault):
             continue
         # None: the only node of the scenario, as _check_node_fault has made sure.
-        on = nodes if fault.node in (None, EVERY_NODE) else [fault.node]
+        if fault.node not in (node, EVERY_NODE, None):
+            continue
         for at_ns in fault_times_ns(fault, duration_ns):
-            for node in on:
-                yield _Span(str(node), at_ns, at_ns + fault.lasts_world_ns, position, fault.kind)
+            span = _Span(
+                node,
+                begins_ns=at_ns,
+                ends_ns=at_ns + fault.lasts_world_ns,
+                position=position,
+                kind=fault.kind,
+            )
+            spans.append(span)
+    return sorted(spans)

@@ -6,7 +6,6 @@ in TOML, what was expected there, and the nearest right word.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any, get_args
 
@@ -59,8 +58,9 @@ def text_of(place: Place) -> str:
         if isinstance(part, int):
             text += f"[{part}]"
         else:
-            text += f".{part}" if text else part
-    return text
+            text += f".{part}"
+    # Every key has a dot before it, and the first needs none.
+    return text.removeprefix(".")
 
 
 def explain(detail: ErrorDetails, document: JsonObject, root: type[BaseModel]) -> str:
@@ -69,16 +69,17 @@ def explain(detail: ErrorDetails, document: JsonObject, root: type[BaseModel]) -
     # A check of the whole: its message is a sentence already, place and value included.
     if isinstance(cause, ImpossibleScenario):
         return str(cause)
+
     place = _as_written(detail["loc"])
-    kind = detail["type"]
-    if kind == "extra_forbidden":
-        return _unknown_key(place, document, root)
-    if kind == "missing":
-        return f"{text_of(place)} is missing{_hint(place)}"
-    if kind in ("union_tag_not_found", "union_tag_invalid"):
-        return _no_kind_of_fault((*place, "kind"), detail)
-    if kind == "literal_error":
-        return _not_one_of(place, detail)
+    match detail["type"]:
+        case "extra_forbidden":
+            return _unknown_key(place, document, root)
+        case "missing":
+            return f"{text_of(place)} is missing{_hint(place)}"
+        case "union_tag_not_found" | "union_tag_invalid":
+            return _no_kind_of_fault((*place, "kind"), detail)
+        case "literal_error":
+            return _not_one_of(place, detail)
     return f"invalid value {detail['input']!r} for {text_of(place)}: {_reason(detail)}"
 
 
@@ -93,12 +94,12 @@ def _reason(detail: ErrorDetails) -> str:
 def _not_one_of(place: Place, detail: ErrorDetails) -> str:
     # pydantic has the allowed words only as a text: "'holds', 'broken' or 'unknown'".
     listed = detail["ctx"]["expected"].replace("'", "").replace(" or ", ", ")
-    return invalid_value(
-        text_of(place), detail["input"], one_of(detail["input"], listed.split(", "))
-    )
+    read = detail["input"]
+    return invalid_value(text_of(place), read, one_of(read, listed.split(", ")))
 
 
 def _no_kind_of_fault(place: Place, detail: ErrorDetails) -> str:
+    # Without a `kind`, there is nothing that it could be near to.
     if detail["type"] == "union_tag_not_found":
         return f"{text_of(place)} is missing: expected {one_of('', FAULT_KINDS)}"
     read = detail["ctx"]["tag"]
@@ -106,11 +107,11 @@ def _no_kind_of_fault(place: Place, detail: ErrorDetails) -> str:
 
 
 def _unknown_key(place: Place, document: JsonObject, root: type[BaseModel]) -> str:
-    *table, key = place
-    allowed = list(_keys_of(tuple(table), document, root))
-    where = text_of(tuple(table)) or "the top level"
-    hint = did_you_mean(str(key), allowed)
-    return f"unknown key {str(key)!r} in {where}: expected one of {', '.join(allowed)}{hint}"
+    table, key = place[:-1], str(place[-1])
+    allowed = _keys_of(table, document, root)
+    where = text_of(table) or "the top level"
+    hint = did_you_mean(key, allowed)
+    return f"unknown key {key!r} in {where}: expected one of {', '.join(allowed)}{hint}"
 
 
 def _as_written(place: Place) -> Place:
@@ -120,8 +121,10 @@ def _as_written(place: Place) -> Place:
     for before, part in pairwise(place):
         # ("fault", 0, "suspend", "at") is fault[0].at in the file. A key that is called like a kind
         # follows a name, not a position, and stays.
-        if not (part in FAULT_KINDS and isinstance(before, int)):
-            written.append(part)
+        follows_position = isinstance(before, int)
+        if follows_position and part in FAULT_KINDS:
+            continue
+        written.append(part)
     return tuple(written)
 
 
@@ -131,6 +134,7 @@ def _hint(place: Place) -> str:
             ": a scenario without [[expect]] judges nothing; write what should hold, or break, "
             "and because of what"
         )
+    # In any table: a key of this name is a duration everywhere.
     if place[-1] in _DURATIONS:
         return ": expected a duration such as '8h' or '1h30m'"
     return ""
@@ -139,25 +143,28 @@ def _hint(place: Place) -> str:
 # --- Which keys a table may have ------------------------------------------------------------------
 
 
-def _keys_of(table: Place, document: JsonObject, root: type[BaseModel]) -> Iterator[str]:
+def _keys_of(table: Place, document: JsonObject, root: type[BaseModel]) -> list[str]:
     """The keys that are allowed in `table`."""
     # Also within [real_time], which has faults of its own.
-    if table and "fault" in table:
-        yield from _keys_of_fault(table, document)
-        return
+    if "fault" in table:
+        return _keys_of_fault(table, document)
+
     model = _model_at(table, root)
-    not_written = _NOT_WRITTEN if model is root else ()
-    for key in model.model_fields:
-        if key not in not_written:
-            yield key
+    keys = list(model.model_fields)
+    if model is not root:
+        return keys
+    return [key for key in keys if key not in _NOT_WRITTEN]
 
 
 def _model_at(table: Place, root: type[BaseModel]) -> type[BaseModel]:
     """The class as which `table` is read; positions in a list change nothing."""
     model = root
     for part in table:
-        if isinstance(part, str):
-            model = _model_in(model.model_fields[part].annotation)
+        # All tables of a list are of one class.
+        if isinstance(part, int):
+            continue
+        field = model.model_fields[part]
+        model = _model_in(field.annotation)
     return model
 
 
@@ -166,10 +173,16 @@ def _keys_of_fault(table: Place, document: JsonObject) -> list[str]:
     written: Any = document
     for part in table:
         written = written[part]
+    kind = written.get("kind")
+
     # Fault is Annotated[A | B | ..., discriminator]: the first argument is the union.
-    for model in get_args(get_args(Fault)[0]):
-        if written.get("kind") in get_args(model.model_fields["kind"].annotation):
+    union = get_args(Fault)[0]
+    for model in get_args(union):
+        # kind: Literal["suspend"], whose arguments are its words.
+        kinds = get_args(model.model_fields["kind"].annotation)
+        if kind in kinds:
             return sorted(model.model_fields)
+    # pydantic has refused any other kind, before it looks at keys.
     return []
 
 
@@ -177,8 +190,12 @@ def _model_in(annotation: Any) -> type[BaseModel]:
     """The table in an annotation such as list[Node] or RealTime | None."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
+
+    # RealTime | None has None for an argument, too.
     for argument in get_args(annotation):
         found = _model_in(argument)
         if found is not BaseModel:
             return found
+
+    # The bare class, which has no fields.
     return BaseModel

@@ -25,8 +25,9 @@ from pydantic import ValidationError
 from meshwake.core.dates import dates_of
 from meshwake.core.errors import BadInput
 from meshwake.core.history import History
-from meshwake.core.json_types import JsonObject, MutableJsonObject
+from meshwake.core.json_types import JsonObject, MutableJsonObject, value_at
 from meshwake.core.plan import PLAN_FORMAT, Plan
+from meshwake.core.refusal import unreadable, unwritable
 from meshwake.core.text_files import read_text
 
 PLAN_FILE = "plan.json"
@@ -103,19 +104,23 @@ class SavedRun:
     def repeat(self) -> str:
         """The command that does the same again; "" where none was recorded."""
         file = self.path / REPEAT_FILE
-        return read_text(file).strip() if file.is_file() else ""
+        if not file.is_file():
+            return ""
+        return read_text(file).strip()
 
     @property
     def real_s(self) -> float:
         """What the run cost in real time, as far as is known."""
-        cost = (self.result or {}).get("cost")
-        real_s = cost.get("real_s") if isinstance(cost, dict) else None
-        return float(real_s) if isinstance(real_s, (int, float)) else 0.0
+        # None of a run that ended before it was judged; and any file may have been edited.
+        real_s = value_at(self.result, "cost", "real_s")
+        return float(real_s) if isinstance(real_s, int | float) else 0.0
 
 
 def runs_dir() -> Path:
     """Where runs are kept: $MESHWAKE_RUNS, or ./runs."""
-    return Path(os.environ.get("MESHWAKE_RUNS") or "runs")
+    # Set to nothing it means as much as not set.
+    chosen = os.environ.get("MESHWAKE_RUNS")
+    return Path(chosen or "runs")
 
 
 def open_run(plan: Plan) -> RunDirectory:
@@ -124,21 +129,18 @@ def open_run(plan: Plan) -> RunDirectory:
     base = runs_dir() / (plan.scenario or "unnamed")
     # Eight digits of the hash are enough among the plans of one scenario, lab and version.
     name = f"{plan.lab}-{plan.version}-{plan.sha256[:8]}"
+    text = plan.model_dump_json(indent=2) + "\n"
     try:
         directory = RunDirectory(_make_directory(base, name))
         directory.logs.mkdir()
-        (directory.path / PLAN_FILE).write_text(
-            plan.model_dump_json(indent=2) + "\n", encoding="utf-8"
-        )
+        (directory.path / PLAN_FILE).write_text(text, encoding="utf-8")
     except OSError as error:
-        raise BadInput(
-            f"{base}: cannot be written ({error.strerror}); set MESHWAKE_RUNS to a "
-            "directory of yours"
-        ) from error
+        raise unwritable(base, error, "set MESHWAKE_RUNS to a directory of yours") from error
     return directory
 
 
 def _make_directory(base: Path, name: str) -> Path:
+    """Makes NAME below `base`, or NAME-2 and so on where that exists."""
     vanished = 0
     for number in range(1, _SAME_PLAN_MAX):
         path = base / (name if number == 1 else f"{name}-{number}")
@@ -164,7 +166,12 @@ def kept_runs() -> list[Path]:
     plans = runs_dir().glob(f"*/*/{PLAN_FILE}")
     # `latest` is a link to one of them, which would be listed twice.
     found = [plan.parent for plan in plans if plan.parent.name != LATEST]
-    return sorted(found, key=lambda run: (ended_s(run), run), reverse=True)
+
+    # By the name where two ended at once, so that the order is always the same.
+    def age(run: Path) -> tuple[float, Path]:
+        return ended_s(run), run
+
+    return sorted(found, key=age, reverse=True)
 
 
 def ended_s(run: Path) -> float:
@@ -185,12 +192,12 @@ def read_run(path: Path) -> SavedRun:
             f"{path}: not a run (it has no {PLAN_FILE}); give a directory below {runs_dir()}, "
             f"or {LATEST}; meshwake runs lists them"
         )
-    plan = _read_plan(directory / PLAN_FILE)
     return SavedRun(
-        directory,
-        plan,
-        History.read(directory / HISTORY_FILE),
-        read_result(directory),
+        path=directory,
+        # First: of another format the history would be wrong as well.
+        plan=_read_plan(directory / PLAN_FILE),
+        history=History.read(directory / HISTORY_FILE),
+        result=read_result(directory),
     )
 
 
@@ -198,7 +205,10 @@ def _pointed_to(pointer: Path) -> str | None:
     """The name of the run that a `latest` points to."""
     if pointer.is_symlink():
         return str(pointer.readlink())
-    return pointer.read_text(encoding="utf-8").strip() if pointer.is_file() else None
+    # Where there are no links, a file has the name (RunDirectory.keep).
+    if pointer.is_file():
+        return pointer.read_text(encoding="utf-8").strip()
+    return None
 
 
 def _directory_of(path: Path) -> Path:
@@ -206,41 +216,51 @@ def _directory_of(path: Path) -> Path:
     # What exists where the user is comes before a name below runs/, as for every other path.
     if path.exists():
         return _newest_in(path)
+
     if path == Path(LATEST):
-        return _newest_of_all()
+        kept = kept_runs()
+        if not kept:
+            raise BadInput(
+                f"{LATEST}: no run is kept in {runs_dir()}; meshwake run --keep-run keeps one"
+            )
+        return kept[0]
+
+    # The name of a scenario, or SCENARIO/RUN.
     below = runs_dir() / path
     return _newest_in(below) if below.exists() else path
 
 
-def _newest_of_all() -> Path:
-    for newest in kept_runs():
-        return newest
-    raise BadInput(f"{LATEST}: no run is kept in {runs_dir()}; meshwake run --keep-run keeps one")
-
-
 def _newest_in(path: Path) -> Path:
     """`path` itself, or where it has the runs of one scenario the newest of them."""
-    has_runs = (path / LATEST).exists() and not (path / PLAN_FILE).exists()
-    return _follow_latest(path / LATEST if has_runs else path)
+    is_run = (path / PLAN_FILE).exists()
+    latest = path / LATEST
+    if latest.exists() and not is_run:
+        path = latest
+    if path.name != LATEST:
+        return path
 
-
-def _follow_latest(path: Path) -> Path:
-    name = _pointed_to(path) if path.name == LATEST else None
-    return path if name is None else path.parent / name
+    name = _pointed_to(path)
+    # A directory that a person has called so.
+    if name is None:
+        return path
+    return path.parent / name
 
 
 def _read_plan(path: Path) -> Plan:
+    """The plan saved at `path`. Raises BadInput."""
     raw = _read_json(path)
-    found = raw.get("format") if isinstance(raw, dict) else None
     # Before the fields are looked at: of another format many would be wrong.
-    if isinstance(raw, dict) and found != PLAN_FORMAT:
-        raise BadInput(
-            f"{path}: was written in format {found}, this meshwake reads format {PLAN_FORMAT}; "
-            "judge it with the version that made it"
-        )
+    if isinstance(raw, dict):
+        found = raw.get("format")
+        if found != PLAN_FORMAT:
+            raise BadInput(
+                f"{path}: was written in format {found}, this meshwake reads format {PLAN_FORMAT}; "
+                "judge it with the version that made it"
+            )
+
     try:
         # As JSON and not as a dict: a strict model takes a list for a tuple only from JSON.
-        return _with_known_zone(path, Plan.model_validate_json(json.dumps(raw)))
+        plan = Plan.model_validate_json(json.dumps(raw))
     except ValidationError as error:
         # One is enough: the file was cut or edited, and is not one that a person writes.
         first = error.errors()[0]
@@ -249,9 +269,7 @@ def _read_plan(path: Path) -> Plan:
             f"{path}: not a complete plan: {place or 'top level'}: {first['msg']}"
         ) from error
 
-
-def _with_known_zone(path: Path, plan: Plan) -> Plan:
-    """`plan`, if this machine has the time zone of its dates: a run may come from another one."""
+    # A run may come from a machine with time zones that this one does not know.
     try:
         dates_of(plan.dates_from_wall_s, plan.dates_zone)
     except ValueError as error:
@@ -263,6 +281,7 @@ def read_result(run: Path) -> MutableJsonObject | None:
     """What the run at `run` was judged; None for one that ended before that. Raises BadInput for a
     file that is none."""
     path = run / RESULT_FILE
+    # The run was killed, or goes on still.
     if not path.is_file():
         return None
     raw = _read_json(path)
@@ -273,9 +292,7 @@ def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise BadInput(
-            f"{path}: cannot be read ({error.strerror}); give the directory of a run"
-        ) from error
+        raise unreadable(path, error, "give the directory of a run") from error
     except ValueError as error:
         raise BadInput(
             f"{path}: is half a file or no JSON ({error}); was the run killed while it began?"

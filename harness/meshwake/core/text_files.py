@@ -11,6 +11,7 @@ import stat
 from pathlib import Path
 
 from meshwake.core.errors import BadInput
+from meshwake.core.refusal import unreadable
 
 # A name that was mistyped may be a disk or /dev/zero, which has no end.
 BYTES_MOST = 64 << 20
@@ -31,13 +32,14 @@ def encoding_of(start: bytes) -> str:
             return encoding
     # UTF-16 without a mark: the first character is nearly always ASCII, so that one of its two
     # bytes is zero, and which one gives the byte order.
-    if len(start) > 1 and (start[0] == 0) != (start[1] == 0):
-        return "utf-16-le" if start[1] == 0 else "utf-16-be"
+    zeros = [byte == 0 for byte in start[:2]]
+    if zeros == [False, True]:
+        return "utf-16-le"
+    if zeros == [True, False]:
+        return "utf-16-be"
+
+    # Python's name for UTF-8 with or without a mark.
     return "utf-8-sig"
-
-
-def _is_marked(content: bytes) -> bool:
-    return content.startswith((codecs.BOM_UTF8, *(mark for mark, _ in _MARKS)))
 
 
 def is_there(path: Path) -> bool:
@@ -46,6 +48,7 @@ def is_there(path: Path) -> bool:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
         return False
+    # No permission, a loop of links, a path with a NUL in it: read_text says which.
     except (OSError, ValueError):
         return True
     return True
@@ -59,10 +62,13 @@ def read_text(path: Path, *, keep_mark: bool = False) -> str:
     try:
         text = content.decode(encoding)
     except UnicodeDecodeError as error:
-        name = "UTF-8" if encoding.startswith("utf-8") else encoding.upper()
+        name = encoding.removesuffix("-sig").upper()
         raise BadInput(f"{path}: is not {name} text (byte {error.start})") from error
+
+    # Codecs differ in whether they leave a mark in the text.
     text = text.removeprefix(MARK)
-    return f"{MARK}{text}" if keep_mark and _is_marked(content) else text
+    is_marked = content.startswith((codecs.BOM_UTF8, *dict(_MARKS)))
+    return f"{MARK}{text}" if keep_mark and is_marked else text
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -72,14 +78,14 @@ def _read_bytes(path: Path) -> bytes:
         if not stat.S_ISREG(mode):
             found = "a directory" if stat.S_ISDIR(mode) else "no regular file"
             raise BadInput(f"{path}: is {found}, expected a file")
+
         with path.open("rb") as stream:
             # One byte more than is allowed, to know without reading the rest that there is more.
             content = stream.read(BYTES_MOST + 1)
     # ValueError: a path with a NUL in it.
     except (OSError, ValueError) as error:
-        raise BadInput(
-            f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})"
-        ) from error
+        raise unreadable(path, error) from error
+
     if len(content) > BYTES_MOST:
         raise BadInput(f"{path}: has more than {BYTES_MOST >> 20} MiB")
     return content

@@ -17,8 +17,9 @@ def aligned_table(values: Mapping[str, Any]) -> Table:
     """A table of `values`, in their order, with the equals signs in one column."""
     width = max(map(len, values))
     table = tomlkit.table()
-    for key, value in values.items():
-        table.append(_aligned_key(key, width), tomlkit.item(value))
+    for name, value in values.items():
+        key = _aligned_key(name, width)
+        table.append(key, tomlkit.item(value))
     return table
 
 
@@ -28,23 +29,28 @@ def append_aligned(table: Table, key: str, value: str) -> None:
     if key in table:
         table[key] = value
         return
+
     # Comments and blank lines are entries of the body, too, with None for a key.
-    first = next(each for each, _ in table.value.body if each is not None)
+    keys = [entry for entry, _ in table.value.body if entry is not None]
+    first = keys[0]
     # A separator is the blanks up to the column and then " = ".
     width = len(first.as_string()) + len(first.sep) - len(" = ")
     table.append(_aligned_key(key, width), tomlkit.item(value))
 
 
 def _aligned_key(name: str, width: int) -> SingleKey:
-    return SingleKey(name, sep=f"{' ' * (width - len(name))} = ")
+    blanks = " " * (width - len(name))
+    return SingleKey(name, sep=f"{blanks} = ")
 
 
 def take_trailing(table: Table) -> list[Item]:
     """Removes the comments and blank lines after the last key of `table`, and returns them."""
     body = table.value.body
     trailing: list[Item] = []
+    # From the end: an entry without a key is a comment or a blank line.
     while body and body[-1][0] is None:
-        trailing.insert(0, body.pop()[1])
+        _, entry = body.pop()
+        trailing.insert(0, entry)
     return trailing
 
 

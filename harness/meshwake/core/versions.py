@@ -12,7 +12,7 @@ import re
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from itertools import pairwise
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion, Version
 
 from meshwake.core.errors import BadInput
-from meshwake.core.json_types import JsonObject, text_at
+from meshwake.core.json_types import JsonObject, object_at, objects_at, text_at
 from meshwake.core.refusal import invalid, invalid_choice, unreadable
 from meshwake.core.resources import CLUSTERS
 from meshwake.system.hints import closest
@@ -47,6 +47,11 @@ class Release:
     node_image: str = ""
     notes: str = ""
 
+    @cached_property
+    def number(self) -> Version:
+        """The version, as something that can be compared."""
+        return Version(self.version)
+
     @property
     def minor(self) -> str:
         """As in 1.28."""
@@ -56,7 +61,9 @@ class Release:
     def model_class(self) -> str:
         """The class that the model runs: its own, or while that is not known the one before it
         (`assumption`)."""
-        return self.behaviour_class if self.classified else _classified_before(self).behaviour_class
+        if self.classified:
+            return self.behaviour_class
+        return _classified_before(self).behaviour_class
 
     @property
     def assumption(self) -> str | None:
@@ -66,8 +73,7 @@ class Release:
         before = _classified_before(self)
         return (
             f"the behaviour class of {self.version} is not known: taken as "
-            f"{before.behaviour_class}, that of "
-            f"{before.version} (choose another with --as-class)"
+            f"{before.behaviour_class}, that of {before.version} (choose another with --as-class)"
         )
 
     @property
@@ -76,8 +82,8 @@ class Release:
         return self.behaviour_class != UNCLASSIFIED
 
 
+# In the order of a message; the first two are in every row.
 _ROW_KEYS = ("version", "class", "commit", "digest", "notes")
-_MINOR_KEYS = ("kubernetes", "end_of_life", "gateway_api", "node_image")
 
 
 # A minor release, without a patch: 1.30, v1.30.
@@ -107,8 +113,11 @@ def covers(version_range: str, version: str, until: str | None = None) -> bool:
     and before `until`. Before 1.32.0 lie its pre-releases too: to end with the first of them, write
     1.32.0-alpha.0."""
     own = parse_version(version)
+    # Without `prereleases`, packaging leaves them out of every range that names none.
     inside = SpecifierSet(version_range).contains(own, prereleases=True)
-    return inside and (until is None or own < parse_version(until, "until"))
+    if until is None:
+        return inside
+    return inside and own < parse_version(until, "until")
 
 
 @cache
@@ -129,51 +138,75 @@ def parse_releases(text: str, path: str) -> tuple[Release, ...]:
         raise BadInput(
             f"{path}: is not TOML: {error}; take it from the repository again"
         ) from error
-    minors, image = document.get("minor", {}), document.get("image", "")
-    rows = [_release(row, minors, image, path) for row in document.get("release", [])]
+
+    image = text_at(document, "image")
+    minors = object_at(document, "minor")
+    rows = [_release(row, minors, image, path) for row in objects_at(document, "release")]
     if not rows:
         raise BadInput(f"{path}: has no [[release]]; take it from the repository again")
-    rows.sort(key=lambda row: Version(row.version))
+    rows.sort(key=lambda row: row.number)
+
     # By value and not by text: 1.28.0 and v1.28.0 are one release.
     for before, row in pairwise(rows):
-        if Version(before.version) == Version(row.version):
+        if before.number == row.number:
             raise BadInput(f"{path}: {row.version} has two rows; one must go")
     return tuple(rows)
 
 
 def _release(row: JsonObject, minors: JsonObject, image: str, path: str) -> Release:
-    named = text_at(row, "version") or "a [[release]] without version"
-    unknown = [key for key in row if key not in _ROW_KEYS]
-    if unknown or not {"version", "class"} <= row.keys():
-        raise BadInput(
-            f"{path}: {named}: invalid keys {', '.join(row)}: expected {', '.join(_ROW_KEYS)}, the "
-            "first two always"
-        )
+    """One row; what holds for its whole minor is in a table of its own, so that it is written
+    once."""
+    version = text_at(row, "version")
+    named = version or "a [[release]] without version"
+    _check_keys(row, f"{path}: {named}")
+
     allowed = (*BEHAVIOUR_CLASSES, UNCLASSIFIED)
     if row["class"] not in allowed:
         raise invalid_choice(f"class of {named} in {path}", str(row["class"]), allowed)
-    minor = minor_of(named)
+
+    of_minor = object_at(minors, minor_of(named))
     return Release(
-        named,
-        text_at(row, "class"),
-        text_at(row, "commit"),
-        f"{image}:{named}" if image else "",
-        text_at(row, "digest") or None,
-        **{key: text_at(minors, minor, key) for key in _MINOR_KEYS},
+        version=version,
+        behaviour_class=text_at(row, "class"),
+        commit=text_at(row, "commit"),
+        image=f"{image}:{version}" if image else "",
+        digest=text_at(row, "digest") or None,
+        kubernetes=text_at(of_minor, "kubernetes"),
+        end_of_life=text_at(of_minor, "end_of_life"),
+        gateway_api=text_at(of_minor, "gateway_api"),
+        node_image=text_at(of_minor, "node_image"),
         notes=text_at(row, "notes"),
     )
 
 
+def _check_keys(row: JsonObject, named: str) -> None:
+    """Raises BadInput for a row with a key that is misspelt, or that lacks one."""
+    is_complete = {"version", "class"} <= row.keys()
+    if not is_complete or not row.keys() <= set(_ROW_KEYS):
+        raise BadInput(
+            f"{named}: invalid keys {', '.join(row)}: expected {', '.join(_ROW_KEYS)}, the first "
+            "two always"
+        )
+
+
+def _classified() -> list[Release]:
+    """The rows whose class is known, oldest first."""
+    return [row for row in releases() if row.classified]
+
+
 def _classified_before(release: Release) -> Release:
-    classified = [row for row in releases() if row.classified]
-    older = [row for row in classified if Version(row.version) < Version(release.version)]
+    """The newest row with a known class that is older than `release`."""
     # Before the first release that was read, the first is the best guess.
-    return older[-1] if older else classified[0]
+    before, *others = _classified()
+    for row in others:
+        if row.number < release.number:
+            before = row
+    return before
 
 
 def newest() -> Release:
     """The release that is tested by default: the newest of those whose class is known."""
-    return next(row for row in reversed(releases()) if row.classified)
+    return _classified()[-1]
 
 
 def check_class(behaviour_class: str, option: str = "--as-class") -> str:
@@ -191,19 +224,24 @@ def find(version: str, option: str = "--istio") -> Release:
     expected = f"a version such as 1.28.0 or 1.28; the newest here is {newest().version}"
     wanted = parse_version(version, option, expected)
     # Before the rows: 1.30 alone would equal the row of 1.30.0.
-    if _MINOR_ALONE.fullmatch(version.strip()) and (row := _newest_of(minor_of(version))):
-        return row
+    if _MINOR_ALONE.fullmatch(version.strip()):
+        newest_of_minor = _newest_of(minor_of(version))
+        if newest_of_minor is not None:
+            return newest_of_minor
+
     for release in releases():
-        if Version(release.version) == wanted:
+        if release.number == wanted:
             return release
-    last = Version(releases()[-1].version)
+
+    last = releases()[-1].number
     # Another major is a typing error rather than a release newer than the table.
     if wanted > last and wanted.major == last.major:
         return Release(
-            str(version).strip().removeprefix("v"),
-            UNCLASSIFIED,
+            version=version.strip().removeprefix("v"),
+            behaviour_class=UNCLASSIFIED,
             notes="newer than clusters/versions.toml",
         )
+
     known = [release.version for release in releases()]
     near = closest(version, known, most=3) or [known[0], known[-1]]
     raise invalid(
@@ -213,10 +251,15 @@ def find(version: str, option: str = "--istio") -> Release:
 
 def _newest_of(minor: str) -> Release | None:
     """The newest stable release of `minor`; the newest pre-release if it has none."""
-    rows = [row for row in releases() if row.minor == minor]
-    stable = [row for row in rows if not Version(row.version).is_prerelease]
-    found = stable or rows
-    return found[-1] if found else None
+    newest_stable = newest_of_any = None
+    # Oldest first, so that the last that fits is the newest.
+    for row in releases():
+        if row.minor != minor:
+            continue
+        newest_of_any = row
+        if not row.number.is_prerelease:
+            newest_stable = row
+    return newest_stable or newest_of_any
 
 
 def built_from(revision: str, status: str) -> tuple[str, ...]:
@@ -225,25 +268,32 @@ def built_from(revision: str, status: str) -> tuple[str, ...]:
     has them."""
     # istio's common/scripts/report_build_info.sh writes "Modified" for a tree with changes of its
     # own, whose behaviour need not be that of the commit.
-    if not revision or status != "Clean":
+    if status != "Clean":
         return ()
-    return tuple(row.version for row in releases() if row.commit == revision)
+    # A row whose commit was not looked up has "" as well, and would be found.
+    if not revision:
+        return ()
+    built = [row.version for row in releases() if row.commit == revision]
+    return tuple(built)
 
 
 def has_row(version: str) -> bool:
     """Whether the table knows `version`."""
-    return any(Version(row.version) == parse_version(version) for row in releases())
+    wanted = parse_version(version)
+    return any(row.number == wanted for row in releases())
 
 
 def between(older: str, newer: str) -> tuple[Release, ...]:
     """The rows from `older` to `newer`, both included."""
     first, last = Version(older), Version(newer)
-    return tuple(row for row in releases() if first <= Version(row.version) <= last)
+    within = [row for row in releases() if first <= row.number <= last]
+    return tuple(within)
 
 
 def newest_of_each_minor(rows: Iterable[Release]) -> tuple[Release, ...]:
     """Of `rows` the last of each minor, oldest first."""
     last: dict[str, Release] = {}
+    # Later rows take the place of those before them.
     for row in rows:
         last[row.minor] = row
     return tuple(last.values())

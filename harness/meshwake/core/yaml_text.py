@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from meshwake.core.errors import BadInput
+from meshwake.core.json_types import list_at, text_at
 from meshwake.core.text_files import MARK
 
 # Aliases of aliases: a few hundred bytes of YAML may mean billions of values ("billion laughs").
@@ -31,8 +32,9 @@ class _Loader(yaml.SafeLoader):
         # PyYAML keeps the last of two equal keys in silence.
         seen = set()
         for key, _ in node.value:
-            # `<<` may be there several times: it merges other mappings.
-            if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
+            # `<<` may be there several times: it merges other mappings. A key that is a mapping or
+            # a list itself is refused by PyYAML.
+            if not isinstance(key, yaml.ScalarNode) or key.tag == _MERGE:
                 continue
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(
@@ -49,6 +51,7 @@ def _without_sixties(tag: str, pattern: re.Pattern[str]) -> re.Pattern[str]:
     return re.compile(rf"(?!.*:){pattern.pattern}", pattern.flags)
 
 
+_MERGE = "tag:yaml.org,2002:merge"
 _INT, _FLOAT, _TIME = (f"tag:yaml.org,2002:{name}" for name in ("int", "float", "timestamp"))
 # A table of our own: PyYAML's belongs to the class, and whatever else reads YAML in this process
 # would lose its dates too.
@@ -63,8 +66,7 @@ def read_documents(text: str, where: str) -> list[Any]:
     try:
         documents = _json(text)
         if documents is None:
-            # `---` after the last document makes an empty one, which is None.
-            documents = [each for each in yaml.load_all(text, _Loader) if each is not None]
+            documents = list(yaml.load_all(text, _Loader))
         _check_size(documents)
     except yaml.YAMLError as error:
         if "{{" in text:
@@ -72,29 +74,38 @@ def read_documents(text: str, where: str) -> list[Any]:
                 f"{where}: is a template of helm, not YAML yet; render it first: helm "
                 "template CHART > FILE"
             ) from error
-        raise BadInput(f"{where}: is not YAML: {' '.join(str(error).split())}") from error
+        # PyYAML puts the place on lines of its own.
+        on_one_line = " ".join(str(error).split())
+        raise BadInput(f"{where}: is not YAML: {on_one_line}") from error
+    except RecursionError as error:
+        raise BadInput(f"{where}: is YAML that cannot be read: it is nested too deeply") from error
     # What PyYAML's constructors let through for tags, numbers and keys that cannot be.
-    except (ValueError, OverflowError, RecursionError, TypeError, AttributeError) as error:
-        why = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise BadInput(f"{where}: is YAML that cannot be read: {why}") from error
-    return documents
+    except (ValueError, OverflowError, TypeError, AttributeError) as error:
+        raise BadInput(f"{where}: is YAML that cannot be read: {error}") from error
+
+    # `---` after the last document makes an empty one, which is None.
+    return [document for document in documents if document is not None]
 
 
 def _json(text: str) -> list[Any] | None:
     """One document of JSON, which may be indented with tabs, as YAML may not; None for all else.
     Raises ValueError for a key that is there twice."""
-    if not text.lstrip(f"{MARK} \t\r\n").startswith(("{", "[")):
+    begins_as_json = text.lstrip(f"{MARK} \t\r\n").startswith(("{", "["))
+    if not begins_as_json:
         return None
     twice: list[str] = []
 
-    # Noted, not raised: a ValueError in here would be taken below for text that is not JSON.
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        made = dict(pairs)
-        if len(made) < len(pairs):
-            keys = [key for key, _ in pairs]
-            twice.append(next(key for key in keys if keys.count(key) > 1))
+        made: dict[str, Any] = {}
+        for key, value in pairs:
+            # Noted, not raised: a ValueError in here would be taken below for text that is not
+            # JSON.
+            if key in made:
+                twice.append(key)
+            made[key] = value
         return made
 
+    # What begins as JSON may still be YAML: {a: b}.
     try:
         document = json.loads(text.removeprefix(MARK), object_pairs_hook=unique)
     except (ValueError, RecursionError):
@@ -111,52 +122,61 @@ def _check_size(documents: list[Any]) -> None:
     # Without calls of itself: the depth is what is checked here.
     waiting = [(document, 0) for document in documents]
     while waiting:
+        # The last first. Level by level, one level of aliases could fill the memory before it is
+        # counted.
         value, depth = waiting.pop()
         left -= 1
         if left < 0 or depth > DEPTH_MOST:
             raise ValueError("it is too large, or nested too deeply")
-        waiting += [(each, depth + 1) for each in _children(value)]
+        waiting += [(child, depth + 1) for child in children_of(value)]
 
 
-def _children(value: Any) -> list[Any]:
+def children_of(value: object) -> list[Any]:
+    """The values of a mapping, or of a list; none of anything else."""
     if isinstance(value, dict):
         return list(value.values())
-    return value if isinstance(value, list) else []
+    if isinstance(value, list):
+        return value
+    return []
 
 
 def read_objects(text: str, where: str) -> list[Any]:
     """All documents in `text`; a List (as `kubectl get -o yaml` prints it) as what it holds. Raises
     BadInput."""
-    return [each for document in read_documents(text, where) for each in _items(document)]
+    objects: list[Any] = []
+    for document in read_documents(text, where):
+        objects += _items(document)
+    return objects
 
 
 def _items(document: Any) -> Iterator[Any]:
-    if not _is_list(document):
+    """What a List holds, Lists within it too; all else as it is."""
+    kind = text_at(document, "kind")
+    if not kind.endswith("List") or "items" not in document:
         yield document
         return
-    items = document["items"]
-    # `items: null` is how Go writes an empty list.
-    if not isinstance(items, list):
-        return
+
     # A PodList need not repeat in each that it is a Pod; a List has objects of all kinds.
-    kind = str(document["kind"]).removesuffix("List")
-    common = {"apiVersion": document.get("apiVersion"), "kind": kind} if kind else {}
-    for each in items:
-        yield from _items({**common, **each} if isinstance(each, dict) else each)
+    of_each = kind.removesuffix("List")
+    common: dict[str, object] = {}
+    if of_each:
+        common = {"apiVersion": document.get("apiVersion"), "kind": of_each}
 
-
-def _is_list(document: Any) -> bool:
-    if not isinstance(document, dict) or "items" not in document:
-        return False
-    return str(document.get("kind", "")).endswith("List")
+    # `items: null` is how Go writes an empty list, and reads as one.
+    for item in list_at(document, "items"):
+        if isinstance(item, dict):
+            yield from _items({**common, **item})
+        else:
+            yield item
 
 
 def kinds_of(objects: list[Any]) -> str:
     """What there is, in words."""
-    named = [
-        str(each.get("kind", "an object without kind"))
-        if isinstance(each, dict)
-        else repr(each)[:60]
-        for each in objects
-    ]
+    named = []
+    for thing in objects:
+        # What is not an object, such as a line of a script, as it is.
+        name = repr(thing)[:60]
+        if isinstance(thing, dict):
+            name = str(thing.get("kind", "an object without kind"))
+        named.append(name)
     return ", ".join(named) or "nothing at all"

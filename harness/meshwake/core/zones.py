@@ -64,22 +64,29 @@ class Zone:
         """Whether clocks show at another moment what they show at `wall_s`, as in the hour in
         which summer time ends."""
         local_s = wall_s + self.offset_s(wall_s)
-        others_s = {local_s - offset_s for offset_s in self._offsets_near(wall_s)} - {wall_s}
-        return any(other_s + self.offset_s(other_s) == local_s for other_s in others_s)
+        for offset_s in self._offsets_near(wall_s):
+            # The moment at which clocks with that offset show it, if they have it then.
+            other_s = local_s - offset_s
+            shown_s = other_s + self.offset_s(other_s)
+            if other_s != wall_s and shown_s == local_s:
+                return True
+        return False
 
-    def _offsets_near(self, wall_s: int) -> set[int]:
+    def _offsets_near(self, wall_s: int) -> Iterable[int]:
         if self._all_offsets:
-            return set(self._all_offsets)
-        return {self.offset_s(near_s) for near_s in (wall_s - _DAY_S, wall_s + _DAY_S)}
+            return self._all_offsets
+        # Zones change their offset months apart, so a day before and after is one change at most.
+        return (self.offset_s(wall_s - _DAY_S), self.offset_s(wall_s + _DAY_S))
 
     def changes(self, from_wall_s: int, to_wall_s: int) -> list[OffsetChange]:
         """The offset at `from_wall_s`, and its changes until `to_wall_s`."""
         found = [OffsetChange(from_wall_s, self.offset_s(from_wall_s))]
         marks_s = (*range(from_wall_s, to_wall_s, _STEP_S), to_wall_s)
         for before_s, after_s in pairwise(marks_s):
-            if self.offset_s(before_s) != self.offset_s(after_s):
+            offset_s = self.offset_s(after_s)
+            if self.offset_s(before_s) != offset_s:
                 changes_s = self._first_with_another(before_s, after_s)
-                found.append(OffsetChange(changes_s, self.offset_s(after_s)))
+                found.append(OffsetChange(changes_s, offset_s))
         return found
 
     def _first_with_another(self, before_s: int, after_s: int) -> int:
@@ -105,10 +112,14 @@ def zone_of(text: str) -> Zone:
 def zone_of_offsets(changes: Iterable[OffsetChange]) -> Zone | None:
     """The zone of clocks that were seen with these offsets, in order of time; None without any.
     The first offset is taken for what came before, too."""
-    seen = list(changes)
-    if not seen:
+    kept: list[OffsetChange] = []
+    for change in changes:
+        before_s = kept[-1].offset_s if kept else None
+        # The same offset, seen again, changes nothing.
+        if change.offset_s != before_s:
+            kept.append(change)
+    if not kept:
         return None
-    kept = seen[:1] + [two for one, two in pairwise(seen) if one.offset_s != two.offset_s]
     return _zone_of_changes(kept)
 
 
@@ -117,23 +128,29 @@ def _named_zone(name: str) -> Zone:
         if name in _OF_THE_MACHINE:
             raise ZoneInfoNotFoundError(name)
         zone = ZoneInfo(name)
+    # ZoneInfo takes the name for a path: ValueError for one that leaves its folder, OSError for
+    # the folder of a continent.
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
         hint = did_you_mean(name, sorted(available_timezones()))
         raise ValueError(f"expected {EXPECTED}{hint}") from error
 
     def offset_s(wall_s: int) -> int:
         offset = datetime.fromtimestamp(wall_s, zone).utcoffset()
-        return int((offset or timedelta()).total_seconds())
+        # None only for a datetime without a zone.
+        assert offset is not None
+        return int(offset.total_seconds())
 
     return Zone(name, name, offset_s, zone)
 
 
 def _changes_in(text: str) -> Iterator[OffsetChange]:
-    first, *changes = (part.strip() for part in text.split(","))
-    yield OffsetChange(0, _offset_s_in(first))
+    first, *changes = text.split(",")
+    # What holds from the first is taken for what came before it, too.
+    yield OffsetChange(0, _offset_s_in(first.strip()))
     before_s = 0
     for part in changes:
-        change = _change_in(part)
+        change = _change_in(part.strip())
+        # _zone_of_changes looks the moment up by halving.
         if change.from_wall_s <= before_s:
             raise ValueError("expected changes of the offset in order of time")
         before_s = change.from_wall_s
@@ -156,16 +173,20 @@ def _offset_s_in(text: str) -> int:
     found = _OFFSET.fullmatch(text)
     if found is None:
         raise ValueError(f"expected {EXPECTED}")
-    size_s = int(found[2]) * 3_600 + int(found[3]) * 60
+
+    sign, hours, minutes = found.groups()
+    size_s = int(hours) * 3_600 + int(minutes) * 60
     if size_s > OFFSET_S_MAX:
         raise ValueError("expected an offset of at most 14 hours from UTC")
-    return -size_s if found[1] == "-" else size_s
+    return -size_s if sign == "-" else size_s
 
 
 def offset_text(offset_s: int) -> str:
     """+01:00."""
+    sign = "-" if offset_s < 0 else "+"
+    # Of the size: divmod of a negative number rounds away from 0.
     hours, minutes = divmod(abs(offset_s) // 60, 60)
-    return f"{'-' if offset_s < 0 else '+'}{hours:02}:{minutes:02}"
+    return f"{sign}{hours:02}:{minutes:02}"
 
 
 def _zone_of_changes(changes: Sequence[OffsetChange]) -> Zone:
@@ -176,8 +197,11 @@ def _zone_of_changes(changes: Sequence[OffsetChange]) -> Zone:
         return changes[bisect_right(moments_s, wall_s)].offset_s
 
     text = ", ".join((offset_text(first.offset_s), *map(_change_text, later)))
+    # Each once, in the order in which they came.
     offsets = tuple(dict.fromkeys(change.offset_s for change in changes))
-    fixed = timezone(timedelta(seconds=first.offset_s)) if len(offsets) == 1 else None
+    fixed = None
+    if len(offsets) == 1:
+        fixed = timezone(timedelta(seconds=first.offset_s))
     return Zone(text, _label(offsets), offset_s, fixed, offsets)
 
 
@@ -186,10 +210,14 @@ def _change_text(change: OffsetChange) -> str:
     return f"{offset_text(change.offset_s)} from {moment:%Y-%m-%dT%H:%M:%SZ}"
 
 
-def _label(offsets: Sequence[int]) -> str:
+def _label(offsets: tuple[int, ...]) -> str:
+    # Not UTC+00:00.
+    if offsets == (0,):
+        return "UTC"
+
     named = [f"UTC{offset_text(offset_s)}" for offset_s in offsets]
     if len(named) == 1:
-        return named[0] if offsets[0] else "UTC"
+        return named[0]
     # With their moments it would be longer than a line.
     return f"local time ({', '.join(named)})"
 

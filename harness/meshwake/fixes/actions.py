@@ -26,6 +26,9 @@ from meshwake.fixes.shell.memory import Memory, Ran, is_known
 
 __all__ = ["Action", "CommandContext", "PodLogs", "Reading", "pod_logs", "read_actions"]
 
+# Of a command in a message; scripts may be of any length.
+_SHOWN_MOST = 160
+
 
 @dataclass
 class Reading:
@@ -57,8 +60,9 @@ def read_actions(memory: Memory, place: CommandContext) -> Reading:
         if ran.program == "wait":
             # The shell goes on when all that it put into the background has ended, so nothing of it
             # is cut off by the end of the container any more.
-            reading.actions = [replace(each, background=False) for each in reading.actions]
+            reading.actions = [replace(action, background=False) for action in reading.actions]
             continue
+
         try:
             found = _command(ran, memory, place)
         except NotUnderstood as why:
@@ -69,47 +73,50 @@ def read_actions(memory: Memory, place: CommandContext) -> Reading:
             reading.harmful.append(f"{_short(command)!r}: {why}")
         except Waits:
             # `kubectl rollout status` and the like: what was begun before it is over behind it.
-            reading.actions = [replace(each, waited=True) for each in reading.actions]
+            reading.actions = [replace(action, waited=True) for action in reading.actions]
         else:
-            reading.actions += [_as_run(each, ran, command) for each in found]
+            for action in found:
+                as_run = replace(
+                    action,
+                    command=_short(command),
+                    conditions=ran.conditions,
+                    after_s=ran.after_s,
+                    background=ran.background,
+                )
+                reading.actions.append(as_run)
     return reading
 
 
-def _as_run(action: Action, ran: Ran, command: str) -> Action:
-    return replace(
-        action,
-        command=_short(command),
-        conditions=ran.conditions,
-        after_s=ran.after_s,
-        background=ran.background,
-    )
-
-
 def _short(command: str) -> str:
+    """A command on one line, for a message."""
     text = " ".join(command.split())
-    return text if len(text) <= 160 else f"{text[:157]}..."
+    if len(text) <= _SHOWN_MOST:
+        return text
+    return f"{text[: _SHOWN_MOST - 3]}..."
 
 
 def _command(ran: Ran, memory: Memory, place: CommandContext) -> list[Action]:
-    words = list(ran.words)
-    if words and not is_known(words[0]):
+    """What one command restarts. Raises what effects.py has for commands that restart nothing."""
+    first = ran.words[0]
+    if not is_known(first):
         raise NotUnderstood("which program it runs is not known")
-    # kubectl.exe of Windows is on the PATH of WSL, too.
-    program = ran.program.removesuffix(".exe")
     # command: ["kubectl rollout restart ..."] in a manifest: no shell splits it into words.
-    if " " in words[0]:
+    if " " in first:
         raise DoesNothing(
             "no program has such a name; its arguments belong into words of their own"
         )
-    words = without_prefix(program, words)
-    program = words[0].rsplit("/", 1)[-1].removesuffix(".exe") if words else program
+
+    # kubectl.exe of Windows is on the PATH of WSL, too.
+    words = without_prefix(ran.program.removesuffix(".exe"), list(ran.words))
+    program = words[0].rsplit("/", 1)[-1].removesuffix(".exe")
     if program in PROGRAMS:
         return actions_of(Kubectl(words, memory, place))
     reader = OTHERS.get(program)
     if reader is not None:
         return reader(ran, memory, place)
+
     # A mounted script that may be executed is followed by the shell and never comes here.
-    if ran.words[0] in memory.files:
+    if first in memory.files:
         raise DoesNothing("may not be executed: its ConfigMap is mounted without defaultMode: 0755")
     if program in IDLE:
         raise DoesNothing("restarts nothing")

@@ -62,7 +62,9 @@ class DueJob(NamedTuple):
 
 def namespace_of(plan: Plan) -> str:
     """Where ztunnel lives in the cluster of `plan`."""
-    return (plan.fix.ztunnel_namespace if plan.fix else None) or ISTIO_NAMESPACE
+    if plan.fix is None:
+        return ISTIO_NAMESPACE
+    return plan.fix.ztunnel_namespace or ISTIO_NAMESPACE
 
 
 def tasks_of(plan: Plan) -> tuple[Task, ...]:
@@ -73,29 +75,31 @@ def tasks_of(plan: Plan) -> tuple[Task, ...]:
 def restarts(plan: Plan, clocks: Clocks, cause: str) -> list[PlannedRestart]:
     """All ztunnels that CronJobs restart whatever they find. Raises BadInput when none does. What
     they restart besides makes no difference: a new ztunnel fetches every certificate again."""
-    tasks = acting(tasks_of(plan), "ztunnel", RESTARTS_ZTUNNEL)
-    return _restarts(
-        plan,
-        clocks,
-        [(task, without_conditions(task, task.reading.of("ztunnel"))) for task in tasks],
-        cause,
-    )
+    return _restarts(plan, clocks, _restarting(tasks_of(plan)), cause)
+
+
+def _restarting(tasks: Sequence[Task]) -> list[tuple[Task, list[Action]]]:
+    """Those of `tasks` that restart ztunnel whatever they find, with how they do it. Raises
+    BadInput when none does."""
+    doing = []
+    for task in acting(tasks, "ztunnel", RESTARTS_ZTUNNEL):
+        actions = without_conditions(task, task.reading.of("ztunnel"))
+        doing.append((task, actions))
+    return doing
 
 
 def due_jobs(plan: Plan, clocks: Clocks, cause: str) -> list[DueJob]:
     """Every job that the CronJobs of `restarts` start, in order: for a lab in which the jobs
     themselves are real, and only the controller that starts them is computed. Raises BadInput as
     `restarts` does."""
-    tasks = acting(tasks_of(plan), "ztunnel", RESTARTS_ZTUNNEL)
-    for task in tasks:
-        without_conditions(task, task.reading.of("ztunnel"))
-    return sorted(
+    tasks = [task for task, _ in _restarting(tasks_of(plan))]
+    times = _times_of_jobs(plan, clocks, tasks, cause)
+    due = []
+    for task, times_ns in zip(tasks, times, strict=True):
         # An object without a namespace is created in "default".
-        DueJob(world_ns, task.place.namespace or "default", task.name)
-        for task, times_ns in zip(tasks, _times_of_jobs(plan, clocks, tasks, cause), strict=True)
-        for world_ns in times_ns
-        if world_ns < plan.duration_ns
-    )
+        namespace = task.place.namespace or "default"
+        due += [DueJob(world_ns, namespace, task.name) for world_ns in times_ns]
+    return sorted(due)
 
 
 def _times_of_jobs(
@@ -104,6 +108,7 @@ def _times_of_jobs(
     """For each of `tasks`: when its jobs start, in world time. The draw of a controller's resync
     is made by the name, so several CronJobs do not share one."""
     for number, task in enumerate(tasks):
+        # A draw for each of several; a single one is drawn by the name of the fix alone.
         name = cause if len(tasks) == 1 else f"{cause} {number}"
         yield cron_times_ns(plan, clocks, task.cron_job, name)
 
@@ -113,15 +118,24 @@ def application_restarts(plan: Plan, clocks: Clocks, cause: str) -> list[Planned
     none are."""
     tasks = tasks_of(plan)
     acting(tasks, "applications", RESTARTS_APPLICATIONS)
-    doing = [
-        (task, without_conditions(task, task.reading.actions))
-        for task in tasks
-        if task.reading.actions
-    ]
-    here = [(task, [each for each in actions if _is_here(plan, each)]) for task, actions in doing]
-    if not _of_applications(here):
-        first = _of_applications(doing)[0]
-        what = f"{first.namespace}/{', '.join(first.names or ('*',))}"
+
+    here = []
+    # Of applications, also of those that the scenario lacks.
+    of_applications: list[Action] = []
+    for task in tasks:
+        # A CronJob that restarts nothing does no harm next to one that does.
+        if not task.reading.actions:
+            continue
+        actions = without_conditions(task, task.reading.actions)
+        of_applications += [action for action in actions if action.what == "applications"]
+        here_too = [action for action in actions if _is_here(plan, action)]
+        here.append((task, here_too))
+
+    are_here = any(_identities(plan, action) for action in of_applications)
+    if not are_here:
+        first = of_applications[0]
+        names = ", ".join(first.names or ("*",))
+        what = f"{first.namespace}/{names}"
         raise BadInput(
             f"fix.manifest: {first.command!r} restarts {what}, and no identity of the scenario has "
             "that name"
@@ -129,33 +143,27 @@ def application_restarts(plan: Plan, clocks: Clocks, cause: str) -> list[Planned
     return _restarts(plan, clocks, here, cause)
 
 
-def _of_applications(doing: list[tuple[Task, list[Action]]]) -> list[Action]:
-    actions = [each for _, actions in doing for each in actions]
-    return [each for each in actions if each.what == "applications"]
-
-
 def _restarts(
     plan: Plan, clocks: Clocks, doing: list[tuple[Task, list[Action]]], cause: str
 ) -> list[PlannedRestart]:
+    """What the jobs of each task restart, when they come; each once, whatever restarts it."""
     found: set[PlannedRestart] = set()
     times = _times_of_jobs(plan, clocks, [task for task, _ in doing], cause)
     for (_, actions), times_ns in zip(doing, times, strict=True):
+        # Also where no job comes before the end: what cannot be done is refused all the same.
         for action in actions:
             check_possible(plan, action)
+
         for world_ns in times_ns:
-            found.update(
-                each
-                for action in actions
-                for each in carried_out(plan, clocks, world_ns, action, cause)
-            )
+            for action in actions:
+                found.update(carried_out(plan, clocks, world_ns, action, cause))
     return list(found)
 
 
 def read_cron_job(manifest: str, ztunnel_namespace: str = ISTIO_NAMESPACE) -> CronJob:
     """When the first CronJob of `manifest` comes that restarts ztunnel. Raises BadInput when none
     does."""
-    task = acting(read_tasks(manifest, ztunnel_namespace), "ztunnel", RESTARTS_ZTUNNEL)[0]
-    without_conditions(task, task.reading.of("ztunnel"))
+    task, _ = _restarting(read_tasks(manifest, ztunnel_namespace))[0]
     return task.cron_job
 
 
@@ -178,19 +186,22 @@ def carried_out(
     at_ns = world_ns + int(action.after_s * NS_PER_S)
     if action.what == "ztunnel" and action.how == "rollout":
         return rollout(plan, clocks, at_ns, cause)
-    nodes = _nodes(plan, action, own_node)
+
     # The API server must be awake to take the request, and then each node to act on it.
     ready_ns = clocks[plan.authority_node].world_ns_when_running(at_ns)
-    return [
-        PlannedRestart(clocks[name].world_ns_when_running(ready_ns), name, cause, action.what)
-        for name in nodes
-    ]
+    found = []
+    for name in _nodes(plan, action, own_node):
+        restart_ns = clocks[name].world_ns_when_running(ready_ns)
+        found.append(PlannedRestart(restart_ns, name, cause, action.what))
+    return found
 
 
 def _nodes(plan: Plan, action: Action, own_node: str | None) -> list[str]:
-    names = [node.name for node in plan.nodes]
+    """The nodes on which an action restarts something. Raises BadInput as check_possible."""
     if action.what == "applications":
         return _nodes_of_applications(plan, action)
+
+    names = [node.name for node in plan.nodes]
     if action.node is not None:
         if action.node not in names:
             raise BadInput(
@@ -198,10 +209,12 @@ def _nodes(plan: Plan, action: Action, own_node: str | None) -> list[str]:
                 f"{action.node!r} ({', '.join(names)})"
             )
         return [action.node]
+
     # A sleep hook is on a node that is known; the pod of a job may be scheduled to any.
     if action.how == "own node" and own_node is not None:
         return [own_node]
-    if action.how in ("own node", "one of them") and len(names) > 1:
+    restarts_one = action.how in ("own node", "one of them")
+    if restarts_one and len(names) > 1:
         raise BadInput(
             f"fix.manifest: {action.command!r} restarts one ztunnel, and which of "
             f"{len(names)} is not known"
@@ -213,9 +226,11 @@ def _identities(plan: Plan, action: Action) -> dict[str, tuple[list[str], list[s
     """For each node that has some of the applications: those, and all that live there."""
     found = {}
     for node in plan.nodes:
-        own = [identity for identity in node.identities if _is_about(action, identity)]
+        all_of_them = list(node.identities)
+        own = [identity for identity in all_of_them if _is_about(action, identity)]
+        # A node without any is left alone.
         if own:
-            found[node.name] = (own, list(node.identities))
+            found[node.name] = own, all_of_them
     return found
 
 
@@ -223,45 +238,51 @@ def _is_about(action: Action, identity: str) -> bool:
     # A Deployment is taken to run under a service account of its own name: a scenario has no other
     # name for its pods.
     namespace, name = identity.split("/")
+    is_in_namespace = action.namespace == namespace
     if action.names is None:
         # "": all namespaces.
-        return action.namespace in ("", namespace)
-    return action.namespace == namespace and name in action.names
+        return is_in_namespace or action.namespace == ""
+    return is_in_namespace and name in action.names
 
 
 def _is_here(plan: Plan, action: Action) -> bool:
-    return action.what == "ztunnel" or bool(_identities(plan, action))
+    # ztunnel is on every node.
+    if action.what == "ztunnel":
+        return True
+    return bool(_identities(plan, action))
 
 
 def _nodes_of_applications(plan: Plan, action: Action) -> list[str]:
     """The nodes on which those pods live; a lab restarts all pods of a node, or none."""
     found = _identities(plan, action)
     for name, (own, all_of_them) in found.items():
-        if len(own) < len(all_of_them):
-            others = ", ".join(each for each in all_of_them if each not in own)
+        # Those that the action does not name would be restarted with them.
+        others = [identity for identity in all_of_them if identity not in own]
+        if others:
             raise BadInput(
-                f"fix.manifest: {action.command!r} restarts {', '.join(own)} on node "
-                f"{name}, and not {others}; a lab "
-                "restarts all applications of a node, or none"
+                f"fix.manifest: {action.command!r} restarts {', '.join(own)} on node {name}, and "
+                f"not {', '.join(others)}; a lab restarts all applications of a node, or none"
             )
     return list(found)
 
 
 def cron_times_ns(plan: Plan, clocks: Clocks, cron_job: CronJob, name: str) -> Iterator[int]:
     """World times at which the jobs of `cron_job` run, on the control plane of `plan`."""
-    resync_ns = RESYNC_MIN_NS + int(
-        RESYNC_MIN_NS * random.Random(f"{name} resync {plan.seed}").random()
-    )
+    draw = random.Random(f"{name} resync {plan.seed}").random()
+    resync_ns = RESYNC_MIN_NS + int(RESYNC_MIN_NS * draw)
     return job_times_ns(cron_job, clocks[plan.authority_node], resync_ns, plan.duration_ns)
 
 
 def rollout(plan: Plan, clocks: Clocks, job_world_ns: int, cause: str) -> list[PlannedRestart]:
     """One `kubectl rollout restart` of ztunnel: a node after another, each when it is awake."""
-    found, next_world_ns = [], job_world_ns
+    found = []
+    next_world_ns = job_world_ns
     for node in plan.nodes:
+        # The DaemonSet controller on the control plane deletes the pod, and then the node acts.
         ready_world_ns = clocks[plan.authority_node].world_ns_when_running(next_world_ns)
         world_ns = clocks[node.name].world_ns_when_running(ready_world_ns)
         found.append(PlannedRestart(world_ns, node.name, cause))
+        # The next pod is replaced only when this one is ready.
         next_world_ns = world_ns + ROLLOUT_STEP_NS
     return found
 
@@ -275,8 +296,9 @@ def job_times_ns(
         return
     # A controller that starts finds nothing missed: the CronJob is created with the world.
     started = controller.reading_before(0)
-    served_wall_ns, world_ns = started.wall_ns, 0
+    served_wall_ns = started.wall_ns
     times = Times(cron_job.parsed, cron_job.zone, started.wall_ns)
+    world_ns = 0
     while world_ns < duration_ns:
         now = controller.reading(world_ns)
         scheduled_ns = times.latest_wall_ns(
@@ -285,12 +307,12 @@ def job_times_ns(
         if scheduled_ns is not None:
             served_wall_ns = scheduled_ns
             yield world_ns
+
         # A delay, counted from now on the monotonic clock: a sleep in between makes it late.
         wakes_wall_ns = times.next_wall_ns(served_wall_ns, now.wall_ns) + WAKES_AFTER_SCHEDULE_NS
         due_monotonic_ns = now.monotonic_ns + wakes_wall_ns - now.wall_ns
         # Or the next resync, whichever comes first by the same clock.
         since_resync_ns = (now.monotonic_ns - started.monotonic_ns) % resync_ns
         resync_monotonic_ns = now.monotonic_ns - since_resync_ns + resync_ns
-        world_ns = controller.world_ns_at_monotonic(
-            min(due_monotonic_ns, resync_monotonic_ns), world_ns
-        )
+        next_monotonic_ns = min(due_monotonic_ns, resync_monotonic_ns)
+        world_ns = controller.world_ns_at_monotonic(next_monotonic_ns, world_ns)

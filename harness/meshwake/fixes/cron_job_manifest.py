@@ -7,7 +7,6 @@ Kubernetes 1.29 to 1.35; what is of no interest here is known by name only.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -15,6 +14,8 @@ from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
 from meshwake.core.errors import BadInput
+from meshwake.core.json_types import JsonObject, text_at
+from meshwake.core.yaml_text import children_of
 from meshwake.fixes.shell import names
 
 # A name of at most 52 characters: the controller appends 11 for each Job.
@@ -39,7 +40,8 @@ class _Open(BaseModel):
 
     @model_validator(mode="after")
     def _knows_all(self) -> Self:
-        unknown = sorted(set(self.model_extra or ()) - self.known)
+        extra = self.model_extra or {}
+        unknown = sorted(extra.keys() - self.known)
         if unknown:
             raise PydanticCustomError("unknown_key", "{key}", {"key": unknown[0]})
         return self
@@ -160,36 +162,44 @@ class CronJobManifest(_Object):
     status: object = None
 
 
-def valid_cron_job(found: Mapping[object, object]) -> CronJobManifest:
+def valid_cron_job(found: JsonObject) -> CronJobManifest:
     """`found` as an API server reads it. Raises BadInput where it would be refused."""
-    metadata = found.get("metadata")
-    name = metadata.get("name") if isinstance(metadata, dict) else None
-    where = f"fix.manifest: CronJob {name or '(without a name)'}"
+    written_name = text_at(found, "metadata", "name") or "(without a name)"
+    where = f"fix.manifest: CronJob {written_name}"
     # Before the types: `parallelism: {{ .Values.n }}` is a wrong type, too, and the way out of it
     # is another.
-    if template := _template_in(found):
+    template = _template_in(found)
+    if template is not None:
         raise BadInput(
             f"{where}: {template!r} is a template of helm; render it first: helm template "
             "CHART > FILE"
         )
+
+    # Before the keys, which were others in batch/v1beta1.
     version = found.get("apiVersion")
     if version != "batch/v1":
         raise BadInput(
             f"{where}: apiVersion: read {version!r}; since Kubernetes 1.25 batch/v1 is the "
             "only one that is served"
         )
+
     try:
         valid = CronJobManifest.model_validate(found)
     except ValidationError as error:
         raise BadInput(f"{where}: {_first_error(error)}") from error
-    if not valid.metadata.name and not valid.metadata.generate_name:
-        raise BadInput(f"{where}: metadata.name: is missing")
-    if valid.metadata.name:
-        _check_name(valid.metadata.name, where)
+    _check_name(valid.metadata, where)
     return valid
 
 
-def _check_name(name: str, where: str) -> None:
+def _check_name(metadata: _Metadata, where: str) -> None:
+    """Raises BadInput for a name that a CronJob may not have."""
+    name = metadata.name
+    if not name:
+        # An API server makes a valid name out of generateName.
+        if not metadata.generate_name:
+            raise BadInput(f"{where}: metadata.name: is missing")
+        return
+
     if len(name) > _NAME_MOST:
         raise BadInput(
             f"{where}: metadata.name: is longer than {_NAME_MOST} characters, the most that a "
@@ -206,29 +216,31 @@ def _template_in(value: object) -> str | None:
     themselves."""
     if isinstance(value, str):
         return value if "{{" in value else None
-    for each in _values_in(value):
-        found = _template_in(each)
+
+    children = children_of(value)
+    if isinstance(value, dict):
+        children = [inner for key, inner in value.items() if key not in _NOT_TEMPLATES]
+    for child in children:
+        found = _template_in(child)
         if found is not None:
             return found
     return None
 
 
-def _values_in(value: object) -> list[object]:
-    if isinstance(value, list):
-        return value
-    if isinstance(value, dict):
-        return [each for key, each in value.items() if key not in _NOT_TEMPLATES]
-    return []
-
-
 def _first_error(error: ValidationError) -> str:
     # One at a time, as a person mends them; the rest may follow from the first.
     first = error.errors(include_url=False)[0]
-    place = ".".join(str(each) for each in first["loc"])
-    if first["type"] == "missing":
+    kind, message = first["type"], first["msg"]
+    place = ".".join(str(part) for part in first["loc"])
+
+    if kind == "missing":
         return f"{place}: is missing"
-    if first["type"] == "extra_forbidden":
+    if kind == "extra_forbidden":
         return f"{place}: is not a key that Kubernetes knows here"
-    if first["type"] == "unknown_key":
-        return f"{place}.{first['msg']}: is not a key that Kubernetes knows here"
-    return f"{place}: read {repr(first['input'])[:60]}; {first['msg'][0].lower()}{first['msg'][1:]}"
+    # Ours: pydantic's place is that of the object, and the message has the key (_Open).
+    if kind == "unknown_key":
+        return f"{place}.{message}: is not a key that Kubernetes knows here"
+
+    read = repr(first["input"])[:60]
+    # pydantic's sentence, as the end of ours.
+    return f"{place}: read {read}; {message[0].lower()}{message[1:]}"

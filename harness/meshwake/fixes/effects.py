@@ -82,10 +82,14 @@ _WITH_KUBECTL_INSIDE = ("k3s", "k0s", "microk8s", "minikube", "hyperkube", "rke2
 
 def without_prefix(program: str, words: list[str]) -> list[str]:
     """`k3s kubectl ...` and its like as `kubectl ...`."""
-    if program not in _WITH_KUBECTL_INSIDE or len(words) < 2:
+    if program not in _WITH_KUBECTL_INSIDE:
         return words
-    rest = words[1:]
+    _, *rest = words
     # minikube kubectl -- get pods: what is behind the dashes is kubectl's.
-    if rest[:2] == ["kubectl", "--"] and program == "minikube":
+    if program == "minikube" and rest[:2] == ["kubectl", "--"]:
         rest = ["kubectl", *rest[2:]]
-    return rest if rest[0] in ("kubectl", "crictl", "ctr") else words
+
+    # k3s server, minikube start: commands of its own.
+    if rest[:1] not in (["kubectl"], ["crictl"], ["ctr"]):
+        return words
+    return rest

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, tzinfo
 from functools import lru_cache
@@ -11,6 +11,14 @@ from typing import Literal
 from zoneinfo import ZoneInfo, available_timezones
 
 from meshwake.core.errors import BadInput
+from meshwake.core.json_types import (
+    JsonObject,
+    int_at,
+    object_at,
+    objects_at,
+    text_at,
+    texts_at,
+)
 from meshwake.core.yaml_text import kinds_of, read_objects
 from meshwake.fixes.actions import Action, CommandContext, Reading, read_actions
 from meshwake.fixes.cron_job_manifest import (
@@ -39,6 +47,7 @@ ConfigMaps = Mapping[str, Mapping[str, str]]
 _DEFAULT_MODE = 0o644
 # stat(2): execute for owner, group and others.
 _ANY_EXECUTE_BIT = 0o111
+_REASONS_SHOWN = 4
 
 
 @dataclass(frozen=True)
@@ -81,27 +90,25 @@ def read_tasks(manifest: str, ztunnel_namespace: str = ISTIO_NAMESPACE) -> tuple
         check_characters(manifest)
     except NotRead as error:
         raise BadInput(f"fix.manifest: {error}") from error
+
     objects = read_objects(manifest, "fix.manifest")
-    cron_jobs = list(_of_kind(objects, "CronJob"))
+    cron_jobs = _of_kind(objects, "CronJob")
     if not cron_jobs:
         raise BadInput(f"fix.manifest: has no CronJob ({kinds_of(objects)}); expected at least one")
-    config_maps = dict(_config_map(each) for each in _of_kind(objects, "ConfigMap"))
-    return tuple(_task(valid_cron_job(each), ztunnel_namespace, config_maps) for each in cron_jobs)
+
+    # A container may run a script that the same manifest has in a ConfigMap.
+    config_maps: dict[str, Mapping[str, str]] = {}
+    for config_map in _of_kind(objects, "ConfigMap"):
+        name = text_at(config_map, "metadata", "name")
+        config_maps[name] = texts_at(config_map, "data")
+
+    return tuple(
+        _task(valid_cron_job(cron_job), ztunnel_namespace, config_maps) for cron_job in cron_jobs
+    )
 
 
-def _of_kind(objects: Sequence[object], kind: str) -> Iterator[Mapping[object, object]]:
-    for each in objects:
-        if isinstance(each, dict) and each.get("kind") == kind:
-            yield each
-
-
-def _config_map(thing: Mapping[object, object]) -> tuple[str, Mapping[str, str]]:
-    """Its name, and those of its data that are text."""
-    metadata, data = thing.get("metadata"), thing.get("data")
-    name = metadata.get("name") if isinstance(metadata, dict) else None
-    if not isinstance(data, dict):
-        return str(name), {}
-    return str(name), {str(key): text for key, text in data.items() if isinstance(text, str)}
+def _of_kind(objects: Sequence[object], kind: str) -> list[JsonObject]:
+    return [thing for thing in objects_at(objects) if thing.get("kind") == kind]
 
 
 def acting(
@@ -110,51 +117,57 @@ def acting(
     """Those of `tasks` that restart it. Raises BadInput, with what they do instead, when none
     does."""
     # One job that takes ztunnel away makes the others useless, whatever they restart.
-    for each in tasks:
-        if each.reading.harmful:
-            raise BadInput(f"fix.manifest: CronJob {each.name}: {each.reading.harmful[0]}")
-    found = [each for each in tasks if each.reading.of(what)]
-    if not found:
-        raise BadInput(f"fix.manifest: {_instead(tasks)}; expected {needed}")
-    return found
+    for task in tasks:
+        if task.reading.harmful:
+            raise BadInput(f"fix.manifest: CronJob {task.name}: {task.reading.harmful[0]}")
+
+    found = [task for task in tasks if task.reading.of(what)]
+    if found:
+        return found
+    # All of them: which one was meant to do it is not known.
+    instead = " | ".join(_shown_instead(task) for task in tasks)
+    raise BadInput(f"fix.manifest: {instead}; expected {needed}")
 
 
 def without_conditions(task: Task, actions: Sequence[Action]) -> list[Action]:
     """Those of `actions` that happen whenever the task runs. Raises BadInput when each depends on a
     condition."""
-    always = [each for each in actions if not each.conditions and not each.background]
-    if not always:
-        first = actions[0]
-        if first.background:
-            raise BadInput(
-                f"fix.manifest: CronJob {task.name}: {first.command!r} runs in the "
-                "background, and the container ends with its script; leave the '&' out, or end the script with 'wait'"
-            )
-        condition = first.conditions[0]
+    always = [action for action in actions if not action.conditions and not action.background]
+    if always:
+        return always
+
+    # One is named, the first: a person mends one line at a time.
+    first = actions[0]
+    where = f"fix.manifest: CronJob {task.name}: {first.command!r}"
+    if first.background:
         raise BadInput(
-            f"fix.manifest: CronJob {task.name}: {first.command!r} runs only when "
-            f"{shown(condition, task.memory)}, and "
-            "whether it is so cannot be known here; a restart without a condition is understood"
+            f"{where} runs in the background, and the container ends with its script; leave the "
+            "'&' out, or end the script with 'wait'"
         )
-    return always
+    condition = first.conditions[0]
+    raise BadInput(
+        f"{where} runs only when {shown(condition, task.memory)}, and whether it is so cannot be "
+        "known here; a restart without a condition is understood"
+    )
 
 
 def shown(condition: Doubt, memory: Memory) -> str:
     """A condition, as a person reads it."""
+    # A condition of several lines on one.
     text = " ".join(memory.shown(condition.text).split())
     return f"`{text}`" if condition.is_true else f"not `{text}`"
 
 
-def _instead(tasks: Sequence[Task]) -> str:
-    lines = []
-    for each in tasks:
-        reasons = [*each.reading.unclear, *each.reading.idle]
-        others = [f"{action.command!r} restarts {action.what}" for action in each.reading.actions]
-        # Four of a script of a hundred commands: what it restarts first, then what is not
-        # understood, and last what does nothing.
-        found = "; ".join([*others, *reasons][:4])
-        lines.append(f"CronJob {each.name}: {found or 'it runs nothing'}")
-    return " | ".join(lines)
+def _shown_instead(task: Task) -> str:
+    """What a CronJob does that does not do what was expected."""
+    reading = task.reading
+    restarts = [f"{action.command!r} restarts {action.what}" for action in reading.actions]
+
+    # Four of a script of a hundred commands: what it restarts first, then what is not understood,
+    # and last what does nothing.
+    reasons = [*restarts, *reading.unclear, *reading.idle]
+    found = "; ".join(reasons[:_REASONS_SHOWN])
+    return f"CronJob {task.name}: {found or 'it runs nothing'}"
 
 
 def _task(valid: CronJobManifest, ztunnel_namespace: str, config_maps: ConfigMaps) -> Task:
@@ -164,27 +177,33 @@ def _task(valid: CronJobManifest, ztunnel_namespace: str, config_maps: ConfigMap
     # A Job of none is complete at once, and no pod of it ever runs.
     has_no_pods = job.parallelism == 0 or job.completions == 0
     cron_job = CronJob(
-        _schedule(spec.schedule, where),
-        _zone(spec.time_zone, where),
-        spec.starting_deadline_seconds,
-        bool(spec.suspend or job.suspend or has_no_pods),
+        schedule=_schedule(spec.schedule, where),
+        zone=_zone(spec.time_zone, where),
+        starting_deadline_s=spec.starting_deadline_seconds,
+        # Either may be suspended: the CronJob starts no Jobs, or each Job starts no pods.
+        suspended=bool(spec.suspend or job.suspend or has_no_pods),
     )
+
     pod = job.template.spec
     place = CommandContext(
-        valid.metadata.namespace,
-        True,
-        ztunnel_namespace,
-        bool(pod.host_pid),
-        shortest_gap_s(cron_job.parsed, cron_job.zone),
+        namespace=valid.metadata.namespace,
+        in_pod=True,
+        ztunnel_namespace=ztunnel_namespace,
+        sees_processes=bool(pod.host_pid),
+        comes_every_s=shortest_gap_s(cron_job.parsed, cron_job.zone),
     )
+
     memory, reading = Memory(), Reading()
     try:
         _run_containers(pod, config_maps, place, memory, reading)
     except NotRead as error:
         raise BadInput(f"{where}: {error}") from error
+
     # The Job may have a deadline, and its pod one of its own; the earlier ends it.
-    deadlines = (job.active_deadline_seconds, pod.active_deadline_seconds)
-    _end_at_deadline(reading, min((each for each in deadlines if each is not None), default=None))
+    both = (job.active_deadline_seconds, pod.active_deadline_seconds)
+    deadlines_s = [deadline_s for deadline_s in both if deadline_s is not None]
+    if deadlines_s:
+        _end_at_deadline(reading, min(deadlines_s))
     return Task(name, cron_job, reading, memory, place)
 
 
@@ -193,7 +212,8 @@ def _run_containers(
 ) -> None:
     """Follows the init containers one after another, and then the others. `memory` and `reading`
     take what they do. Raises NotRead."""
-    init_containers, after_s = pod.init_containers or [], 0.0
+    init_containers = pod.init_containers or []
+    after_s = 0.0
     for container in [*init_containers, *pod.containers]:
         begins = len(memory.ran)
         # Unknowns are shared by all containers; files are those that this one mounts.
@@ -202,8 +222,10 @@ def _run_containers(
             ended = _follow(container, place.namespace, memory, after_s)
         except NotRead as error:
             raise NotRead(f"the script of container {container.name}: {error}") from error
+
         own = Memory(memory.unknowns, memory.ran[begins:], files=memory.files)
         reading.add(read_actions(own, place))
+
         # Only an init container that ends is waited for; the others start together. One with
         # restartPolicy: Always is a sidecar, which the next does not wait for.
         if container not in init_containers or container.restarts:
@@ -216,30 +238,36 @@ def _run_containers(
             break
 
 
-def _end_at_deadline(reading: Reading, deadline_s: int | None) -> None:
+def _end_at_deadline(reading: Reading, deadline_s: int) -> None:
     """A job that lasts longer is ended, whatever it is doing."""
-    if deadline_s is None:
-        return
-    for each in reading.actions:
-        if each.after_s >= deadline_s:
-            reading.idle.append(
-                f"{each.command!r}: comes after {each.after_s:g} s of sleep, and "
-                f"activeDeadlineSeconds: {deadline_s} "
-                "ends the job before"
-            )
-    reading.actions = [each for each in reading.actions if each.after_s < deadline_s]
+    in_time = []
+    for action in reading.actions:
+        if action.after_s < deadline_s:
+            in_time.append(action)
+            continue
+
+        # The Job controller deletes the pod, and what the script has not come to never happens.
+        reading.idle.append(
+            f"{action.command!r}: comes after {action.after_s:g} s of sleep, and "
+            f"activeDeadlineSeconds: {deadline_s} ends the job before"
+        )
+    reading.actions = in_time
 
 
 def _schedule(text: str, where: str) -> str:
+    """`text`, when it is a schedule that comes at all. Raises BadInput."""
     try:
         parsed = parse_schedule(text)
-        # "0 0 30 2 *" is a valid schedule that an API server takes.
-        if isinstance(parsed, Calendar) and next(calendar_times_ns(parsed, UTC, 0), None) is None:
-            raise ValueError("it never comes")
+        if isinstance(parsed, Calendar):
+            first_wall_ns = next(calendar_times_ns(parsed, UTC, 0), None)
+            # "0 0 30 2 *" is a valid schedule that an API server takes.
+            if first_wall_ns is None:
+                raise ValueError("it never comes")
     except ValueError as error:
         raise BadInput(
-            f"{where}: spec.schedule: read {text!r} ({error}); allowed are five fields: "
-            "minute, hour, day of the month, month, day of the week from 0 (Sunday) to 6, for example '0 3 * * 0'"
+            f"{where}: spec.schedule: read {text!r} ({error}); allowed are five fields: minute, "
+            "hour, day of the month, month, day of the week from 0 (Sunday) to 6, for example "
+            "'0 3 * * 0'"
         ) from error
     return text
 
@@ -250,6 +278,7 @@ def _zone(name: str | None, where: str) -> tzinfo:
     # kubeadm makes.
     if name is None:
         return UTC
+
     # "Local" is refused by the API server (validation of spec.timeZone); the others are files of
     # tzdata that are no zones.
     if name not in available_timezones() or name in ("Local", "localtime", "Factory"):
@@ -262,52 +291,53 @@ def _zone(name: str | None, where: str) -> tzinfo:
 
 def _files(container: ContainerSpec, pod: PodSpec, config_maps: ConfigMaps) -> dict[str, File]:
     """What is mounted into a container out of ConfigMaps of the same manifest, by its path."""
-    volumes = {str(each.get("name")): each.get("configMap") for each in _objects(pod, "volumes")}
+    # Volumes of other kinds (secrets, folders of the node) hold what is not in the manifest.
+    sources: dict[str, JsonObject] = {}
+    for volume in objects_at(pod.model_extra, "volumes"):
+        sources[text_at(volume, "name")] = object_at(volume, "configMap")
+
     found: dict[str, File] = {}
-    for mount in _objects(container, "volumeMounts"):
-        name = mount.get("name")
-        # An API server takes only text for a name.
-        source = volumes.get(name) if isinstance(name, str) else None
-        if isinstance(source, dict):
-            data = config_maps.get(str(source.get("name")), {})
-            found |= _mounted(mount, source, data)
+    for mount in objects_at(container.model_extra, "volumeMounts"):
+        # Empty where the volume is of another kind, or its ConfigMap in another manifest.
+        source = sources.get(text_at(mount, "name"), {})
+        data = config_maps.get(text_at(source, "name"), {})
+        found |= _mounted(mount, source, data)
     return found
 
 
-def _mounted(
-    mount: Mapping[str, object], source: Mapping[str, object], data: Mapping[str, str]
-) -> dict[str, File]:
+def _mounted(mount: JsonObject, source: JsonObject, data: Mapping[str, str]) -> dict[str, File]:
     """The files of one ConfigMap, as `source` (a volume) chooses them and `mount` places them."""
-    folder, only = mount.get("mountPath"), mount.get("subPath")
-    if not isinstance(folder, str):
+    mount_path, only = text_at(mount, "mountPath"), text_at(mount, "subPath")
+    # No API server takes a mount without a path.
+    if not mount_path:
         return {}
-    folder = folder.rstrip("/")
+    folder = mount_path.rstrip("/")
+
     found: dict[str, File] = {}
     for item in _items(source, data):
-        text = data.get(str(item.get("key")))
-        mode = item.get("mode") or source.get("defaultMode") or _DEFAULT_MODE
-        if text is None or not isinstance(mode, int):
+        text = data.get(text_at(item, "key"))
+        if text is None:
             continue
-        may_run = bool(mode & _ANY_EXECUTE_BIT)
-        if only is None:
-            found[f"{folder}/{item.get('path')}"] = File(text, may_run=may_run)
-        elif only == item.get("path"):
+
+        # The mode of the item counts before that of the volume.
+        mode = int_at(item, "mode") or int_at(source, "defaultMode") or _DEFAULT_MODE
+        file = File(text, may_run=bool(mode & _ANY_EXECUTE_BIT))
+        path = text_at(item, "path")
+        if not only:
+            found[f"{folder}/{path}"] = file
+        elif only == path:
             # With subPath the mount is one file, and mountPath its name.
-            found[folder] = File(text, may_run=may_run)
+            found[folder] = file
     return found
 
 
-def _items(source: Mapping[str, object], data: Mapping[str, str]) -> list[Mapping[str, object]]:
+def _items(source: JsonObject, data: Mapping[str, str]) -> list[JsonObject]:
     """Key, path and mode of each file of a volume: all of the ConfigMap, unless some are named."""
-    named = source.get("items")
-    if not named:
-        return [{"key": key, "path": key} for key in data]
-    return [each for each in named if isinstance(each, dict)] if isinstance(named, list) else []
-
-
-def _objects(of: ContainerSpec | PodSpec, key: str) -> list[Mapping[str, object]]:
-    found = (of.model_extra or {}).get(key)
-    return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
+    named = objects_at(source, "items")
+    if named:
+        return named
+    # Each is a file of the name of its key.
+    return [{"key": key, "path": key} for key in data]
 
 
 # --- Containers -----------------------------------------------------------------------------------
@@ -318,38 +348,45 @@ def _follow(
 ) -> Ended:
     """Follows what a container runs, which is started so long after the job."""
     memory.sh_is_not_dash = _SH_IS_NOT_DASH.search(container.image) is not None
+
     # In their order: a value may use those before it, as $(NAME).
     variables: dict[str, str] = {}
-    for each in container.env or []:
-        variables[each.name] = _value(each, variables, namespace, memory)
-    words = _entry(container)
+    for variable in container.env or []:
+        variables[variable.name] = _value(variable, variables, namespace, memory)
+
+    words = [_expanded(word, variables) for word in _entry(container)]
     return run_words(
-        [_expanded(word, variables) for word in words],
+        words,
         variables,
         memory,
+        # What envFrom takes out of ConfigMaps and Secrets may be any variable.
         unset_is_unknown=bool(container.env_from),
         after_s=after_s,
     )
 
 
 _SH_IS_NOT_DASH = re.compile(
-    r"alpine|busybox|k8s-kubectl|helm-kubectl|(?:^|/)kubectl-shell|(?:ose|origin|openshift)[\w-]*cli|/ubi\d|rhel|fedora"
-    r"|centos|rocky|almalinux|amazonlinux|suse|archlinux"
+    r"alpine|busybox|k8s-kubectl|helm-kubectl|(?:^|/)kubectl-shell"
+    r"|(?:ose|origin|openshift)[\w-]*cli|/ubi\d|rhel|fedora|centos|rocky|almalinux"
+    r"|amazonlinux|suse|archlinux"
 )
-
 
 _WITHOUT_ENTRY_POINT = ("busybox", "alpine", "k8s", "bash", "ubuntu", "debian", "kubectl-shell")
 
 
 def _entry(container: ContainerSpec) -> list[str]:
     """The program and its arguments."""
-    command, arguments = container.command or [], container.args or []
-    if command:
-        return [*command, *arguments]
+    arguments = container.args or []
+    if container.command:
+        return [*container.command, *arguments]
+
     # Without a command the image's own entry point runs. REGISTRY/NAME:TAG or @DIGEST: the name.
-    image = re.sub(r"[:@][^/]*$", "", container.image).rsplit("/", 1)[-1]
+    without_tag = re.sub(r"[:@][^/]*$", "", container.image)
+    image = without_tag.rsplit("/", 1)[-1]
+
     # bitnami/kubectl, rancher/kubectl and their kin have kubectl as their entry point.
-    if image == "kubectl" or image.endswith("-kubectl"):
+    is_kubectl = image == "kubectl" or image.endswith("-kubectl")
+    if is_kubectl:
         return ["kubectl", *arguments]
     # These run their arguments as a command: they have no entry point, or one that passes them on.
     if image in _WITHOUT_ENTRY_POINT and arguments:
@@ -361,23 +398,32 @@ def _entry(container: ContainerSpec) -> list[str]:
 
 
 def _value(variable: EnvVar, before: dict[str, str], namespace: str | None, memory: Memory) -> str:
+    """What a variable is set to; `before` are those written before it."""
     if variable.value_from is None:
         return _expanded(variable.value or "", before)
-    reference = variable.value_from.get("fieldRef")
-    path = reference.get("fieldPath") if isinstance(reference, dict) else None
-    if path == "metadata.namespace" and namespace:
+
+    # Of what the downward API offers, the manifest itself says the namespace only.
+    field = text_at(variable.value_from, "fieldRef", "fieldPath")
+    if field == "metadata.namespace" and namespace:
         return namespace
+
+    # A Secret, a ConfigMap, or what only the pod knows.
+    unknown = f"${variable.name}"
     # Named, so that a selector of pods by that variable is understood (kubectl/command.py).
-    if path == "spec.nodeName":
-        return memory.char_of(Unknown("the node's name"))
-    return memory.char_of(Unknown(f"${variable.name}"))
+    if field == "spec.nodeName":
+        unknown = "the node's name"
+    return memory.char_of(Unknown(unknown))
 
 
 def _expanded(text: str, variables: dict[str, str]) -> str:
     """`$(NAME)` as kubelet puts it in: only names of the container's own environment; `$$` is a
     `$`."""
-    return re.sub(
-        r"\$\$|\$\(([A-Za-z_][\w.-]*)\)",
-        lambda found: "$" if found[0] == "$$" else variables.get(found[1], found[0]),
-        text,
-    )
+
+    def value_of(reference: re.Match[str]) -> str:
+        written, name = reference[0], reference[1]
+        if written == "$$":
+            return "$"
+        # A name that is not there stays as it is written.
+        return variables.get(name, written)
+
+    return re.sub(r"\$\$|\$\(([A-Za-z_][\w.-]*)\)", value_of, text)

@@ -66,12 +66,16 @@ class _CronWatcher:
     def next_look_world_ns(self, after_world_ns: int) -> int | None:
         """See Watcher."""
         position = bisect_right(self._times_ns, after_world_ns)
-        return self._times_ns[position] if position < len(self._times_ns) else None
+        if position == len(self._times_ns):
+            return None
+        return self._times_ns[position]
 
     def look(self, view: View) -> list[PlannedRestart]:
         """See Watcher."""
-        if not any(self.finds(view, node.name) for node in self._plan.nodes):
+        calls_for_it = any(self.finds(view, node.name) for node in self._plan.nodes)
+        if not calls_for_it:
             return []
+        # Wherever it was found: a CronJob acts on the whole cluster.
         return carried_out(self._plan, self._clocks, view.world_ns, self._action, self._name)
 
     def finds(self, view: View, node: str) -> bool:
@@ -86,8 +90,10 @@ class _LogWatcher(_CronWatcher):
 
     def finds(self, view: View, node: str) -> bool:
         """See _CronWatcher."""
+        if self.since_ns is None:
+            return view.expiry_logged(node, 0)
         # kubelet compares the times of lines, which are of the node's wall clock.
-        since_wall_ns = 0 if self.since_ns is None else view.clocks(node).wall_ns - self.since_ns
+        since_wall_ns = view.clocks(node).wall_ns - self.since_ns
         return view.expiry_logged(node, since_wall_ns)
 
 
@@ -98,13 +104,16 @@ class _ExpiryWatcher(_CronWatcher):
 
     def finds(self, view: View, node: str) -> bool:
         """See _CronWatcher. It asks ztunnels only, as the check that people use does."""
+        # By the clock of the node: a script compares with `date +%s`.
         latest_wall_ns = view.clocks(node).wall_ns + self.threshold_ns
-        ztunnels = (process for process in view.seen(node) if process.target == "ztunnel")
-        return any(
-            held.not_after_wall_ns < latest_wall_ns
-            for each in ztunnels
-            for held in each.certificates
-        )
+        for process in view.seen(node):
+            if process.target != "ztunnel":
+                continue
+            # One is enough: a restart fetches all of them again.
+            for held in process.certificates:
+                if held.not_after_wall_ns < latest_wall_ns:
+                    return True
+        return False
 
 
 def log_watchers(plan: Plan, clocks: Clocks) -> list[Watcher]:
@@ -117,18 +126,20 @@ def log_watchers(plan: Plan, clocks: Clocks) -> list[Watcher]:
             "kubectl logs --since=... of ztunnel, and grep for an expired certificate",
         )
         scans = [
-            _understood(task, action, each, log_scan, "reads ztunnel's log")
-            for each in action.conditions
+            _understood(task, action, condition, log_scan, "reads ztunnel's log")
+            for condition in action.conditions
         ]
-        if len(plan.nodes) > 1 and any(each.of_one_pod for each in scans):
+        of_one_pod = any(scan.of_one_pod for scan in scans)
+        if of_one_pod and len(plan.nodes) > 1:
             raise BadInput(
                 f"fix.manifest: CronJob {task.name}: kubectl logs ds/ztunnel reads the log of one "
                 f"pod, and there are {len(plan.nodes)} nodes; write -l app=ztunnel --tail=-1"
             )
+
         watcher = _LogWatcher(plan, clocks, task, action, LOG_WATCHDOG)
         # Several conditions must all be true, so the shortest look back decides.
-        known = [each.since_ns for each in scans if each.since_ns is not None]
-        watcher.since_ns = min(known) if known else None
+        known_ns = [scan.since_ns for scan in scans if scan.since_ns is not None]
+        watcher.since_ns = min(known_ns, default=None)
         watchers.append(watcher)
     return watchers
 
@@ -142,18 +153,15 @@ def expiry_watchers(plan: Plan, clocks: Clocks) -> list[Watcher]:
             NEAR_EXPIRY,
             "the expirationTime of ztunnel's config_dump, compared with now and THRESHOLD_SECONDS",
         )
-        limits = [
-            _understood(
-                task,
-                action,
-                each,
-                expiry_threshold_ns,
-                "compares when certificates expire with a number of seconds",
-            )
-            for each in action.conditions
+        does = "compares when certificates expire with a number of seconds"
+        thresholds_ns = [
+            _understood(task, action, condition, expiry_threshold_ns, does)
+            for condition in action.conditions
         ]
+
         watcher = _ExpiryWatcher(plan, clocks, task, action, NEAR_EXPIRY)
-        watcher.threshold_ns = min(limits)
+        # All must be true, so the one that is true last decides.
+        watcher.threshold_ns = min(thresholds_ns)
         watchers.append(watcher)
     return watchers
 
@@ -161,15 +169,13 @@ def expiry_watchers(plan: Plan, clocks: Clocks) -> list[Watcher]:
 def _that_looks(task: Task, name: str, looks_at: str) -> Action:
     """The restart of `task` that hangs on what it found."""
     actions = task.reading.of("ztunnel")
-    looking = [each for each in actions if each.conditions]
     # One restart that comes whatever it finds makes the others of no account.
-    if len(looking) < len(actions):
+    if not all(action.conditions for action in actions):
         raise BadInput(
-            f"fix.manifest: CronJob {task.name}: {actions[0].command!r} runs whatever it "
-            f"finds, and {name} looks at "
-            f"{looks_at}; take fix daily-restart for a job that does not look"
+            f"fix.manifest: CronJob {task.name}: {actions[0].command!r} runs whatever it finds, "
+            f"and {name} looks at {looks_at}; take fix daily-restart for a job that does not look"
         )
-    return looking[0]
+    return actions[0]
 
 
 def _understood(
@@ -196,68 +202,93 @@ def _understood(
 def log_scan(condition: Doubt, memory: Memory, place: CommandContext) -> Scan:
     """What a condition reads in ztunnel's log. Raises _NotUnderstood."""
     _finds_something(condition)
-    logs, *filters = _without_echo(condition.runs, memory) or (None,)
-    if logs is None:
+    runs = _without_echo(condition.runs, memory)
+    if not runs:
         raise _NotUnderstood("it does not read a log")
+
+    # kubectl logs ... | grep ..., with other filters around it.
+    logs, *filters = runs
     read = pod_logs(logs, memory, place)
     if isinstance(read, str):
         raise _NotUnderstood(read)
-    if not any(each.program in ("grep", "egrep", "fgrep") for each in filters):
+    _check_filters(filters)
+
+    return Scan(_since_ns(read, memory), read.of_one_pod)
+
+
+def _check_filters(filters: list[Ran]) -> None:
+    """Raises _NotUnderstood unless they find an expired certificate in a log, and nothing else."""
+    programs = {ran.program for ran in filters}
+    if not programs & _GREPS:
         raise _NotUnderstood("it does not look for an expired certificate (grep)")
-    if not any(_lets_through(filters, line) for line in EXAMPLES_OF_EXPIRED):
+
+    finds_expired = any(_lets_through(filters, line) for line in EXAMPLES_OF_EXPIRED)
+    if not finds_expired:
         raise _NotUnderstood(
             "its pattern finds nothing that ztunnel writes when a certificate has expired"
         )
+
     # A pattern such as "cert" or "error" restarts a ztunnel that is well, at every look.
-    if any(_lets_through(filters, line) for line in EXAMPLES_OF_OTHER_LINES):
+    finds_others = any(_lets_through(filters, line) for line in EXAMPLES_OF_OTHER_LINES)
+    if finds_others:
         raise _NotUnderstood(
             "its pattern finds also what ztunnel writes while all certificates are valid"
         )
-    return Scan(_since_ns(read, memory), read.of_one_pod)
 
 
 def _without_echo(runs: tuple[Ran, ...], memory: Memory) -> tuple[Ran, ...]:
     """`echo "$OUT" | grep` as what `OUT` was printed by, and the rest."""
-    first, rest = runs[:1], runs[1:]
-    if not first or first[0].program not in ("echo", "printf"):
+    if not runs or runs[0].program not in ("echo", "printf"):
         return runs
-    unknowns = memory.unknowns_in(" ".join(first[0].words[1:]))
-    return (*unknowns[0].runs, *rest) if len(unknowns) == 1 else runs
+
+    echo, *rest = runs
+    unknowns = memory.unknowns_in(" ".join(echo.words[1:]))
+    # Of several texts in one line, which has the certificate is not known.
+    if len(unknowns) != 1:
+        return runs
+    return (*unknowns[0].runs, *rest)
 
 
 def _finds_something(condition: Doubt) -> None:
     """The condition is that a line was found, in one of the ways to write it."""
+    is_true = condition.is_true
     # `if ... | grep -q`, or [ -n "$(...)" ]: true where a line was found.
-    if not condition.test or condition.test[0] == "-n":
-        found = condition.is_true
-    else:
+    if condition.test and condition.test[0] != "-n":
         # [ $(... | grep -c ...) -gt 0 ] and its opposites.
-        _, operator, number = condition.test
-        more = {("-gt", "0"), ("-ge", "1"), ("-ne", "0")}
-        none = {("-eq", "0"), ("=", "0"), ("=", ""), ("-lt", "1"), ("-le", "0")}
-        if (operator, number) not in more | none:
+        _, *comparison = condition.test
+        if comparison in _NO_LINE:
+            is_true = not is_true
+        elif comparison not in _A_LINE:
             raise _NotUnderstood("how many lines it takes is more than one, or not known")
-        found = condition.is_true == ((operator, number) in more)
-    if not found:
+    if not is_true:
         raise _NotUnderstood("it restarts when nothing was found")
 
 
-def _lets_through(filters: list[Ran], line: str) -> bool:
-    for each in filters:
-        if each.program in ("grep", "egrep", "fgrep"):
-            if not _grep_lets_through(each, line):
-                return False
-        elif each.program not in _DROP_NO_LINE:
-            raise _NotUnderstood(f"what {each.program} lets through is not understood")
-    return True
-
-
+# Comparisons that are true where at least one line was found, and where none was.
+_A_LINE = (["-gt", "0"], ["-ge", "1"], ["-ne", "0"])
+_NO_LINE = (["-eq", "0"], ["=", "0"], ["=", ""], ["-lt", "1"], ["-le", "0"])
+_GREPS = frozenset(["grep", "egrep", "fgrep"])
 # None of them drops the only line, or all that are about a certificate.
 _DROP_NO_LINE = ("wc", "head", "tail", "sort", "uniq", "tee", "cat", "tr")
 
 
+def _lets_through(filters: list[Ran], line: str) -> bool:
+    """Whether `line` of a log is left after all filters. Raises _NotUnderstood."""
+    for ran in filters:
+        if ran.program in _DROP_NO_LINE:
+            continue
+        if ran.program not in _GREPS:
+            raise _NotUnderstood(f"what {ran.program} lets through is not understood")
+
+        lets_through = _grep_lets_through(ran, line)
+        # What comes after it has nothing to read.
+        if not lets_through:
+            return False
+    return True
+
+
 def _grep_lets_through(ran: Ran, line: str) -> bool:
-    if not all(is_known(word) for word in ran.words):
+    if not is_known(" ".join(ran.words)):
         raise _NotUnderstood("the pattern of grep is not known")
     try:
         return grep_lets_through(ran.words, line)
@@ -284,8 +315,11 @@ def _check_tail(read: PodLogs, memory: Memory) -> None:
                 "kubectl logs -l shows the last ten lines of each pod only; write --tail=-1"
             )
         return
+    if read.tail == "-1":
+        return
+    # So many are taken for all that ztunnel writes between two looks.
     shows_all = read.tail.isdigit() and int(read.tail) >= _TAIL_THAT_SHOWS_ALL
-    if read.tail != "-1" and not shows_all:
+    if not shows_all:
         raise _NotUnderstood(
             f"--tail={memory.shown(read.tail)} shows the last lines only; write --tail=-1"
         )
@@ -305,8 +339,11 @@ def _since_time_ns(since_time: str, memory: Memory) -> int:
     unknowns = memory.unknowns_in(since_time)
     runs = unknowns[0].runs if len(unknowns) == 1 else ()
     offset_s = None
+    # One date alone: what a pipeline makes of it is not followed.
     if len(runs) == 1 and runs[0].program == "date":
         offset_s = date_offset_s(runs[0].words, memory)
+
+    # From a time that is still to come nothing is shown.
     if offset_s is None or offset_s >= 0:
         raise _NotUnderstood(
             f"--since-time={memory.shown(since_time)} is not understood; write --since=10m"
@@ -328,6 +365,7 @@ def expiry_threshold_ns(condition: Doubt, memory: Memory, place: CommandContext)
         raise _NotUnderstood(
             "what it compares is not a number that can be known (is THRESHOLD_SECONDS set?)"
         )
+
     # Brought to one side: factor * expiry + now_factor * now + number, compared with 0.
     difference = one - other
     names = dict(difference.factors)
@@ -343,22 +381,28 @@ def expiry_threshold_ns(condition: Doubt, memory: Memory, place: CommandContext)
             "it does not compare how long a certificate has left (expirationTime less date +%s)"
         )
     _must_expire(name, memory)
+
     is_less = {"-lt": True, "-le": True, "-gt": False, "-ge": False}.get(operator)
-    # "left < limit" with expiry on the left, or turned round twice: by the other side, by a not.
-    if is_less is None or (is_less == condition.is_true) != (factor > 0):
+    # By a not it is the other way round, and with the expiry on the right once more.
+    restarts_below = is_less == condition.is_true
+    expiry_is_left = factor > 0
+    if is_less is None or restarts_below != expiry_is_left:
         raise _NotUnderstood("it restarts while a certificate has much of its life left")
+
     # One ns more, so that a certificate with just that much left counts, as with -le.
     return int(-difference.number / factor * NS_PER_S) + 1
 
 
 def _must_expire(name: str, memory: Memory) -> None:
     """The unknown is when the first certificate of a ztunnel expires."""
-    text = " | ".join(
-        memory.shown(run.words) for unknown in memory.unknowns_in(name) for run in unknown.runs
-    )
-    if "expirationTime" not in text or not re.search(
-        r"config_dump|ztunnel-config|config-dump", text
-    ):
+    commands: list[str] = []
+    for unknown in memory.unknowns_in(name):
+        commands += [memory.shown(ran.words) for ran in unknown.runs]
+    text = " | ".join(commands)
+
+    # From the admin interface of ztunnel itself, or by istioctl.
+    is_ztunnels = re.search(r"config_dump|ztunnel-config|config-dump", text) is not None
+    if "expirationTime" not in text or not is_ztunnels:
         raise _NotUnderstood("what it compares is not the expirationTime of ztunnel's certificates")
     _must_take_the_soonest(text)
 
@@ -380,11 +424,14 @@ def _must_take_the_soonest(text: str) -> None:
         raise _NotUnderstood("it looks at root certificates, which live for years")
     if _LATEST.search(text):
         raise _NotUnderstood("it takes the certificate that expires last, not first")
+    # Each identity's is renewed for itself, and the first to expire may be any of them.
     if _OF_SOME.search(text):
         raise _NotUnderstood("it looks at the certificates of some identities only")
     _check_items(text)
+
     for match in _FIRST_LINE.finditer(text):
-        if not _SORTED.search(text[: match.start()]):
+        before = text[: match.start()]
+        if not _SORTED.search(before):
             raise _NotUnderstood(
                 f"{match[0]!r} takes the first of what is not sorted, not what expires first"
             )
@@ -394,7 +441,11 @@ def _check_items(text: str) -> None:
     """Raises _NotUnderstood for another item of a list than the leaf of a chain, or than the first
     of what is sorted."""
     for match in _ITEM.finditer(text):
+        # The leaf: those that signed it come after it.
         if match.groups() == ("certChain", "0"):
             continue
-        if match[2] != "0" or not _SORTED.search(text[: match.start()]):
+
+        before, number = text[: match.start()], match[2]
+        is_first_of_sorted = number == "0" and _SORTED.search(before)
+        if not is_first_of_sorted:
             raise _NotUnderstood(f"{match[0]!r} is not the certificate that expires first")

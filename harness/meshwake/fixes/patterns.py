@@ -39,7 +39,8 @@ class _Grep:
     def __init__(self, words: tuple[str, ...]) -> None:
         self.patterns: list[str] = []
         self.is_inverted = False
-        self.kind = {"egrep": "E", "fgrep": "F"}.get(words[0].rsplit("/", 1)[-1], "G")
+        program = words[0].rsplit("/", 1)[-1]
+        self.kind = {"egrep": "E", "fgrep": "F"}.get(program, "G")
         # -w: "w", -x: "x"
         self.whole = ""
         self.flags = 0
@@ -53,32 +54,39 @@ class _Grep:
 
     def _read(self, word: str, rest: list[str]) -> None:
         """One word; a value that belongs to it is taken from `rest`."""
-        is_pattern_option = word in ("-e", "--regexp")
-        if is_pattern_option and rest:
-            self.patterns.append(rest.pop(0))
-        elif word in _WITH_COUNT and rest:
-            rest.pop(0)
-        elif word == "-f" or word.startswith("--file"):
+        if word == "-f" or word.startswith("--file"):
             raise PatternNotRead("reads its patterns from a file")
+
+        takes_value = bool(rest)
+        if takes_value and word in ("-e", "--regexp"):
+            self.patterns.append(rest.pop(0))
+        elif takes_value and word in _WITH_COUNT:
+            rest.pop(0)
         elif word.startswith("--"):
             name, _, value = word[2:].partition("=")
             self._read_long(name, value)
         elif re.fullmatch(r"-[a-zA-Z]+\d*", word):
             self._read_letters(word[1:], rest)
-        elif not self.patterns:
-            # The first operand is the pattern, unless -e gave one.
-            self.patterns.append(word)
         else:
-            # Then it does not read what is piped into it.
+            self._read_operand(word)
+
+    def _read_operand(self, word: str) -> None:
+        # The first operand is the pattern, unless -e gave one; the others are files, and then it
+        # does not read what is piped into it.
+        if self.patterns:
             raise PatternNotRead("reads a file")
+        self.patterns.append(word)
 
     def _read_long(self, name: str, value: str) -> None:
+        # Those that change only how lines are printed change nothing here.
         if name == "regexp":
             self.patterns.append(value)
         elif name == "invert-match":
             self.is_inverted = True
         elif name == "ignore-case":
             self.flags |= re.IGNORECASE
+
+        # Of -E, -F and -P the last counts.
         self.kind = _KINDS_OF_GREP.get(name, self.kind)
 
     def _read_letters(self, letters: str, rest: list[str]) -> None:
@@ -86,14 +94,17 @@ class _Grep:
         # -e takes the rest of its word or the next one; written last it is the next one.
         if letters.endswith("e") and rest:
             self.patterns.append(rest.pop(0))
+
         if "v" in letters:
             self.is_inverted = True
         if "i" in letters:
             self.flags |= re.IGNORECASE
+
         # Basic unless one of these: extended, fixed strings, Perl's.
         kind = re.search("[EFP]", letters)
         if kind is not None:
             self.kind = kind[0]
+
         # -w: whole words; -x: whole lines.
         if "w" in letters:
             self.whole = "w"
@@ -107,12 +118,15 @@ class _Grep:
     def _matches(self, pattern: str, line: str) -> bool:
         if len(pattern) > _LONGEST:
             raise PatternNotRead("has a pattern of absurd length")
-        is_fixed = self.kind == "F"
-        shape = re.escape(pattern) if is_fixed else _of_posix(pattern, basic=self.kind == "G")
+
+        # Fixed strings have no operators; Perl's and extended expressions have the same ones.
+        is_fixed, is_basic = self.kind == "F", self.kind == "G"
+        shape = re.escape(pattern) if is_fixed else _of_posix(pattern, basic=is_basic)
         if self.whole == "w":
             shape = rf"\b(?:{shape})\b"
         elif self.whole == "x":
             shape = rf"^(?:{shape})$"
+
         try:
             return re.search(shape, line, self.flags) is not None
         except (re.error, RecursionError, OverflowError) as error:
@@ -123,9 +137,9 @@ def _of_posix(pattern: str, *, basic: bool) -> str:
     """A basic or extended expression of POSIX, as Python writes it."""
     found, position = "", 0
     while position < len(pattern):
-        char = pattern[position]
-        if char == "\\" and position + 1 < len(pattern):
-            found += _of_escaped(pattern[position + 1], basic=basic)
+        char, following = pattern[position], pattern[position + 1 : position + 2]
+        if char == "\\" and following:
+            found += _of_escaped(following, basic=basic)
             position += 2
         elif char == "[":
             end = _end_of_brackets(pattern, position)
@@ -134,7 +148,8 @@ def _of_posix(pattern: str, *, basic: bool) -> str:
         else:
             # In a basic expression these are characters, and with a backslash operators; in
             # Python's, as in an extended one, the other way round.
-            found += f"\\{char}" if basic and char in _OPERATORS else char
+            is_character = basic and char in _OPERATORS
+            found += f"\\{char}" if is_character else char
             position += 1
     return found
 
@@ -144,13 +159,17 @@ _OPERATORS = "|(){}+?"
 
 def _of_escaped(following: str, *, basic: bool) -> str:
     """A backslash and the character that follows it."""
+    # In a basic expression the backslash makes an operator of them.
     if basic and following in _OPERATORS:
         return following
+
     # GNU grep: the beginning and the end of a word, one of which Python has a sign for.
     if following in "<>":
         return r"\b"
+
     # \n and \t are no line end and no tab to grep, but the letters.
-    if following.isalpha() and following not in "bBdDsSwW":
+    is_class = following in "bBdDsSwW"
+    if following.isalpha() and not is_class:
         return re.escape(following)
     return f"\\{following}"
 
@@ -159,12 +178,14 @@ def _end_of_brackets(pattern: str, begins: int) -> int:
     """The position of the `]` that ends what the bracket at `begins` opens."""
     # A `]` in the first place is one of the characters: []abc].
     end = pattern.find("]", begins + 2)
-    # The `]` of [[:space:]] ends a class, and not the brackets.
-    while end > 0 and pattern.count("[:", begins, end) > pattern.count(":]", begins, end + 1):
+    while end > 0:
+        # The `]` of [[:space:]] ends a class, and not the brackets.
+        classes_begun = pattern.count("[:", begins, end)
+        classes_ended = pattern.count(":]", begins, end + 1)
+        if classes_begun <= classes_ended:
+            return end
         end = pattern.find("]", end + 1)
-    if end < 0:
-        raise PatternNotRead(f"has a pattern that is not understood: {pattern!r}")
-    return end
+    raise PatternNotRead(f"has a pattern that is not understood: {pattern!r}")
 
 
 def _of_brackets(inner: str) -> str:

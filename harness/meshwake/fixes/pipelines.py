@@ -17,26 +17,17 @@ _SHAPE_LINES = names("cut tr sed sort uniq head tail tee cat xargs column jq")
 def lines_left(filters: Iterable[Ran], lines: list[str]) -> list[str]:
     """What of `lines` goes through the filters of a pipeline. Raises NotUnderstood."""
     for ran in filters:
-        lets_through = _filter_of(ran)
+        # sed and jq are among them: what they drop is not read, so a filter that leaves nothing is
+        # taken for one that lets lines through.
+        if ran.program in _SHAPE_LINES:
+            continue
+
+        # Also where no line is left: a filter that is not understood is refused in any place.
+        lets_through = _FILTERS.get(ran.program)
+        if lets_through is None:
+            raise NotUnderstood(f"what {' '.join(ran.words)!r} lets through is not understood")
         lines = [line for line in lines if lets_through(ran, line)]
     return lines
-
-
-def _filter_of(ran: Ran) -> Callable[[Ran, str], bool]:
-    """Which lines the command lets through. Raises NotUnderstood, also where no line is left."""
-    if ran.program in ("grep", "egrep", "fgrep"):
-        return _grep_lets_through
-    if ran.program in ("awk", "gawk"):
-        return _awk_lets_through
-    if ran.program in _SHAPE_LINES:
-        return _all_lines
-    raise NotUnderstood(f"what {' '.join(ran.words)!r} lets through is not understood")
-
-
-# sed and jq are among them: what they drop is not read, so a filter that leaves nothing is taken
-# for one that lets lines through.
-def _all_lines(ran: Ran, line: str) -> bool:
-    return True
 
 
 def _grep_lets_through(ran: Ran, line: str) -> bool:
@@ -48,15 +39,23 @@ def _grep_lets_through(ran: Ran, line: str) -> bool:
 
 def _awk_lets_through(ran: Ran, line: str) -> bool:
     # The script is the first word that looks like one; -F: and -v NAME=VALUE come before it.
-    script = next((word for word in ran.words[1:] if "{" in word or "/" in word), "")
+    script = next(filter(re.compile("[{/]").search, ran.words[1:]), "")
+
     # /pattern/ or $1 ~ /pattern/, with any action.
     match = re.match(r"\s*(?:\$\d+\s*~\s*)?/([^/]*)/", script)
-    if match:
+    if match is not None:
         try:
             return re.search(match[1], line) is not None
         except re.error as error:
             raise NotUnderstood(f"{script!r} is not understood") from error
+
     # {print ...} of every line, or of all but the heading.
     if re.match(r"\s*(NR\s*>\s*1\s*)?\{\s*print[^{}]*\}\s*$", script):
         return True
     raise NotUnderstood(f"what awk {script!r} lets through is not understood")
+
+
+_FILTERS: dict[str, Callable[[Ran, str], bool]] = {
+    **dict.fromkeys(["grep", "egrep", "fgrep"], _grep_lets_through),
+    **dict.fromkeys(["awk", "gawk"], _awk_lets_through),
+}

@@ -87,8 +87,11 @@ class Calendar:
         """Whether it has times on that day."""
         if day.month not in self.months:
             return False
+
+        of_month = day.day in self.days
         # isoweekday() is 7 on a Sunday, which is 0 here.
-        of_month, of_week = day.day in self.days, day.isoweekday() % 7 in self.weekdays
+        weekday = day.isoweekday() % 7
+        of_week = weekday in self.weekdays
         if self.either_day:
             return of_month or of_week
         return of_month and of_week
@@ -99,66 +102,95 @@ def parse_schedule(text: str) -> Calendar | Every:
     # robfig/cron reads it, and the API server refuses it (the documentation of CronJobs).
     if re.match(r"\s*(CRON_)?TZ=", text):
         raise ValueError("no TZ= or CRON_TZ= in a schedule; spec.timeZone is for that")
+
     if text.startswith("@every "):
         delay_ns = parse_go_duration_ns(text.removeprefix("@every ").strip())
         # robfig/cron, constantdelay.go: whole seconds, at least one.
-        return Every(max(delay_ns // NS_PER_S, 1) * NS_PER_S)
+        delay_s = max(delay_ns // NS_PER_S, 1)
+        return Every(delay_s * NS_PER_S)
+
+    # Each macro means five fields.
     if text.startswith("@") and text not in _MACROS:
         raise ValueError(f"allowed are {', '.join(_MACROS)} and '@every DURATION'")
-    return _parse_fields(_MACROS.get(text, text).split())
+    fields = _MACROS.get(text, text)
+    return _parse_fields(fields.split())
 
 
 def _parse_fields(written: list[str]) -> Calendar:
     if len(written) != len(_FIELDS):
         raise ValueError(f"{len(written)} fields")
     parsed = [_field(text, field) for text, field in zip(written, _FIELDS, strict=True)]
-    (minutes, _), (hours, _), (days, any_day), (months, _), (weekdays, any_weekday) = parsed
-    # Where both days are restricted, one of them is enough, as in every cron since Vixie's.
-    either_day = not (any_day or any_weekday)
-    return Calendar(minutes, hours, days, months, weekdays, either_day=either_day)
+    minutes, hours, days, months, weekdays = parsed
+    return Calendar(
+        minutes.values,
+        hours.values,
+        days.values,
+        months.values,
+        weekdays.values,
+        # Where both days are restricted, one of them is enough, as in every cron since Vixie's.
+        either_day=not days.is_star and not weekdays.is_star,
+    )
 
 
-def _field(text: str, field: _Field) -> tuple[frozenset[int], bool]:
-    """The values of a field, and whether it counts as `*`."""
+class _Values(NamedTuple):
+    """The values of a field, or of a part of one, and whether it counts as `*`."""
+
+    values: frozenset[int]
+    is_star: bool
+
+
+def _field(text: str, field: _Field) -> _Values:
+    """What is written between two blanks: parts with commas between them."""
     values: set[int] = set()
     is_star = False
-    for part in (each for each in text.split(",") if each):
-        own, star = _range(part, field)
-        values |= own
-        is_star |= star
+    # robfig/cron skips an empty part (strings.FieldsFunc): 1,,2 is 1,2.
+    for part in filter(None, text.split(",")):
+        own = _range(part, field)
+        values |= own.values
+        is_star |= own.is_star
     if not values:
         raise ValueError(f"{field.name}: {text!r}")
-    return frozenset(values), is_star
+    return _Values(frozenset(values), is_star)
 
 
-def _range(part: str, field: _Field) -> tuple[set[int], bool]:
+def _range(part: str, field: _Field) -> _Values:
+    """`*`, `5`, `1-5`, and each with a step: `*/2`."""
     # robfig/cron, parser.go, getRange.
     span, *steps = part.split("/")
     ends = span.split("-")
+    # 1/2/3, or 1-2-3.
     if len(steps) > 1 or len(ends) > 2:
         raise ValueError(f"{field.name}: {part!r}")
-    star = ends[0] in ("*", "?")
-    if star:
+
+    is_star = ends[0] in ("*", "?")
+    if is_star:
         low, high = field.least, field.most
     else:
         low = _number(ends[0], field, part)
         high = _number(ends[-1], field, part)
+
     step = 1
     if steps:
         # A step has no name: */MON is an error.
         step = _number(steps[0], field._replace(names={}), part)
         # 5/10 means 5-59/10.
-        high = field.most if len(ends) == 1 else high
+        if len(ends) == 1:
+            high = field.most
         # */2 restricts, so it does not count as a star where the two days are joined; */1 does.
-        star = star and step == 1
-    if not field.least <= low <= high <= field.most or step < 1:
+        is_star = is_star and step == 1
+
+    is_within = field.least <= low <= high <= field.most
+    if not is_within or step < 1:
         raise ValueError(f"{field.name}: {part!r}; allowed is {field.least} to {field.most}")
-    return set(range(low, high + 1, step)), star
+    return _Values(frozenset(range(low, high + 1, step)), is_star)
 
 
 def _number(text: str, field: _Field, part: str) -> int:
-    if text.lower() in field.names:
-        return field.names[text.lower()]
+    """A number, or a name such as MON; `part` is what is wrong when it is neither."""
+    named = field.names.get(text.lower())
+    if named is not None:
+        return named
+    # Not int() alone, which takes "+5", "1_0" and digits of other scripts.
     if not re.fullmatch(r"[0-9]{1,9}", text):
         raise ValueError(f"{field.name}: {part!r}")
     return int(text)
@@ -185,13 +217,15 @@ class Times:
 
     def next_wall_ns(self, served_wall_ns: int, now_wall_ns: int) -> int:
         """The first time after now, and after the one served last."""
-        if isinstance(self._schedule, Every):
-            last_ns = self._every(served_wall_ns, max(now_wall_ns, served_wall_ns))
-            return last_ns + self._schedule.delay_ns
         # After now, too: a wall clock that was set back has served times that lie ahead.
         after_wall_ns = max(served_wall_ns, now_wall_ns)
+        if isinstance(self._schedule, Every):
+            last_ns = self._every(served_wall_ns, after_wall_ns)
+            return last_ns + self._schedule.delay_ns
+
         self._know(after_wall_ns)
-        return self._known[bisect_right(self._known, after_wall_ns)]
+        position = bisect_right(self._known, after_wall_ns)
+        return self._known[position]
 
     def latest_wall_ns(
         self, served_wall_ns: int, now_wall_ns: int, deadline_s: int | None
@@ -204,24 +238,33 @@ class Times:
         if isinstance(self._schedule, Every):
             latest_ns = self._every(earliest_ns, now_wall_ns)
             return latest_ns if latest_ns > earliest_ns else None
+
         self._know(now_wall_ns)
-        at = bisect_right(self._known, now_wall_ns) - 1
-        if at < 0 or self._known[at] <= served_wall_ns:
+        not_later = bisect_right(self._known, now_wall_ns)
+        # None has come yet.
+        if not_later == 0:
             return None
-        return self._known[at] if self._known[at] >= earliest_ns else None
+        latest_ns = self._known[not_later - 1]
+        if latest_ns <= served_wall_ns:
+            return None
+        return latest_ns if latest_ns >= earliest_ns else None
 
     def _every(self, anchor_wall_ns: int, until_wall_ns: int) -> int:
         """The last of the chain that begins at the anchor, not after `until`."""
         assert isinstance(self._schedule, Every)
         delay_ns = self._schedule.delay_ns
+        # Nothing has passed for a clock that was set back before the anchor.
         passed_ns = max(until_wall_ns - anchor_wall_ns, 0)
-        return anchor_wall_ns + passed_ns // delay_ns * delay_ns
+        delays = passed_ns // delay_ns
+        return anchor_wall_ns + delays * delay_ns
 
     def _know(self, wall_ns: int) -> None:
         # A wall clock went back before the first time that is known. A year more, because it may
         # go back again.
         if wall_ns < self._from_wall_ns:
             self._begin(wall_ns - 366 * 86_400 * NS_PER_S)
+
+        # One more than was needed, so that the next time is always there to be looked up.
         while self._known[-1] <= wall_ns:
             self._known.append(next(self._coming, NEVER_NS))
 
@@ -229,15 +272,18 @@ class Times:
 def calendar_times_ns(schedule: Calendar, zone: tzinfo, after_wall_ns: int) -> Iterator[int]:
     """The times of a calendar after `after_wall_ns`, in order; it ends where none comes for five
     years."""
-    begin = (_EPOCH + timedelta(seconds=after_wall_ns // NS_PER_S)).astimezone(zone)
-    day, idle_until = begin.date(), begin.date() + timedelta(days=366 * _YEARS_LOOKED_AT)
+    idle_most = timedelta(days=366 * _YEARS_LOOKED_AT)
+    begin = _EPOCH + timedelta(seconds=after_wall_ns // NS_PER_S)
+    day = begin.astimezone(zone).date()
+    idle_until = day + idle_most
     while day < idle_until:
         if schedule.comes_on(day):
             for at_s in _times_of_day_s(schedule, zone, day):
+                at_ns = at_s * NS_PER_S
                 # Of the first day only those that are still to come.
-                if at_s * NS_PER_S > after_wall_ns:
-                    yield at_s * NS_PER_S
-                    idle_until = day + timedelta(days=366 * _YEARS_LOOKED_AT)
+                if at_ns > after_wall_ns:
+                    yield at_ns
+                    idle_until = day + idle_most
         day += timedelta(days=1)
 
 
@@ -245,21 +291,30 @@ def shortest_gap_s(schedule: Calendar | Every, zone: tzinfo) -> float:
     """The least time between two runs. A day that is an hour shorter counts as a whole one."""
     if isinstance(schedule, Every):
         return schedule.delay_ns / NS_PER_S
-    times_ns = list(islice(calendar_times_ns(schedule, zone, 0), _TIMES_COMPARED))
-    gap_s = min((two - one for one, two in pairwise(times_ns)), default=NEVER_NS) / NS_PER_S
-    return _DAY_S if _DAY_S - 3_600 <= gap_s < _DAY_S else gap_s
+
+    times_ns = islice(calendar_times_ns(schedule, zone, 0), _TIMES_COMPARED)
+    gaps_ns = [two_ns - one_ns for one_ns, two_ns in pairwise(times_ns)]
+    gap_s = min(gaps_ns, default=NEVER_NS) / NS_PER_S
+    # The day on which summer time begins has 23 hours.
+    is_shorter_day = _DAY_S - 3_600 <= gap_s < _DAY_S
+    return _DAY_S if is_shorter_day else gap_s
 
 
 def _times_of_day_s(schedule: Calendar, zone: tzinfo, day: date) -> Iterator[int]:
     """By hours that really pass, so that one which is left out or comes twice is."""
-    at_s, ends_s = _midnight_s(day, zone), _midnight_s(day + timedelta(days=1), zone)
+    at_s = _midnight_s(day, zone)
+    ends_s = _midnight_s(day + timedelta(days=1), zone)
     minutes = sorted(schedule.minutes)
     while at_s < ends_s:
         local = datetime.fromtimestamp(at_s, tz=zone)
         # A zone may change by half an hour (Lord Howe), so that an hour begins in its middle.
         hour_s = at_s - local.minute * 60
         if local.hour in schedule.hours and local.date() == day:
-            yield from (hour_s + minute * 60 for minute in minutes if hour_s + minute * 60 >= at_s)
+            for minute in minutes:
+                minute_s = hour_s + minute * 60
+                # Of an hour that begins in its middle the second half only.
+                if minute_s >= at_s:
+                    yield minute_s
         at_s = hour_s + 3_600
 
 

@@ -53,14 +53,16 @@ def restarts(plan: Plan, clocks: Clocks) -> list[PlannedRestart]:
     hook = read_hook(manifest_of(plan), namespace_of(plan))
     found: set[PlannedRestart] = set()
     for fault in plan.faults:
+        # A VM that is paused is never notified, and no hook of it runs.
         if fault.kind == "suspend" and fault.node is not None:
-            found |= set(_around(plan, clocks, fault, fault.node, hook))
+            found.update(_around(plan, clocks, fault, fault.node, hook))
     return list(found)
 
 
 def _around(
     plan: Plan, clocks: Clocks, fault: PlannedFault, node: str, hook: Hook
 ) -> list[PlannedRestart]:
+    # A sleep in the first second of the world: its hook runs as the world begins.
     before_ns = max(fault.at_world_ns - ACTS_BEFORE_NS, 0)
     after_ns = fault.ends_world_ns + ACTS_AFTER_NS
     found: list[PlannedRestart] = []
@@ -78,20 +80,23 @@ def read_hook(text: str, ztunnel_namespace: str) -> Hook:
     # systemd-sleep(8): started with "pre" or "post", and with what the machine does.
     before = _at(text, ("pre", "suspend"), place)
     after = _at(text, ("post", "suspend"), place)
+
+    # What takes ztunnel away for good cures nothing, whatever else the hook restarts.
     harms = [*before[1].harmful, *after[1].harmful]
     if harms:
         raise BadInput(f"fix.manifest: the sleep hook: {harms[0]}")
+
     ztunnels_after = _sure(after, "post")
-    ztunnels_before: list[Action] = []
-    if before[1].of("ztunnel"):
-        # What is not waited for may still be going on when the machine sleeps.
-        ztunnels_before = [each for each in _sure(before, "pre") if each.waited]
-    if not (ztunnels_before or ztunnels_after):
+    # What is not waited for may still be going on when the machine sleeps.
+    ztunnels_before = [action for action in _sure(before, "pre") if action.waited]
+
+    if not ztunnels_before and not ztunnels_after:
         _explain(text, place, before[1], after[1])
     return Hook(tuple(ztunnels_before), tuple(ztunnels_after))
 
 
 def _at(text: str, arguments: tuple[str, ...], place: CommandContext) -> tuple[Memory, Reading]:
+    """What a hook does when systemd-sleep calls it with `arguments`. Raises BadInput."""
     try:
         if is_unit(text):
             memory = run_unit(read_unit(text), arguments[0])
@@ -109,38 +114,40 @@ def _at(text: str, arguments: tuple[str, ...], place: CommandContext) -> tuple[M
 def _check_interpreter(text: str) -> None:
     if text.startswith(MARK):
         raise BadInput(
-            "fix.manifest: the sleep hook begins with a byte order mark, and no kernel "
-            "starts such a script; "
-            "save it as UTF-8 without one (dos2unix does)"
+            "fix.manifest: the sleep hook begins with a byte order mark, and no kernel starts "
+            "such a script; save it as UTF-8 without one (dos2unix does)"
         )
     if "\r\n" in text:
         raise BadInput(
-            "fix.manifest: the sleep hook: its lines end as on Windows (CR LF), and no "
-            "shell runs such a script; "
-            "dos2unix mends it"
+            "fix.manifest: the sleep hook: its lines end as on Windows (CR LF), and no shell runs "
+            "such a script; dos2unix mends it"
         )
     if not text.startswith("#!"):
         raise BadInput(
             "fix.manifest: the sleep hook does not begin with '#!' and is not a unit either; "
-            "systemd-sleep runs programs only, "
-            "for example a script that begins with #!/bin/sh"
+            "systemd-sleep runs programs only, for example a script that begins with #!/bin/sh"
         )
     program = _interpreter_of(text)
     if program not in _SHELLS:
         raise BadInput(
-            f"fix.manifest: the sleep hook is a program for {program!r}; understood are "
-            "scripts for "
-            f"{', '.join(_SHELLS)}"
+            f"fix.manifest: the sleep hook is a program for {program!r}; understood are scripts "
+            f"for {', '.join(_SHELLS)}"
         )
 
 
 def _interpreter_of(text: str) -> str:
     """The program that `#!` names, also by way of env; "" where it names none."""
-    words = text.removeprefix("#!").split("\n", 1)[0].split()
-    names = [word.rsplit("/", 1)[-1] for word in words if not word.startswith("-")]
-    if names[:1] == ["env"] and len(names) > 1:
-        return names[1]
-    return names[0] if names else ""
+    first_line, _, _ = text.removeprefix("#!").partition("\n")
+    program = ""
+    for word in first_line.split():
+        # Options do not count: #!/usr/bin/env -S bash -e.
+        if word.startswith("-"):
+            continue
+        program = word.rsplit("/", 1)[-1]
+        # env is only the way to what comes after it.
+        if program != "env":
+            return program
+    return program
 
 
 def _sure(found: tuple[Memory, Reading], moment: str) -> list[Action]:
@@ -148,59 +155,73 @@ def _sure(found: tuple[Memory, Reading], moment: str) -> list[Action]:
     something."""
     memory, reading = found
     actions = reading.of("ztunnel")
-    sure = [each for each in actions if not each.conditions and not each.background]
-    if actions and not sure:
-        first = actions[0]
-        if first.background:
-            raise BadInput(
-                f"fix.manifest: the sleep hook leaves {first.command!r} in the background "
-                f"on {moment!r}, "
-                "and systemd ends "
-                "what a hook leaves behind; leave the '&' out, or use systemd-run"
-            )
+    sure = [action for action in actions if not action.conditions and not action.background]
+    if sure or not actions:
+        return sure
+
+    # One is named, the first: a person mends one line at a time.
+    first = actions[0]
+    if first.background:
         raise BadInput(
-            f"fix.manifest: the sleep hook runs {first.command!r} on {moment!r} only when "
-            f"{shown(first.conditions[0], memory)}, and whether it is so cannot be known here; a "
-            "restart without a condition "
-            "is understood"
+            f"fix.manifest: the sleep hook leaves {first.command!r} in the background on "
+            f"{moment!r}, and systemd ends what a hook leaves behind; leave the '&' out, or use "
+            "systemd-run"
         )
-    return sure
+    condition = shown(first.conditions[0], memory)
+    raise BadInput(
+        f"fix.manifest: the sleep hook runs {first.command!r} on {moment!r} only when {condition}, "
+        "and whether it is so cannot be known here; a restart without a condition is understood"
+    )
 
 
 def _explain(text: str, place: CommandContext, before: Reading, after: Reading) -> None:
     """Raises BadInput that says why no suspend restarts ztunnel; returns when a hibernation does,
     which is not a suspend."""
-    if before.of("ztunnel"):
+    not_waited = before.of("ztunnel")
+    if not_waited:
         raise BadInput(
-            f"fix.manifest: the sleep hook runs {before.of('ztunnel')[0].command!r} on "
-            "'pre' and does "
-            "not wait for it, so "
-            "whether the machine sleeps first is not known; restart on 'post', or wait: kubectl "
-            "rollout status ds/ztunnel"
+            f"fix.manifest: the sleep hook runs {not_waited[0].command!r} on 'pre' and does not "
+            "wait for it, so whether the machine sleeps first is not known; restart on 'post', or "
+            "wait: kubectl rollout status ds/ztunnel"
         )
+
+    reasons = [*after.unclear, *after.idle, *before.unclear, *before.idle]
     if is_unit(text):
-        if not (before.idle or before.unclear or after.idle or after.unclear):
+        # Nothing of it runs, so it is started by a hibernation only.
+        if not reasons:
             return
-    elif any(_at(text, ("post", kind), place)[1].of("ztunnel") for kind in _OTHER_SLEEPS):
+    elif _restarts_at_hibernation(text, place):
         return
     else:
-        # Hooks of pm-utils get "resume" and "thaw", those of NetworkManager an interface and "up":
-        # copied to systemd they never act.
-        for word in ("resume", "thaw", "up", "wake"):
-            if any(
-                _at(text, arguments, place)[1].of("ztunnel")
-                for arguments in ((word, "suspend"), ("eth0", word))
-            ):
-                raise BadInput(
-                    f"fix.manifest: the sleep hook restarts ztunnel on {word!r}, which "
-                    "another program may call "
-                    "it with "
-                    "(pm-utils, NetworkManager); systemd-sleep calls it with 'pre' before "
-                    "and 'post' after the sleep"
-                )
-    reasons = [*after.unclear, *after.idle, *before.unclear, *before.idle]
+        _check_other_callers(text, place)
+
+    # Each once, where both calls give it.
+    runs = "; ".join(dict.fromkeys(reasons)) or "nothing"
     raise BadInput(
-        "fix.manifest: the sleep hook does not restart ztunnel on 'post'; systemd-sleep "
-        "calls it with 'pre' before and "
-        f"'post' after the sleep. It runs {'; '.join(dict.fromkeys(reasons)) or 'nothing'}"
+        "fix.manifest: the sleep hook does not restart ztunnel on 'post'; systemd-sleep calls it "
+        f"with 'pre' before and 'post' after the sleep. It runs {runs}"
     )
+
+
+def _restarts_at_hibernation(text: str, place: CommandContext) -> bool:
+    for sleep in _OTHER_SLEEPS:
+        _, reading = _at(text, ("post", sleep), place)
+        if reading.of("ztunnel"):
+            return True
+    return False
+
+
+def _check_other_callers(text: str, place: CommandContext) -> None:
+    """Raises BadInput for a hook that was written for another program than systemd-sleep: copied to
+    it, it never acts."""
+    for word in ("resume", "thaw", "up", "wake"):
+        # Hooks of pm-utils get "resume" and "thaw", those of NetworkManager an interface and "up".
+        for arguments in ((word, "suspend"), ("eth0", word)):
+            _, reading = _at(text, arguments, place)
+            if not reading.of("ztunnel"):
+                continue
+            raise BadInput(
+                f"fix.manifest: the sleep hook restarts ztunnel on {word!r}, which another program "
+                "may call it with (pm-utils, NetworkManager); systemd-sleep calls it with 'pre' "
+                "before and 'post' after the sleep"
+            )

@@ -20,7 +20,9 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from meshwake.core.errors import BadInput
 from meshwake.fixes.shell.memory import Memory, Unknown
@@ -45,7 +47,7 @@ class UnitFile:
 
     def words(self, section: str, key: str) -> set[str]:
         """The words of a list."""
-        return {word for value in self.settings.get((section, key), ()) for word in value.split()}
+        return set(" ".join(self.lines(section, key)).split())
 
     def lines(self, section: str, key: str) -> tuple[str, ...]:
         """The values, one for each time that the key is written."""
@@ -53,15 +55,18 @@ class UnitFile:
 
     def is_on(self, section: str, key: str) -> bool:
         """Whether a switch is on."""
-        return (self.lines(section, key) or ("no",))[-1].lower() in ("yes", "true", "on", "1")
+        # Of several values the last counts.
+        *_, last = ("no", *self.lines(section, key))
+        # systemd.syntax(7): a boolean is written in one of these ways.
+        return last.lower() in ("yes", "true", "on", "1")
 
 
 def is_unit(text: str) -> bool:
     """Whether `text` looks like a unit, and not like a script."""
-    return (
-        not text.startswith("#!")
-        and re.search(r"^\[(Unit|Service|Install|Timer)\]\s*$", text, re.MULTILINE) is not None
-    )
+    # A script may write a unit in a here-document.
+    if text.startswith("#!"):
+        return False
+    return re.search(r"^\[(Unit|Service|Install|Timer)\]\s*$", text, re.MULTILINE) is not None
 
 
 def read_unit(text: str) -> UnitFile:
@@ -75,10 +80,13 @@ def read_unit(text: str) -> UnitFile:
         is_comment = stripped.startswith(("#", ";"))
         if not stripped or is_comment:
             continue
-        if header := re.fullmatch(r"\[(\S+)\]", stripped):
+
+        header = re.fullmatch(r"\[(\S+)\]", stripped)
+        if header is not None:
             section = header[1]
             continue
-        key, equals, value = (part.strip() for part in stripped.partition("="))
+
+        key, equals, value = map(str.strip, stripped.partition("="))
         if equals:
             # systemd.syntax(7): a setting adds to those before it, and an empty one clears them.
             before = settings.get((section, key), ())
@@ -91,27 +99,50 @@ def run_unit(unit: UnitFile, moment: str) -> Memory:
     unknown, and NotRead."""
     for values in unit.settings.values():
         check_characters(" ".join(values))
+
     memory = Memory()
     keys = _keys_at(unit, moment)
+    # A unit that does nothing then may have any condition.
     if not keys:
         return memory
     _check_conditions(unit)
+
     variables = _environment(unit)
     # A file of the node that is not read here may set any variable.
     is_open = bool(unit.lines("Service", "EnvironmentFile"))
     failed, after_s = False, 0.0
-    lines = [(key, line) for key in keys for line in unit.lines("Service", key)]
-    for key, line in lines:
-        # systemd.service(5): a command with the prefix "-" may fail.
-        may_fail = re.match(r"[@:+!|]*-", line) is not None
-        for words in _commands(line, variables, memory):
-            # systemd.service(5): ExecStopPost runs also after a start that failed.
-            if failed and key != "ExecStopPost":
+    for line in _lines_of(unit, keys):
+        for words in _commands(line.text, variables, memory):
+            if failed and not line.runs_after_failure:
                 continue
+
+            # One after another: what one of them sleeps, the next one waits.
             ended = run_words(words, variables, memory, unset_is_unknown=is_open, after_s=after_s)
             after_s = ended.after_s
-            failed = failed or (ended.status is False and not may_fail)
+            if ended.status is False and not line.may_fail:
+                failed = True
     return memory
+
+
+class _Line(NamedTuple):
+    """A line of commands, such as ExecStart."""
+
+    text: str
+    may_fail: bool
+    runs_after_failure: bool
+
+
+def _lines_of(unit: UnitFile, keys: tuple[str, ...]) -> Iterator[_Line]:
+    """The lines with these keys, key by key."""
+    for key in keys:
+        for text in unit.lines("Service", key):
+            yield _Line(
+                text,
+                # systemd.service(5): a command with the prefix "-" may fail.
+                may_fail=re.match(r"[@:+!|]*-", text) is not None,
+                # systemd.service(5): ExecStopPost runs also after a start that failed.
+                runs_after_failure=key == "ExecStopPost",
+            )
 
 
 _START = ("ExecStartPre", "ExecStart", "ExecStartPost")
@@ -119,52 +150,63 @@ _STOP = ("ExecStop", "ExecStopPost")
 
 
 def _keys_at(unit: UnitFile, moment: str) -> tuple[str, ...]:
-    """Which of its commands run then."""
-    remains = unit.is_on("Service", "RemainAfterExit")
-    stops = unit.is_on("Unit", "StopWhenUnneeded") or bool(
-        unit.words("Unit", "PartOf") & _OF_SUSPEND
-    )
+    """Which of its commands run then. Raises BadInput where no suspend starts it as it should."""
     wanted = unit.words("Install", "WantedBy") | unit.words("Install", "RequiredBy")
     if not wanted & (_OF_SUSPEND | _OTHER_SLEEPS):
+        wanted_by = ", ".join(sorted(wanted)) or "nothing"
         raise BadInput(
-            f"fix.manifest: the unit is wanted by {', '.join(sorted(wanted)) or 'nothing'}, "
-            "which no "
-            "sleep starts; expected "
+            f"fix.manifest: the unit is wanted by {wanted_by}, which no sleep starts; expected "
             "WantedBy=suspend.target with After=suspend.target"
         )
     # Started by a hibernation only, which is another sleep than a suspend.
     if not wanted & _OF_SUSPEND:
         return ()
-    after, before = unit.words("Unit", "After"), unit.words("Unit", "Before")
-    if (after & _AFTER_SUSPEND or before & _OF_SUSPEND) and remains and not stops:
+
+    is_after = bool(unit.words("Unit", "After") & _AFTER_SUSPEND)
+    is_before = bool(unit.words("Unit", "Before") & _OF_SUSPEND)
+    if not is_after and not is_before:
         raise BadInput(
-            "fix.manifest: the unit has RemainAfterExit=, and nothing stops it: so it is "
-            "started by the first sleep "
-            "and never again; leave RemainAfterExit= out, or add StopWhenUnneeded=yes"
+            "fix.manifest: the unit starts together with the sleep, and whether it acts before or "
+            "after it is not known; expected After=suspend.target"
         )
+
+    remains = unit.is_on("Service", "RemainAfterExit")
+    if remains and not _is_stopped(unit):
+        raise BadInput(
+            "fix.manifest: the unit has RemainAfterExit=, and nothing stops it: so it is started "
+            "by the first sleep and never again; leave RemainAfterExit= out, or add "
+            "StopWhenUnneeded=yes"
+        )
+
     # Without RemainAfterExit= a oneshot is stopped as soon as its last command has ended.
     starts = _START if remains else _START + _STOP
-    if after & _AFTER_SUSPEND:
+    if is_after:
         return starts if moment == "post" else ()
-    if before & _OF_SUSPEND:
-        if moment == "pre":
-            return starts
-        return _STOP if remains else ()
-    raise BadInput(
-        "fix.manifest: the unit starts together with the sleep, and whether it acts before "
-        "or after it is not known; "
-        "expected After=suspend.target"
-    )
+    if moment == "pre":
+        return starts
+    # It stops when suspend.target does, at the wake.
+    return _STOP if remains else ()
+
+
+def _is_stopped(unit: UnitFile) -> bool:
+    """Whether a unit that remains active is stopped by the end of the sleep."""
+    if unit.is_on("Unit", "StopWhenUnneeded"):
+        return True
+    return bool(unit.words("Unit", "PartOf") & _OF_SUSPEND)
 
 
 def _check_conditions(unit: UnitFile) -> None:
+    """Raises BadInput for a condition of the unit that may keep it from starting."""
     for (section, key), values in unit.settings.items():
-        decides = key.startswith(("Condition", "Assert")) or key == "ExecCondition"
-        if (
-            decides
-            and section in ("Unit", "Service")
-            and not all(_CLUSTER_PATH.search(value) for value in values)
-        ):
+        # systemd.unit(5) and systemd.service(5): the one kind is in [Unit], the other in [Service].
+        if section not in ("Unit", "Service"):
+            continue
+        if not key.startswith(("Condition", "Assert", "ExecCondition")):
+            continue
+
+        # On a node of a cluster the files of Kubernetes are there.
+        are_known = all(_CLUSTER_PATH.search(value) for value in values)
+        if not are_known:
             raise BadInput(
                 f"fix.manifest: the unit has {key}={values[-1]}, and whether that is so "
                 "cannot be known here"
@@ -173,6 +215,7 @@ def _check_conditions(unit: UnitFile) -> None:
 
 def _environment(unit: UnitFile) -> dict[str, str]:
     found = {}
+    # systemd.exec(5): several assignments in a line, each of which may be quoted.
     for line in unit.lines("Service", "Environment"):
         for word in _split(line):
             name, _, value = word.partition("=")
@@ -183,22 +226,35 @@ def _environment(unit: UnitFile) -> dict[str, str]:
 def _commands(line: str, variables: dict[str, str], memory: Memory) -> list[list[str]]:
     """The commands of one ExecStart: systemd starts them without a shell."""
     commands: list[list[str]] = [[]]
-    for word in _split(re.sub(r"^[-@:+!|]+", "", line)):
+    without_prefixes = re.sub(r"^[-@:+!|]+", "", line)
+    for word in _split(without_prefixes):
         if word == ";":
             commands.append([])
             continue
+
+        # systemd.service(5): $FOO as a word of its own is split at its blanks, ${FOO} never is.
         name = re.fullmatch(r"\$([A-Za-z_]\w*)", word)
         if name is not None:
             commands[-1] += variables.get(name[1], "").split()
             continue
-        expanded = re.sub(
-            r"\$\$|\$\{([A-Za-z_]\w*)\}",
-            lambda found: "$" if found[0] == "$$" else variables.get(found[1], ""),
-            word,
-        )
+
+        expanded = _expanded(word, variables)
+        # systemd.unit(5), specifiers: %H is the host's name, %l the short form of it.
         host = memory.char_of(Unknown("$(hostname)"))
         commands[-1].append(re.sub(r"%[Hl]", host, expanded.replace("%%", "%")))
-    return [each for each in commands if each]
+    return [words for words in commands if words]
+
+
+def _expanded(word: str, variables: dict[str, str]) -> str:
+    """`${NAME}` as systemd puts it in, and `$$` as `$`."""
+
+    def value_of(reference: re.Match[str]) -> str:
+        if reference[0] == "$$":
+            return "$"
+        # One that is not set is empty.
+        return variables.get(reference[1], "")
+
+    return re.sub(r"\$\$|\$\{([A-Za-z_]\w*)\}", value_of, word)
 
 
 def _split(line: str) -> list[str]:

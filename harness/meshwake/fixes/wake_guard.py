@@ -19,6 +19,7 @@ from meshwake.clocks.virtual import Clocks, NodeClock
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.errors import BadInput
+from meshwake.core.json_types import value_at
 from meshwake.core.plan import Plan
 from meshwake.fixes.deploy import manifest_of
 from meshwake.guard.guard import Guard
@@ -72,9 +73,14 @@ class LabGuard:
         idles: bool = True,
     ) -> None:
         self._clock, self._settings, self._idles = clock, settings, idles
-        self._idle_ns = min(IDLE_LONGEST_NS, lifetime_s * NS_PER_S // IDLE_SHARE)
+        share_of_life_ns = lifetime_s * NS_PER_S // IDLE_SHARE
+        self._idle_ns = min(IDLE_LONGEST_NS, share_of_life_ns)
+
+        # Guards of different turns look at different times (guard/settings.py).
         self._first_look_ns = settings.first_look_after_ns(node)
-        self._started_monotonic_ns = clock.reading_before(0).monotonic_ns + self._first_look_ns
+        begins_monotonic_ns = clock.reading_before(0).monotonic_ns
+        self._started_monotonic_ns = begins_monotonic_ns + self._first_look_ns
+
         self._node = _NodeInLab(node, turns, settings.turn_of(node))
         self._guard = Guard(self._node, settings)
 
@@ -84,13 +90,21 @@ class LabGuard:
             return self._first_look_ns
         if self._guard.busy or not self._idles:
             return self._look_after(after_world_ns)
-        until_ns = [after_world_ns + self._idle_ns]
-        if (change_ns := self._clock.next_change_world_ns(after_world_ns)) is not None:
-            until_ns.append(change_ns)
-        if self._guard.next_wall_ns is not None:
-            until_ns.append(self._clock.world_ns_at_wall(self._guard.next_wall_ns, after_world_ns))
+
+        until_ns = after_world_ns + self._idle_ns
+        # A clock that jumps, or begins to drift.
+        change_ns = self._clock.next_change_world_ns(after_world_ns)
+        if change_ns is not None:
+            until_ns = min(until_ns, change_ns)
+        # Trouble that the guard has foreseen.
+        due_wall_ns = self._guard.next_wall_ns
+        if due_wall_ns is not None:
+            due_ns = self._clock.world_ns_at_wall(due_wall_ns, after_world_ns)
+            until_ns = min(until_ns, due_ns)
+
         # The last look before is kept: it makes sure that a jump is seen as one.
-        return self._look_after(max(min(until_ns) - 2 * self._settings.period_ns, after_world_ns))
+        last_before_ns = until_ns - 2 * self._settings.period_ns
+        return self._look_after(max(last_before_ns, after_world_ns))
 
     def _look_after(self, world_ns: int) -> int:
         """The first time after `world_ns` at which its timer fires."""
@@ -98,8 +112,9 @@ class LabGuard:
         # looks which were skipped do not move those that follow.
         period_ns = self._settings.period_ns
         passed_ns = self._clock.reading(world_ns).monotonic_ns - self._started_monotonic_ns
-        next_ns = self._started_monotonic_ns + (passed_ns // period_ns + 1) * period_ns
-        return self._clock.world_ns_at_monotonic(next_ns, world_ns)
+        periods = passed_ns // period_ns + 1
+        next_monotonic_ns = self._started_monotonic_ns + periods * period_ns
+        return self._clock.world_ns_at_monotonic(next_monotonic_ns, world_ns)
 
     def look(self, view: View) -> list[PlannedRestart]:
         """See Watcher."""
@@ -150,18 +165,20 @@ class _NodeInLab:
 def read_settings(manifest: str) -> Settings:
     """The guard's settings in its DaemonSet (YAML, and other objects). Raises BadInput."""
     words: list[str] = []
+    daemon_sets = 0
     try:
-        documents = [each for each in yaml.safe_load_all(manifest) if isinstance(each, dict)]
-        sets = [each for each in documents if each.get("kind") == "DaemonSet"]
-        for each in sets:
-            for container in each["spec"]["template"]["spec"]["containers"]:
+        for document in filter(_is_daemon_set, yaml.safe_load_all(manifest)):
+            daemon_sets += 1
+            for container in document["spec"]["template"]["spec"]["containers"]:
                 words += map(str, container.get("args") or [])
     except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+        on_one_line = " ".join(str(error).split())
         raise BadInput(
-            f"fix.manifest: holds no DaemonSet with containers: {' '.join(str(error).split())}"
+            f"fix.manifest: holds no DaemonSet with containers: {on_one_line}"
         ) from error
-    if len(sets) != 1:
-        raise BadInput(f"fix.manifest: holds {len(sets)} DaemonSets; expected one, the guard's")
+
+    if daemon_sets != 1:
+        raise BadInput(f"fix.manifest: holds {daemon_sets} DaemonSets; expected one, the guard's")
     if "--only-look" in words:
         raise BadInput(
             "fix.manifest: this guard has --only-look, so it restarts nothing; expected "
@@ -173,11 +190,18 @@ def read_settings(manifest: str) -> Settings:
 def with_turns(manifest: str, turns: int) -> str:
     """The guard's manifest with that `--turns`; as the last of its arguments, so that it counts.
     Raises BadInput."""
+    # What is not an object, such as nothing between two lines of dashes, no API server takes.
     documents = [each for each in yaml.safe_load_all(manifest) if isinstance(each, dict)]
-    for each in documents:
-        if each.get("kind") == "DaemonSet":
-            for container in each["spec"]["template"]["spec"]["containers"]:
-                container["args"] = [*(container.get("args") or []), f"--turns={turns}"]
+    for document in filter(_is_daemon_set, documents):
+        for container in document["spec"]["template"]["spec"]["containers"]:
+            arguments = container.get("args") or []
+            container["args"] = [*arguments, f"--turns={turns}"]
+
     changed = yaml.safe_dump_all(documents)
+    # For its refusals only.
     read_settings(changed)
     return changed
+
+
+def _is_daemon_set(document: object) -> bool:
+    return value_at(document, "kind") == "DaemonSet"

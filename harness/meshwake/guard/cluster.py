@@ -144,14 +144,17 @@ class ClusterNode:
         """See guard.GuardedNode. Raises ApiRequestFailed when the API server cannot be reached
         at all."""
         ztunnels = self._api.pods(self._places.ztunnel, ZTUNNELS, self.name)
-        gateways = [
-            pod for namespace in self._places.with_gateways for pod in self._gateways_in(namespace)
-        ]
+        gateways: list[ApiPod] = []
+        for namespace in self._places.with_gateways:
+            gateways += self._gateways_in(namespace)
+
         running = filter(None, map(self._process_of, ztunnels))
         self._witnessed.look(self._now, set(running))
         self._pods = {pod.full_name: pod for pod in (*ztunnels, *gateways)}
+
         found = [self._ask(self._ztunnel, pod) for pod in ztunnels]
         found += [self._ask(self._proxy, pod) for pod in gateways]
+        # One that does not answer is left out of this look.
         return list(filter(None, found))
 
     def _gateways_in(self, namespace: str) -> Sequence[ApiPod]:
@@ -190,8 +193,10 @@ class ClusterNode:
 
     def _process_of(self, pod: ApiPod) -> Process | None:
         pid = pid_of_container(pod.uid, ZTUNNEL_NAME, self._proc)
+        if pid is None:
+            return None
         try:
-            return None if pid is None else Process(pid, boottime_of_start_ns(pid, self._proc))
+            return Process(pid, boottime_of_start_ns(pid, self._proc))
         except (OSError, ValueError):
             return None  # it has just ended
 
@@ -208,10 +213,11 @@ class ClusterNode:
     def authority_answers(self) -> bool:
         """See guard.GuardedNode: a pod of istiod is ready, and its signing port takes
         connections."""
-        return any(
-            pod.ready and self._connects(pod.address, ISTIOD_PORT)
-            for pod in self._api.pods(self._places.istiod, ISTIOD, None)
-        )
+        for pod in self._api.pods(self._places.istiod, ISTIOD, None):
+            # An istiod may be ready by its last probe and gone since.
+            if pod.ready and self._connects(pod.address, ISTIOD_PORT):
+                return True
+        return False
 
     def take_turn(self, holds_ns: int) -> bool:
         """See guard.GuardedNode."""

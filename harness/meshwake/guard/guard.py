@@ -138,11 +138,16 @@ class Guard:
         self._notice_jump(now)
         processes = self._node.seen()
         self._remember(processes, now)
+
         seen = [(process, self._parted_ns(process, now)) for process in processes]
         self._metrics.looked(now, seen)
-        self.busy, self.next_wall_ns = self._settling(now), None
+        self.busy = self._settling(now)
+        self.next_wall_ns = None
+        if not self._acts:
+            return
+
         for process, parted_ns in seen:
-            trouble = self._trouble(process, parted_ns, now) if self._acts else None
+            trouble = self._trouble(process, parted_ns, now)
             if trouble is None:
                 continue
             if now.wall_ns >= trouble.acts_wall_ns:
@@ -153,30 +158,41 @@ class Guard:
     # Observing
 
     def _notice_jump(self, now: ClockReading) -> None:
-        if self._last is not None:
-            passed_ns = now.monotonic_ns - self._last.monotonic_ns
-            if abs(drift_ns(self._last, now)) > max(JUMP_NS, passed_ns // JUMP_SHARE):
-                self._jumped_monotonic_ns = now.monotonic_ns
-        self._last = now
+        last, self._last = self._last, now
+        if last is None:
+            return
+
+        # A time service may slew, so what counts as a jump grows with the time that has passed.
+        passed_ns = now.monotonic_ns - last.monotonic_ns
+        least_ns = max(JUMP_NS, passed_ns // JUMP_SHARE)
+        if abs(drift_ns(last, now)) > least_ns:
+            self._jumped_monotonic_ns = now.monotonic_ns
 
     def _remember(self, processes: Sequence[ObservedProcess], now: ClockReading) -> None:
         """When each certificate was first seen. What is gone is forgotten, so that nothing grows;
         a process that is missing from this look only after REMEMBERED_NS."""
-        there = {(process.name, held) for process in processes for held in process.certificates}
-        seen = {key: self._first_seen.get(key, now) for key in there}
+        first_seen = {}
         missing = self._missing(processes, now)
-        kept = {key: first for key, first in self._first_seen.items() if key[0] in missing}
-        self._first_seen = {**kept, **seen}
+        for key, first in self._first_seen.items():
+            process_name, _ = key
+            if process_name in missing:
+                first_seen[key] = first
+
+        for process in processes:
+            for held in process.certificates:
+                key = (process.name, held)
+                first_seen[key] = self._first_seen.get(key, now)
+        self._first_seen = first_seen
 
     def _missing(self, processes: Sequence[ObservedProcess], now: ClockReading) -> set[str]:
         """Processes that an earlier look saw and this one did not. One that does not answer (kubelet
         is busy after a wake) is left out of a look: its drift must not start from zero for that."""
         names = {process.name for process in processes}
         self._last_seen |= dict.fromkeys(names, now.monotonic_ns)
+
+        oldest_ns = now.monotonic_ns - REMEMBERED_NS
         self._last_seen = {
-            name: at_ns
-            for name, at_ns in self._last_seen.items()
-            if now.monotonic_ns - at_ns < REMEMBERED_NS
+            name: at_ns for name, at_ns in self._last_seen.items() if at_ns > oldest_ns
         }
         return self._last_seen.keys() - names
 
@@ -260,6 +276,7 @@ class Guard:
             return "settling"
         if self._cools_down(process, now):
             return "cooldown"
+        # Without an authority a new ztunnel has no certificate at all: worse than one with an old one.
         if not self._node.authority_answers():
             return "authority-away"
         if not self._node.take_turn(self._settings.turn_ns):
@@ -274,8 +291,10 @@ class Guard:
         return now.monotonic_ns - restarted_ns < self._settings.cooldown_ns
 
     def _settling(self, now: ClockReading) -> bool:
-        jumped_ns = self._jumped_monotonic_ns
-        return jumped_ns is not None and now.monotonic_ns - jumped_ns < self._settings.settle_ns
+        if self._jumped_monotonic_ns is None:
+            return False
+        since_ns = now.monotonic_ns - self._jumped_monotonic_ns
+        return since_ns < self._settings.settle_ns
 
 
 def _ago(length_ns: int) -> str:

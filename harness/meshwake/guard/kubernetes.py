@@ -54,7 +54,9 @@ class ApiServer:
     def address(self) -> tuple[str, int]:
         """Host and port."""
         parts = urlsplit(self.url)
-        return parts.hostname or "", parts.port or (80 if self.tls is None else 443)
+        host = parts.hostname or ""
+        usual_port = 80 if self.tls is None else 443
+        return host, parts.port or usual_port
 
     def path(self, path: str) -> str:
         """Below what the server's own address may have for a path (a proxy)."""
@@ -64,8 +66,11 @@ class ApiServer:
         """Who we are. Raises OSError."""
         token = self.token
         if isinstance(token, Path):
+            # Read each time: kubelet replaces the token of a pod before it expires.
             token = token.read_text(encoding="utf-8").strip()
-        return {"Authorization": f"Bearer {token}"} if token else {}
+        if not token:
+            return {}
+        return {"Authorization": f"Bearer {token}"}
 
     def connect(self) -> socket.socket:
         """A connection of its own. Raises OSError."""
@@ -98,23 +103,29 @@ def server_of_kubeconfig(path: Path) -> ApiServer:
         raise LabUnavailable(
             f"--kubeconfig {path}: PyYAML is not installed here; install meshwake with pip"
         ) from error
+
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
         # Three lists of named entries: a context names a cluster and a user.
         contexts = {each["name"]: each["context"] for each in config["contexts"]}
         clusters = {each["name"]: each["cluster"] for each in config["clusters"]}
         users = {each["name"]: each.get("user") or {} for each in config.get("users") or ()}
+
         context = contexts[config["current-context"]]
-        cluster, user = clusters[context["cluster"]], users.get(context.get("user"), {})
+        cluster = clusters[context["cluster"]]
+        user = users.get(context.get("user"), {})
     except (yaml.YAMLError, TypeError) as error:
         raise ValueError(f"{path} is not a kubeconfig ({' '.join(str(error).split())})") from error
+
     if "exec" in user or "auth-provider" in user:
         raise LabUnavailable(
             f"--kubeconfig {path}: logs in with another program; give the guard a "
             "kubeconfig with the token of its own "
             "service account"
         )
-    token = user.get("token") or (Path(user["tokenFile"]) if user.get("tokenFile") else None)
+    token = user.get("token") or None
+    if token is None and user.get("tokenFile"):
+        token = Path(user["tokenFile"])
     return ApiServer(str(cluster["server"]), _tls_of(path, cluster, user), token)
 
 
@@ -204,9 +215,11 @@ class ThroughHttp:
             query["fieldSelector"] = f"spec.nodeName={node}"
         where = f"{_CORE}/namespaces/{namespace}/pods?{urlencode(query)}"
         answer = self._call("GET", where, f"list pods of {namespace}")
+
         # One that is being deleted has been dealt with: by this guard, or by a rollout.
         items = [item for item in answer["items"] if "deletionTimestamp" not in item["metadata"]]
-        return sorted((pod_from(item, _wall_ns) for item in items), key=lambda pod: pod.full_name)
+        pods = [pod_from(item, _wall_ns) for item in items]
+        return sorted(pods, key=lambda pod: pod.full_name)
 
     def get_from_pod(self, pod: ApiPod, port: int, path: str) -> bytes:
         """See cluster.Api."""
@@ -268,14 +281,17 @@ class ThroughHttp:
         found = self._lease(number)
         if found is None:
             return self._write_lease("POST", number, {}, holder, holds_ns)
+
         # A Lease that is written again, by its holder too, has another resourceVersion: its time
         # counts from then.
         version = str(found["metadata"]["resourceVersion"])
         seen = self._leases_seen.get(number)
         if seen is None or seen[0] != version:
             seen = self._leases_seen[number] = (version, now_monotonic_ns)
-        mine = found["spec"].get("holderIdentity") in (holder, "", None)
-        if not mine and now_monotonic_ns - seen[1] < holds_ns:
+
+        is_free_or_ours = found["spec"].get("holderIdentity") in (holder, "", None)
+        unchanged_for_ns = now_monotonic_ns - seen[1]
+        if not is_free_or_ours and unchanged_for_ns < holds_ns:
             return False
         return self._write_lease("PUT", number, {"resourceVersion": version}, holder, holds_ns)
 
@@ -393,18 +409,23 @@ class _Forwarded(io.RawIOBase):
         elif length == 127:
             (length,) = struct.unpack(">Q", self._exactly(8))
         content = self._exactly(length)
+
         if kind == _PING:
             self._send(_PONG, content)
         elif kind == _CLOSE:
             self._ended = True
         elif kind in (_TEXT, _BINARY) and content:
-            channel, data = content[0], content[1:]
-            if channel not in self._begun:
-                self._begun.add(channel)
-            elif channel % 2 and data:
-                raise OSError(data.decode(errors="replace").strip())
-            else:
-                self._left += data
+            self._take_message(content[0], content[1:])
+
+    def _take_message(self, channel: int, data: bytes) -> None:
+        # The first message of each channel is the number of the port.
+        if channel not in self._begun:
+            self._begun.add(channel)
+            return
+        # Channels come in pairs: data on the even one, errors on the odd one.
+        if channel % 2 and data:
+            raise OSError(data.decode(errors="replace").strip())
+        self._left += data
 
     def _exactly(self, count: int) -> bytes:
         content = self._received.read(count)
@@ -428,7 +449,9 @@ class _Forwarded(io.RawIOBase):
 
 def lease_name(number: int) -> str:
     """The Lease of one turn. The first has the name that it had when there was one only."""
-    return LEASE if number == 0 else f"{LEASE}-{number}"
+    if number == 0:
+        return LEASE
+    return f"{LEASE}-{number}"
 
 
 def _message(content: bytes) -> str:

@@ -35,10 +35,13 @@ class PrometheusMetrics:
     another thread."""
 
     def __init__(self, node: str) -> None:
-        self._node, self._lock = node, RLock()
+        self._node = node
+        # The page is read by a thread of its own.
+        self._lock = RLock()
         self._values: dict[str, dict[_Labels, float]] = {name: {} for name in HELP}
-        self._set(LAST_LOOK, 0)
+
         # From the beginning at zero, so that an increase shows at the first scrape.
+        self._set(LAST_LOOK, 0)
         for target in TARGETS:
             self._set(RESTARTS, 0, target=target)
         for reason in REASONS:
@@ -84,11 +87,14 @@ class PrometheusMetrics:
 
     def _lines(self) -> Iterator[str]:
         for name, values in self._values.items():
+            # The suffix is the rule of Prometheus for the names of counters.
+            kind = "counter" if name.endswith("_total") else "gauge"
             yield f"# HELP {name} {HELP[name]}"
-            yield f"# TYPE {name} {'counter' if name.endswith('_total') else 'gauge'}"
+            yield f"# TYPE {name} {kind}"
+
             for labels, value in values.items():
-                words = ",".join(f'{label}="{_escaped(text)}"' for label, text in labels)
-                yield f"{name}{{{words}}} {value!r}"
+                words = [f'{label}="{_escaped(text)}"' for label, text in labels]
+                yield f"{name}{{{','.join(words)}}} {value!r}"
 
 
 def _escaped(text: str) -> str:

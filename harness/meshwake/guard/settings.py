@@ -51,9 +51,12 @@ def parse_settings(words: Iterable[str]) -> Settings:
     known = {field.name.removesuffix("_ns"): field.name for field in fields(Settings)}
     read: dict[str, int] = {}
     for word in words:
-        name, equals, value = word.removeprefix("--").partition("=")
-        if not word.startswith("--") or not equals or name not in known:
+        if not word.startswith("--"):
             continue
+        name, equals, value = word.removeprefix("--").partition("=")
+        if not equals or name not in known:
+            continue
+
         # A field whose name has no unit is a number, every other one a length of time.
         if known[name] == name:
             read[name] = _count(name, value)
@@ -63,6 +66,8 @@ def parse_settings(words: Iterable[str]) -> Settings:
 
 
 def _count(name: str, value: str) -> int:
-    if not value.isdecimal() or not 1 <= int(value) <= TURNS_MAX:
+    # isdecimal: int() would take "+1", " 1 " and "1_0" too.
+    number = int(value) if value.isdecimal() else 0
+    if not 1 <= number <= TURNS_MAX:
         raise BadInput(f"--{name}: read {value!r}, expected a number from 1 to {TURNS_MAX}")
-    return int(value)
+    return number

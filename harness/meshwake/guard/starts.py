@@ -41,10 +41,13 @@ class Starts:
     def look(self, now: ClockReading) -> None:
         """Notes the clocks of this look."""
         suspended_ns = now.boottime_ns - now.monotonic_ns
-        # A microsecond passes between two clocks; a sleep is never so short.
-        if not self._suspended_ns or abs(suspended_ns - self._suspended_ns[-1]) > NS_PER_S // 1000:
-            self._boottimes_ns.append(now.boottime_ns)
-            self._suspended_ns.append(suspended_ns)
+        if self._suspended_ns:
+            since_ns = suspended_ns - self._suspended_ns[-1]
+            # A microsecond passes between two clocks; a sleep is never so short.
+            if abs(since_ns) <= NS_PER_S // 1000:
+                return
+        self._boottimes_ns.append(now.boottime_ns)
+        self._suspended_ns.append(suspended_ns)
 
     def started(self, wall_ns: int, boottime_ns: int) -> ClockReading:
         """The clocks at the start of a process of which two are known."""
@@ -71,12 +74,15 @@ class Witnessed:
 
     def look(self, now: ClockReading, there: set[Process]) -> None:
         """Notes which processes run, at a poll that cannot have missed one."""
-        steady = self._looked is not None and abs(drift_ns(self._looked, now)) < STEADY_NS
-        new = there - self._there if steady else set()
+        # After a jump it is not known on which side of it a process began.
+        is_steady = self._looked is not None and abs(drift_ns(self._looked, now)) < STEADY_NS
+        new = there - self._there if is_steady else set()
+
         # Those of before that still run keep their clocks; what has ended is forgotten.
         still_there = there & (self._began.keys() | new)
         self._began = {each: self._began.get(each, now) for each in still_there}
-        self._looked, self._there = now, there
+        self._looked = now
+        self._there = there
 
     def started(self, process: Process) -> ClockReading | None:
         """Clocks that show the drift with which it started; None: its start was not observed."""
@@ -102,10 +108,15 @@ def pid_of_container(pod_uid: str, program: str, proc: Path = PROC) -> int | Non
         pid = int(path.name)
         try:
             # The name first: it leaves a handful of processes whose control group is read.
-            is_program = (path / "comm").read_text().strip() == program
-            if is_program and named.search((path / "cgroup").read_text()):
+            if (path / "comm").read_text().strip() != program:
+                continue
+            if named.search((path / "cgroup").read_text()):
                 found.append((boottime_of_start_ns(pid, proc), pid))
         # It has just ended.
         except (OSError, ValueError, IndexError):
             continue
-    return min(found)[1] if found else None
+
+    if not found:
+        return None
+    _, oldest = min(found)
+    return oldest

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Literal, NamedTuple, TextIO
 
 from meshwake.core.durations import NS_PER_S
@@ -47,6 +48,15 @@ class PowerEvent(NamedTuple):
     # missing.
     family: str = ""
 
+    @property
+    def at_ns(self) -> int:
+        """When it was (wall clock)."""
+        return self.wall_ns
+
+    def shifted(self, by_ns: int) -> PowerEvent:
+        """The same event, `by_ns` later."""
+        return self._replace(wall_ns=self.wall_ns + by_ns)
+
 
 class SleepSpan(NamedTuple):
     """A sleep of which the journal has both ends; it is preferred to power events that overlap it.
@@ -59,12 +69,44 @@ class SleepSpan(NamedTuple):
     by_ns: int = 0
     corrected: bool = True
 
+    @property
+    def at_ns(self) -> int:
+        """When it began (wall clock)."""
+        return self.from_wall_ns
+
+    @property
+    def length_ns(self) -> int:
+        """How long it was by the wall clock."""
+        return self.to_wall_ns - self.from_wall_ns
+
+    def shifted(self, by_ns: int) -> SleepSpan:
+        """The same sleep, `by_ns` later."""
+        return self._replace(
+            from_wall_ns=self.from_wall_ns + by_ns,
+            to_wall_ns=self.to_wall_ns + by_ns,
+        )
+
+    def overlaps(self, other: SleepSpan) -> bool:
+        """Whether there is a moment that both contain."""
+        begins_ns = max(self.from_wall_ns, other.from_wall_ns)
+        ends_ns = min(self.to_wall_ns, other.to_wall_ns)
+        return begins_ns < ends_ns
+
 
 class ClockStep(NamedTuple):
     """The wall clock was set by `by_ns`; `at_wall_ns` is what it showed just before."""
 
     at_wall_ns: int
     by_ns: int
+
+    @property
+    def at_ns(self) -> int:
+        """When it was (wall clock)."""
+        return self.at_wall_ns
+
+    def shifted(self, by_ns: int) -> ClockStep:
+        """The same step, `by_ns` later."""
+        return self._replace(at_wall_ns=self.at_wall_ns + by_ns)
 
 
 JournalItem = PowerEvent | SleepSpan | ClockStep
@@ -100,11 +142,12 @@ class Tally:
         """Counts an entry that was not understood, and keeps the first few as examples. `place`:
         its number, where it is not the entry that was counted last."""
         self.not_understood += 1
-        if len(self.examples) < EXAMPLES_SHOWN:
-            shown = text.strip()[:EXAMPLE_CHARACTERS]
-            self.examples.append(
-                f"entry {self.entries if place is None else place}: {why}: {shown!r}"
-            )
+        if len(self.examples) >= EXAMPLES_SHOWN:
+            return
+        if place is None:
+            place = self.entries
+        shown = text.strip()[:EXAMPLE_CHARACTERS]
+        self.examples.append(f"entry {place}: {why}: {shown!r}")
 
 
 def checked_ns(wall_ns: int) -> int:
@@ -119,24 +162,20 @@ def lines_of(stream: TextIO) -> Iterator[str]:
     return iter(lambda: stream.readline(LINE_CHARACTERS_MAX), "")
 
 
-def at_ns(item: JournalItem) -> int:
-    """When it was, or began (ns, wall clock)."""
-    if isinstance(item, PowerEvent):
-        return item.wall_ns
-    if isinstance(item, SleepSpan):
-        return item.from_wall_ns
-    return item.at_wall_ns
+def rises_in(moments: Iterable[int]) -> int:
+    """How often one is later than the one before it."""
+    return sum(before < after for before, after in pairwise(moments))
 
 
-def shifted(item: JournalItem, by_ns: int) -> JournalItem:
-    """The same item, `by_ns` later."""
-    if isinstance(item, PowerEvent):
-        return item._replace(wall_ns=item.wall_ns + by_ns)
-    if isinstance(item, ClockStep):
-        return item._replace(at_wall_ns=item.at_wall_ns + by_ns)
-    return item._replace(from_wall_ns=item.from_wall_ns + by_ns, to_wall_ns=item.to_wall_ns + by_ns)
+def falls_in(moments: Iterable[int]) -> int:
+    """How often one is earlier than the one before it."""
+    return sum(after < before for before, after in pairwise(moments))
 
 
 def in_order(items: Iterable[JournalItem]) -> list[JournalItem]:
     """By time; at one time power events keep their order, spans and steps follow them."""
-    return sorted(items, key=lambda item: (at_ns(item), 0 if isinstance(item, PowerEvent) else 1))
+    return sorted(items, key=_place_in_order)
+
+
+def _place_in_order(item: JournalItem) -> tuple[int, bool]:
+    return item.at_ns, not isinstance(item, PowerEvent)

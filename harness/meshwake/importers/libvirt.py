@@ -25,7 +25,6 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
 from typing import Any, Literal, NamedTuple, TextIO
 
 from meshwake.core.durations import NS_PER_S
@@ -37,7 +36,6 @@ from meshwake.importers.items import (
     Tally,
     checked_ns,
     lines_of,
-    shifted,
 )
 from meshwake.importers.placement import EntryPlacer, PlacedJournal
 
@@ -155,7 +153,9 @@ def _after_hibernation(meaning: _Meaning | None) -> _Meaning | None:
     """A guest that hibernated is off already, and its next start is its wake."""
     if meaning == _OFF:
         return None
-    return _WOKE if meaning in (_ON, _RUNS) else meaning
+    if meaning in (_ON, _RUNS):
+        return _WOKE
+    return meaning
 
 
 class _Guest:
@@ -164,8 +164,10 @@ class _Guest:
     def __init__(self, rows: EntryPlacer) -> None:
         self._rows = rows
         self._starting: _Starting | None = None
-        self._reason = ""
-        self._stopped = self._moved_out = self._hibernated = False
+        self._reason = ""  # of its last end
+        self._stopped = False
+        self._moved_out = False  # its memory is on another host
+        self._hibernated = False
 
     def event(self, event: _Event, line: str) -> None:
         """The next event of it."""
@@ -175,7 +177,7 @@ class _Guest:
             self._rows.add(event.wall_ns, line)
             return
         mark = PowerEvent(0, meaning.change, meaning.kind, event.code)
-        self._rows.add(event.wall_ns, line, partial(shifted, mark))
+        self._rows.add(event.wall_ns, line, mark)
 
     def _in_context(self, event: _Event) -> _Meaning | None:
         """What an event means after those before it."""
@@ -209,21 +211,69 @@ class _Guest:
 
     def command(self, line: str) -> None:
         """A line of a command, or of something else that a domain's log holds."""
-        if self._starting is None:
+        starting = self._starting
+        if starting is None:
             return
         if _MEMORY_FROM.search(line):
-            self._starting.keeps_memory = self._starting.saw_command = True
-        elif _COMMAND.match(line.strip()) and not self._starting.saw_command:
-            self._starting.keeps_memory, self._starting.saw_command = False, True
+            starting.keeps_memory = True
+            starting.saw_command = True
+        elif _COMMAND.match(line.strip()) and not starting.saw_command:
+            # A command line that is there counts more than the reason of the last end.
+            starting.keeps_memory = False
+            starting.saw_command = True
 
     def settle(self) -> None:
         """The command line of a start is over."""
-        if self._starting is not None:
-            meaning = _RESTORED if self._starting.keeps_memory else _ON
-            self.event(
-                _Event(self._starting.wall_ns, None, meaning, "starting up"), self._starting.line
-            )
-            self._starting = None
+        starting = self._starting
+        if starting is None:
+            return
+        self._starting = None
+        meaning = _RESTORED if starting.keeps_memory else _ON
+        event = _Event(starting.wall_ns, None, meaning, "starting up")
+        self.event(event, starting.line)
+
+
+class _Chooser:
+    """Chooses the events of one domain: of the one that was named, or of the first. Notes the
+    others."""
+
+    def __init__(self, domain: str | None, tally: Tally) -> None:
+        self._chosen = domain
+        self._tally = tally
+        self._others: set[str] = set()
+        # When each domain's last event was. Each by itself: logs of several may follow one another.
+        self._last_ns: dict[str | None, int] = {}
+        self._rises = 0
+        self._falls = 0
+
+    @property
+    def is_newest_first(self) -> bool:
+        """By all events so far."""
+        return self._falls > self._rises
+
+    def is_of_domain(self, event: _Event) -> bool:
+        """Whether the next event is of the chosen domain, or names none."""
+        self._chosen = self._chosen or event.domain
+        before_ns = self._last_ns.get(event.domain, event.wall_ns)
+        self._falls += event.wall_ns < before_ns
+        self._rises += event.wall_ns > before_ns
+        self._last_ns[event.domain] = event.wall_ns
+        return event.domain in (None, self._chosen)
+
+    def shows_reach(self, event: _Event) -> bool:
+        """Whether an event of another domain shows how far the log of the chosen one reaches: not
+        if it is from before."""
+        return event.wall_ns >= self._last_ns.get(self._chosen, event.wall_ns)
+
+    def note_other(self, event: _Event) -> None:
+        """Says once how to import the domain of `event`."""
+        if event.domain is None or event.domain in self._others:
+            return
+        self._others.add(event.domain)
+        self._tally.notes.append(
+            f"domain {event.domain} is another machine and left out; it is imported "
+            f"with --machine {event.domain}"
+        )
 
 
 def read(stream: TextIO, tally: Tally, domain: str | None = None) -> PlacedJournal | None:
@@ -231,39 +281,25 @@ def read(stream: TextIO, tally: Tally, domain: str | None = None) -> PlacedJourn
     BadInput where they are newest first: what an event means may depend on the one before it."""
     rows = EntryPlacer(tally)
     guest = _Guest(rows)
-    chosen = domain
-    others: set[str] = set()
-    last: dict[str | None, int] = {}
-    falls = rises = 0
+    chooser = _Chooser(domain, tally)
     seen: set[tuple[int, str | None, str]] = set()
-    for line, found in _lines(stream, tally, guest):
-        entry = (found.wall_ns, found.domain, line.strip())
+    for line, event in _lines(stream, tally, guest):
+        entry = (event.wall_ns, event.domain, line.strip())
         # Logs that overlap were put together.
         if entry in seen:
             tally.other += 1
             continue
         seen.add(entry)
-        chosen = chosen or found.domain
-        # Of each domain by itself: logs of several may follow one another.
-        before_ns = last.get(found.domain, found.wall_ns)
-        falls += found.wall_ns < before_ns
-        rises += found.wall_ns > before_ns
-        last[found.domain] = found.wall_ns
-        if found.domain is None or found.domain == chosen:
-            guest.event(found, line)
+        if chooser.is_of_domain(event):
+            guest.event(event, line)
             continue
-        # It shows how far the log reaches, unless it is from before.
-        if found.wall_ns >= last.get(chosen, found.wall_ns):
-            rows.add(found.wall_ns, line)
+        chooser.note_other(event)
+        if chooser.shows_reach(event):
+            rows.add(event.wall_ns, line)
         else:
             tally.other += 1
-        if found.domain not in others:
-            others.add(found.domain)
-            tally.notes.append(
-                f"domain {found.domain} is another machine and left out; it is imported "
-                f"with --machine {found.domain}"
-            )
-    if falls > rises:
+
+    if chooser.is_newest_first:
         raise BadInput(
             f"{tally.path}: the newest event is first; reverse it: tac FILE > events.log"
         )
@@ -273,69 +309,108 @@ def read(stream: TextIO, tally: Tally, domain: str | None = None) -> PlacedJourn
 
 def _lines(stream: TextIO, tally: Tally, guest: _Guest) -> Iterator[tuple[str, _Event]]:
     """The events, with their lines; lines of a domain's own log are passed to `guest`."""
-    held = ""
+    held = ""  # what is read of an object of QMP that is not whole yet
     for line in lines_of(stream):
         text = PASTED.sub("", line, count=1).strip()
-        # Behind a time that another program wrote.
-        if not held and (event := _QMP_EVENT.search(text)):
-            text = text[event.start() :]
-        if held or text.startswith("{"):
-            # QMP is one object a line, or pretty-printed.
-            held = f"{held}{text}" if not text.startswith('{"') else text
-            whole = _json(held)
-            # A brace in the first column ends what is pretty-printed, whole or broken.
-            may_go_on = not line.startswith("}") and not held.endswith("}}")
-            if whole is None and may_go_on and len(held) < _QMP_CHARACTERS_MAX:
-                continue
-            shown, held = held, ""
-            yield from ((shown, event) for event in _qmp(whole, shown, tally))
+        if not held:
+            # Behind a time that another program wrote.
+            qmp = _QMP_EVENT.search(text)
+            if qmp is not None:
+                text = text[qmp.start() :]
+        if not held and not text.startswith("{"):
+            event = _of_line(line, text, tally, guest)
+            if event is not None:
+                yield line, event
             continue
-        try:
-            if match := _DOMAIN_LOG.match(text):
-                guest.log_line(match, _wall_ns(match["time"]), line)
-            elif found := _event(text):
-                guest.settle()
-                yield line, found
-            elif _LOOKS_LIKE_AN_EVENT.match(text) and not _DOMAIN_NOTE.match(text):
-                tally.broken(line, "is neither an event nor a line of a domain's log")
-            else:
-                # The command line of QEMU, its own messages, "events received: 12".
-                guest.command(line)
-                tally.other += 1
-        except ValueError as error:
-            tally.broken(line, str(error))
+
+        # QMP is one object a line, or pretty-printed: only one that is whole begins with a name.
+        if text.startswith('{"'):
+            held = ""
+        held += text
+        whole = _json(held)
+        # A brace in the first column ends what is pretty-printed, whole or broken.
+        has_ended = line.startswith("}") or held.endswith("}}")
+        if whole is None and not has_ended and len(held) < _QMP_CHARACTERS_MAX:
+            continue
+        event = _qmp(whole, held, tally)
+        if event is not None:
+            yield held, event
+        held = ""
     if held:
         tally.broken(held, "is not an event in JSON")
 
 
+def _of_line(line: str, text: str, tally: Tally, guest: _Guest) -> _Event | None:
+    """The event of a line that is not QMP, `text` being the line without what surrounds it; None
+    for another line, which is counted, or passed to `guest`."""
+    try:
+        in_log = _DOMAIN_LOG.match(text)
+        if in_log is not None:
+            guest.log_line(in_log, _wall_ns(in_log["time"]), line)
+            return None
+        event = _event(text)
+    except ValueError as error:
+        tally.broken(line, str(error))
+        return None
+
+    if event is not None:
+        guest.settle()
+    elif _LOOKS_LIKE_AN_EVENT.match(text) and not _DOMAIN_NOTE.match(text):
+        tally.broken(line, "is neither an event nor a line of a domain's log")
+    else:
+        # The command line of QEMU, its own messages, "events received: 12".
+        guest.command(line)
+        tally.other += 1
+    return event
+
+
 def _event(text: str) -> _Event | None:
     """The event of a line that virsh prints. Raises ValueError for an impossible time."""
-    if match := _VIRSH.match(text):
-        detail = (match["detail"] or "").strip()
-        meaning = None
-        if match["event"] == "reboot":
-            meaning, detail = _ON, "reboot"
-        elif match["event"] == "lifecycle":
-            general = _LIFECYCLE.get(detail.split(" ")[0])
-            meaning = _DETAILS.get(detail, general)
-        return _Event(_wall_ns(match["time"]), match["domain"], meaning, detail)
-    if match := _TIMED_MONITOR.match(text):
-        data = _json(match["data"].strip())
-        return _Event(_wall_ns(match["time"]), match["domain"], *_monitor(match["event"], data))
-    if match := _MONITOR.match(text):
-        wall_ns = checked_ns(
-            int(match["s"]) * NS_PER_S + int(match["us"].ljust(6, "0")) * _NS_PER_US
-        )
-        return _Event(
-            wall_ns, match["domain"], *_monitor(match["event"], _json(match["data"].strip()))
-        )
+    virsh = _VIRSH.match(text)
+    if virsh is not None:
+        return _virsh_event(virsh)
+    timed = _TIMED_MONITOR.match(text)
+    if timed is not None:
+        return _monitor_event(timed, _wall_ns(timed["time"]))
+    monitor = _MONITOR.match(text)
+    if monitor is not None:
+        # "1795640592.5" is half a second: the digits are a fraction.
+        wall_us = int(monitor["s"] + monitor["us"].ljust(6, "0"))
+        return _monitor_event(monitor, checked_ns(wall_us * _NS_PER_US))
     return None
+
+
+def _virsh_event(match: re.Match[str]) -> _Event:
+    """Of `virsh event`; one that is neither about the lifecycle nor a reboot means nothing."""
+    detail = (match["detail"] or "").strip()
+    meaning: _Meaning | None = None
+    if match["event"] == "reboot":
+        detail = "reboot"
+        meaning = _ON
+    elif match["event"] == "lifecycle":
+        # "Stopped Saved": the whole may mean something else than the first word.
+        general = _LIFECYCLE.get(detail.split(" ")[0])
+        meaning = _DETAILS.get(detail, general)
+    return _Event(
+        wall_ns=_wall_ns(match["time"]),
+        domain=match["domain"],
+        meaning=meaning,
+        code=detail,
+    )
+
+
+def _monitor_event(match: re.Match[str], wall_ns: int) -> _Event:
+    """Of `virsh qemu-monitor-event`, which has QEMU's data as JSON."""
+    data = _json(match["data"].strip())
+    return _Event(wall_ns, match["domain"], *_monitor(match["event"], data))
 
 
 def _monitor(name: str, data: Any) -> tuple[_Meaning | None, str]:
     """What an event of QEMU means, and its name with its status, if it has one."""
-    status = data.get("status") if isinstance(data, dict) else None
-    return _MONITOR_EVENTS.get(name), f"{name} {status}" if isinstance(status, str) else name
+    code = name
+    if isinstance(data, dict) and isinstance(data.get("status"), str):
+        code = f"{name} {data['status']}"
+    return _MONITOR_EVENTS.get(name), code
 
 
 def _wall_ns(text: str) -> int:
@@ -355,18 +430,19 @@ def _json(text: str) -> Any:
         return None
 
 
-def _qmp(found: Any, shown: str, tally: Tally) -> Iterator[_Event]:
+def _qmp(found: Any, shown: str, tally: Tally) -> _Event | None:
+    """The event that QMP's object `found` is; None for another or a broken one, which is
+    counted."""
     # A greeting, or the answer to a command.
     if isinstance(found, dict) and "event" not in found:
         tally.other += 1
-        return
+        return None
     try:
         stamp = found["timestamp"]
-        wall_ns = checked_ns(
-            int(stamp["seconds"]) * NS_PER_S + int(stamp["microseconds"]) * _NS_PER_US
-        )
-        event = _Event(wall_ns, None, *_monitor(str(found["event"]), found.get("data")))
+        whole_ns = int(stamp["seconds"]) * NS_PER_S
+        wall_ns = checked_ns(whole_ns + int(stamp["microseconds"]) * _NS_PER_US)
+        # QMP is the monitor of one guest, and does not name it.
+        return _Event(wall_ns, None, *_monitor(str(found["event"]), found.get("data")))
     except (ValueError, KeyError, TypeError, OverflowError, AttributeError):
         tally.broken(shown, "is not an event in JSON")
-        return
-    yield event
+        return None

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import time as time_of_day
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
@@ -25,11 +26,13 @@ DateOrder = Literal["day-first", "month-first"]
 SUMMER_NS = 2 * 3_600 * NS_PER_S
 
 _ISO = re.compile(
-    r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(?:[.,](\d{1,9}))?\s*(Z|UTC|[+-]\d\d:?\d\d)?$",
+    r"(?P<day>\d{4}-\d\d-\d\d)[T ](?P<clock>\d\d:\d\d:\d\d)(?:[.,](?P<fraction>\d{1,9}))?"
+    r"\s*(?P<offset>Z|UTC|[+-]\d\d:?\d\d)?$",
     re.IGNORECASE,
 )
 _DATE = re.compile(
-    r"(\d{1,4})\s*([./-])\s*(\d{1,2}|[^\W\d]{3,})\s*\2\s*(\d{1,4})\b\.?(?:\s*[гр]\.)?"  # noqa: RUF001
+    r"(?P<first>\d{1,4})\s*(?P<separator>[./-])\s*(?P<middle>\d{1,2}|[^\W\d]{3,})"
+    r"\s*(?P=separator)\s*(?P<last>\d{1,4})\b\.?(?:\s*[гр]\.)?"  # noqa: RUF001
 )
 _TIME = re.compile(
     r"(?P<hour>\d{1,2})\s*(?:[:.]|h)\s*(?P<minute>\d{2})(?:\s*(?:[:.]|min)\s*(?P<second>\d{2})(?:[.,](?P<part>\d{1,9}))?\s*s?)?"
@@ -50,17 +53,22 @@ _PM = {
     *("오후", "下午", "午後", "晚上", "中午"),
 }
 # Words next to a time that mean nothing.
+_AROUND_A_WORD = re.compile(r"[\s.,:']")
 _NO_HALF = {"", "h", "ч", "г", "uhr", "kl", "klo", "s", "min", "godz"}  # noqa: RUF001
 _MONTH_NAMES = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _MONTHS = {name: number for number, name in enumerate(_MONTH_NAMES, start=1)}
 # Characters between numbers that mean nothing: marks of direction, and a byte order mark.
 _UNSEEN = dict.fromkeys(map(ord, "\u200e\u200f\u202a\u202b\u202c\u061c\ufeff"))
 # Thailand counts years from the death of the Buddha.
-_BUDDHIST = range(2513, 2743)
+_BUDDHIST_AHEAD = 543
+_BUDDHIST = range(1970 + _BUDDHIST_AHEAD, 2200 + _BUDDHIST_AHEAD)
 # 1440 and after: Saudi Arabia counts them from the Hijra, and writes two digits.
 _HIJRI_IN_SHORT = range(40, 70)
+_YEAR_DIGITS = 4
 _FIRST_YEAR, _LAST_YEAR = 1900, 2299
 _MONTHS_OF_A_YEAR = 12
+# No zone is farther from UTC than 14 hours; a day is added for events that were logged late.
+_NEAR_NS = (14 + 24) * 3_600 * NS_PER_S
 _ORDERS: tuple[DateOrder, DateOrder] = ("day-first", "month-first")
 
 
@@ -108,10 +116,13 @@ def iso_ns(text: str, zone: tzinfo) -> int | None:
     match = _ISO.match(text.strip())
     if match is None:
         return None
-    day, clock, fraction, offset = match.groups()
-    offset = "+00:00" if offset and offset.upper() in ("Z", "UTC") else offset or ""
-    moment = datetime.fromisoformat(f"{day}T{clock}{offset}")
-    return checked_ns(_stamp_s(moment, zone) * NS_PER_S + int((fraction or "0").ljust(9, "0")))
+    offset = match["offset"] or ""
+    if offset.upper() in ("Z", "UTC"):
+        offset = "+00:00"
+    moment = datetime.fromisoformat(f"{match['day']}T{match['clock']}{offset}")
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=zone)
+    return checked_ns(_whole_s(moment) * NS_PER_S + _fraction_ns(match["fraction"]))
 
 
 def utc_ns(text: str) -> int:
@@ -125,17 +136,22 @@ def utc_ns(text: str) -> int:
 def knows_its_zone(text: str) -> bool:
     """Whether the text has its zone."""
     match = _ISO.match(text.strip())
-    return match is not None and bool(match[4])
+    return match is not None and match["offset"] is not None
 
 
 def offset_s_of(text: str) -> int | None:
     """How far ahead of UTC the zone in the text is; None where it has none, or is UTC itself, which
     says nothing of where it was written."""
     match = _ISO.match(text.strip())
-    if match is None or not match[4] or match[4][0] not in "+-":
+    if match is None:
         return None
-    offset = datetime.fromisoformat(f"{match[1]}T{match[2]}{match[4]}").utcoffset()
-    return int(offset.total_seconds()) if offset else None
+    written = match["offset"] or ""
+    # Z and UTC.
+    if not written.startswith(("+", "-")):
+        return None
+    moment = datetime.fromisoformat(f"{match['day']}T{match['clock']}{written}")
+    offset = moment.utcoffset() or timedelta()
+    return int(offset.total_seconds()) or None
 
 
 def local_of(text: str) -> LocalTime:
@@ -144,22 +160,32 @@ def local_of(text: str) -> LocalTime:
     date = _DATE.search(cleaned)
     if date is None:
         raise ValueError(f"{text!r} is not a time of a known form")
+    # The time is before the date in some places, behind it in others.
     rest = cleaned[: date.start()] + " " + cleaned[date.end() :]
     seconds, part_ns = _time_of(rest, text)
-    year, one, two, sure = _numbers(date, text)
-    return LocalTime(year, one, two, sure, seconds, part_ns, date[2] == ".")
+    year, first, second, sure = _numbers(date, text)
+    return LocalTime(
+        year=year,
+        first=first,
+        second=second,
+        sure=sure,
+        seconds=seconds,
+        part_ns=part_ns,
+        dotted=date["separator"] == ".",
+    )
 
 
 def _numbers(date: re.Match[str], text: str) -> tuple[int, int, int, bool]:
     """The year, the two others, and whether these are month and day for sure."""
-    first, middle, last = date[1], date[3], date[4]
+    first, middle, last = date["first"], date["middle"], date["last"]
     # 24-Nov-2026. Names of months are known in English only.
     if not middle.isdigit():
         month = _MONTHS.get(middle[:3].lower())
         if month is None:
             raise ValueError(f"{text!r} has an unknown month")
-        year, day = (first, last) if len(first) == 4 else (last, first)
-        return _year(year), month, int(day), True
+        if len(first) == _YEAR_DIGITS:
+            return _year(first), month, int(last), True
+        return _year(last), month, int(first), True
     # Where the year is first the month is second, in every country.
     if len(first) > 2:
         return _year(first), int(middle), int(last), True
@@ -167,11 +193,13 @@ def _numbers(date: re.Match[str], text: str) -> tuple[int, int, int, bool]:
 
 
 def _year(text: str) -> int:
+    """The year of the Gregorian calendar. Raises ValueError."""
     year = int(text)
-    if len(text) <= 2:
-        year = year if year in _HIJRI_IN_SHORT else year + 2000
-    elif year in _BUDDHIST:
-        year -= 543
+    if year in _BUDDHIST:
+        year -= _BUDDHIST_AHEAD
+    # Two digits of this century; those of the Hijra stay what they are, and are refused below.
+    elif len(text) <= 2 and year not in _HIJRI_IN_SHORT:
+        year += 2000
     if not _FIRST_YEAR <= year <= _LAST_YEAR:
         raise ValueError(f"year {text} is not of a known calendar")
     return year
@@ -182,48 +210,57 @@ def _time_of(rest: str, text: str) -> tuple[int, int]:
     time = _TIME.search(rest)
     if time is None:
         raise ValueError(f"{text!r} has no time of day")
-    hour, minute, second = int(time["hour"]), int(time["minute"]), int(time["second"] or 0)
+    hour = int(time["hour"])
     # What is left besides date and time is the word for the half of the day, before it or behind.
     around = rest[: time.start()] + rest[time.end() :]
-    word = re.sub(r"[\s.,:']", "", around).lower()
+    word = _AROUND_A_WORD.sub("", around).lower()
     if word not in _NO_HALF:
         hour = _hour_of_day(hour, word, text)
-    if not _is_possible(hour, minute, second):
-        raise ValueError(f"{text!r} has an impossible time of day")
-    fraction_ns = int((time["part"] or "0").ljust(9, "0"))
-    return hour * 3_600 + minute * 60 + second, fraction_ns
+    try:
+        clock = time_of_day(hour, int(time["minute"]), int(time["second"] or 0))
+    except ValueError as error:
+        raise ValueError(f"{text!r} has an impossible time of day") from error
+    seconds = clock.hour * 3_600 + clock.minute * 60 + clock.second
+    return seconds, _fraction_ns(time["part"])
 
 
-def _is_possible(hour: int, minute: int, second: int) -> bool:
-    return hour <= 23 and minute <= 59 and second <= 59
+def _fraction_ns(digits: str | None) -> int:
+    """What is behind the point of a second: up to nine digits, or none."""
+    return int((digits or "").ljust(9, "0"))
 
 
 def _hour_of_day(hour: int, half: str, text: str) -> int:
     """The hour of 24 that `hour` with a word for one half of the day means. Raises ValueError."""
-    if half not in _PM and half not in _AM:
+    if half in _AM:
+        # Some write 0:30 am for half past midnight.
+        earliest, most = 0, 12
+    elif half in _PM:
+        # Some write 21:03 with the word for the afternoon.
+        earliest, most = 12, 23
+    else:
         raise ValueError(f"{text!r} has an unknown word: {half!r}")
-    # Some write 0:30 am for half past midnight, and 21:03 with the word for the afternoon.
-    most = 12 if half in _AM else 23
     if hour > most:
         raise ValueError(f"{text!r} has an impossible hour")
-    return hour % 12 + (0 if half in _AM else 12)
+    return earliest + hour % 12
 
 
 def moment_ns(local: LocalTime, reading: LocalTimeRules, fold: int = 0) -> int:
     """When it was. Raises ValueError for a day that no month has."""
     month, day = local.first, local.second
     if not local.sure and reading.order == "day-first":
-        month, day = day, month
+        day, month = local.first, local.second
     # By the clock on the wall: hours are added before anything is known of the zone.
     midnight = datetime(local.year, month, day, tzinfo=UTC)
-    moment = (midnight + timedelta(seconds=local.seconds)).replace(tzinfo=reading.zone, fold=fold)
-    return checked_ns(_stamp_s(moment, reading.zone) * NS_PER_S + local.part_ns)
+    on_the_wall = midnight + timedelta(seconds=local.seconds)
+    moment = on_the_wall.replace(tzinfo=reading.zone, fold=fold)
+    return checked_ns(_whole_s(moment) * NS_PER_S + local.part_ns)
 
 
-def _stamp_s(moment: datetime, zone: tzinfo) -> int:
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=zone)
+def _whole_s(moment: datetime) -> int:
+    """Seconds since 1970. Raises ValueError."""
     try:
         return int(moment.timestamp())
+    # The year 1 in a zone that is ahead of UTC began in a year that datetime does not have.
     except OverflowError as error:
         raise ValueError("is an impossible time") from error
 
@@ -236,17 +273,15 @@ def order_of(
     # From the surest to the least sure: the numbers of one row, a moment known from elsewhere, the
     # order of the rows.
     decided = _order_by_numbers([row for row in rows if not row.sure])
-    if decided is None:
-        decided = _only_order(lambda order: _fits_known(known, order))
-    if decided is None:
-        decided = _only_order(lambda order: _in_order(rows, order))
-    return decided
-
-
-def _only_order(fits: Callable[[DateOrder], bool]) -> DateOrder | None:
-    """The order that fits, if only one does."""
-    fitting = [order for order in _ORDERS if fits(order)]
-    return fitting[0] if len(fitting) == 1 else None
+    if decided is not None:
+        return decided
+    fitting = [order for order in _ORDERS if _fits_known(known, order)]
+    if len(fitting) == 1:
+        return fitting[0]
+    fitting = [order for order in _ORDERS if _in_order(rows, order)]
+    if len(fitting) == 1:
+        return fitting[0]
+    return None
 
 
 def _order_by_numbers(rows: Sequence[LocalTime]) -> DateOrder | None:
@@ -265,31 +300,35 @@ def _order_by_numbers(rows: Sequence[LocalTime]) -> DateOrder | None:
 
 
 def _fits_known(known: Sequence[tuple[LocalTime, int]], order: DateOrder) -> bool:
-    return bool(known) and all(_near(local, true_ns, order) for local, true_ns in known)
-
-
-def _near(local: LocalTime, true_ns: int, order: DateOrder) -> bool:
-    """Whether `local` may be `true_ns` in some zone: none is farther from UTC than 14 hours. A day
-    is added for events that were logged late."""
-    try:
-        return abs(moment_ns(local, LocalTimeRules(UTC, order)) - true_ns) < 38 * 3_600 * NS_PER_S
-    except ValueError:
-        return False
+    """Whether each local time may be its true moment in some zone."""
+    reading = LocalTimeRules(UTC, order)
+    for local, true_ns in known:
+        try:
+            off_ns = abs(moment_ns(local, reading) - true_ns)
+        except ValueError:
+            return False
+        if off_ns >= _NEAR_NS:
+            return False
+    return True
 
 
 def _in_order(rows: Sequence[LocalTime], order: DateOrder) -> bool:
     """Whether the rows are oldest first or newest first, but for the hour that the end of summer
     time repeats."""
-    moments = []
-    for row in rows:
-        try:
-            moments.append(moment_ns(row, LocalTimeRules(UTC, order)))
-        except ValueError:
-            return False
-    rises = falls = True
-    highest = lowest = moments[0]
-    for moment in moments[1:]:
-        rises = rises and moment >= highest - SUMMER_NS
-        falls = falls and moment <= lowest + SUMMER_NS
-        highest, lowest = max(highest, moment), min(lowest, moment)
+    reading = LocalTimeRules(UTC, order)
+    try:
+        moments = [moment_ns(row, reading) for row in rows]
+    # No month has such a day.
+    except ValueError:
+        return False
+
+    rises = True
+    falls = True
+    # Against the latest and the earliest so far: many small steps back are not in order.
+    latest_ns = earliest_ns = moments[0]
+    for moment in moments:
+        rises = rises and moment >= latest_ns - SUMMER_NS
+        falls = falls and moment <= earliest_ns + SUMMER_NS
+        latest_ns = max(latest_ns, moment)
+        earliest_ns = min(earliest_ns, moment)
     return rises or falls

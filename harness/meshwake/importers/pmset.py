@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
-from functools import lru_cache, partial
+from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple, TextIO
 
@@ -26,8 +26,9 @@ from meshwake.importers.items import (
     PowerEvent,
     Tally,
     checked_ns,
+    falls_in,
     lines_of,
-    shifted,
+    rises_in,
 )
 from meshwake.importers.placement import EntryPlacer, PlacedJournal
 
@@ -63,20 +64,17 @@ class _Row(NamedTuple):
 def read(stream: TextIO, tally: Tally) -> PlacedJournal | None:
     """What the log reports; it may be newest first."""
     read_rows = _in_order(list(_rows(stream, tally)))
-    if unseen := _dark_wakes_unseen(read_rows):
+    unseen = _dark_wakes_unseen(read_rows)
+    if unseen:
         tally.notes.append(
             f"{unseen} dark wakes have no line, though it fell asleep again after them: "
             "taken for sleep, since such a "
             "wake lasts seconds; print the log without a filter"
         )
+
     rows = EntryPlacer(tally)
     for row in read_rows:
-        rows.add(
-            row.wall_ns,
-            row.text,
-            None if row.mark is None else partial(shifted, row.mark),
-            row.place,
-        )
+        rows.add(row.wall_ns, row.text, row.mark, row.place)
     return rows.placed()
 
 
@@ -87,68 +85,91 @@ def _rows(stream: TextIO, tally: Tally) -> Iterator[_Row]:
         if not (line[:4].isdigit() and line[4:5] == "-"):
             tally.other += 1
             continue
-        time = _TIME.match(line)
         try:
-            wall_ns = _wall_ns(time)
+            yield _row(line, tally, place)
         except ValueError as error:
             tally.broken(line, str(error), place)
-            continue
-        if time is not None:
-            tally.offsets.add(wall_ns, _offset_s(time["offset"]))
-        text = line[time.end() :] if time else ""
-        yield _Row(wall_ns, line[:EXAMPLE_CHARACTERS], _mark(text), place)
+
+
+def _row(line: str, tally: Tally, place: int) -> _Row:
+    """One line that begins with a date. Raises ValueError where it has no time, or an impossible
+    one."""
+    time = _TIME.match(line)
+    if time is None:
+        raise ValueError("has no time such as '2026-11-23 22:29:58 -0700'")
+    wall_ns = _wall_ns(time)
+    tally.offsets.add(wall_ns, _offset_s(time["offset"]))
+    return _Row(
+        wall_ns=wall_ns,
+        text=line[:EXAMPLE_CHARACTERS],
+        mark=_mark(line[time.end() :]),
+        place=place,
+    )
 
 
 def _dark_wakes_unseen(rows: list[_Row]) -> int:
+    """How often it fell asleep out of a dark wake whose line is missing."""
     marks = [row.mark for row in rows if row.mark is not None]
-    return sum(one.change == "asleep" and two.code == AGAIN for one, two in pairwise(marks))
+    unseen = 0
+    for one, two in pairwise(marks):
+        if one.change == "asleep" and two.code == AGAIN:
+            unseen += 1
+    return unseen
 
 
 def _in_order(rows: list[_Row]) -> list[_Row]:
     """Oldest first, and each once: where some occur twice, logs that overlap were put together."""
     power_rows = [(row.wall_ns, row.text) for row in rows if row.mark is not None]
     if len(set(power_rows)) < len(power_rows):
+        # Backwards, so that of equal ones the first remains.
         once = {(row.wall_ns, row.text): row for row in reversed(rows)}
         return sorted(once.values(), key=lambda row: (row.wall_ns, row.place))
-    return rows[::-1] if _is_newest_first(rows) else rows
 
-
-def _is_newest_first(rows: list[_Row]) -> bool:
-    rises = sum(two.wall_ns > one.wall_ns for one, two in pairwise(rows))
-    falls = sum(two.wall_ns < one.wall_ns for one, two in pairwise(rows))
-    return falls > rises
+    moments_ns = [row.wall_ns for row in rows]
+    # People paste it newest first, too.
+    if falls_in(moments_ns) > rises_in(moments_ns):
+        return rows[::-1]
+    return rows
 
 
 def _mark(text: str) -> PowerEvent | None:
+    """What a line reports, timed from itself; None for what is not about sleep."""
     if _ASLEEP.match(text):
-        return PowerEvent(0, "asleep", "pause", AGAIN if _AGAIN.search(text) else "Sleep")
-    if awake := _AWAKE.match(text):
+        code = "Sleep"
+        if _AGAIN.search(text):
+            code = AGAIN
+        return PowerEvent(0, "asleep", "pause", code)
+    awake = _AWAKE.match(text)
+    if awake is not None:
         return PowerEvent(0, "awake", "pause", awake[1])
-    return PowerEvent(0, "on", "off", "Start") if _STARTED.match(text) else None
+    if _STARTED.match(text):
+        return PowerEvent(0, "on", "off", "Start")
+    return None
 
 
-def _wall_ns(time: re.Match[str] | None) -> int:
-    if time is None:
-        raise ValueError("has no time such as '2026-11-23 22:29:58 -0700'")
+def _wall_ns(time: re.Match[str]) -> int:
     hours = _hours(int(time["hour"]), time["half"])
-    minutes, seconds = int(time["minute"]), int(time["second"])
+    minutes = int(time["minute"])
+    seconds = int(time["second"])
     # 60: a leap second.
     if minutes > 59 or seconds > 60:
         raise ValueError("has an impossible time")
     midnight_s = _midnight_s(time["day"], time["offset"])
-    return checked_ns((midnight_s + hours * 3_600 + minutes * 60 + seconds) * NS_PER_S)
+    wall_s = midnight_s + hours * 3_600 + minutes * 60 + seconds
+    return checked_ns(wall_s * NS_PER_S)
 
 
 def _hours(written: int, half: str | None) -> int:
-    """Of 24, from a clock of twelve hours too. Raises ValueError."""
-    most = 23 if half is None else 12
-    if written > most:
+    """Of 24, from a clock of twelve hours too (`half`: A or P). Raises ValueError."""
+    if written > (23 if half is None else 12):
         raise ValueError("has an impossible time")
     if half is None:
         return written
     # 12:05 AM is five past midnight, 12:05 PM five past noon.
-    afternoon = 12 if half == "P" else 0
-    return written % 12 + afternoon
+    hours = written % 12
+    if half == "P":
+        hours += 12
+    return hours
 
 
 @lru_cache(maxsize=16)
@@ -161,5 +182,7 @@ def _midnight_s(day: str, offset: str) -> int:
 
 def _offset_s(text: str) -> int:
     """Of -0730."""
-    minutes = int(text[1:3]) * 60 + int(text[3:])
-    return -minutes * 60 if text[0] == "-" else minutes * 60
+    sign, hours, minutes = text[0], int(text[1:3]), int(text[3:])
+    ahead_s = hours * 3_600 + minutes * 60
+    # West of Greenwich clocks are behind UTC.
+    return -ahead_s if sign == "-" else ahead_s

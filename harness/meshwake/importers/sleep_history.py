@@ -21,7 +21,6 @@ from meshwake.importers.items import (
     NOTICED_NS,
     S0_IDLE,
     ClockStep,
-    JournalItem,
     PowerEvent,
     SleepKind,
     SleepSpan,
@@ -54,6 +53,11 @@ class MachineEvent(NamedTuple):
     by_ns: int = 0
     corrected: bool = True
 
+    @property
+    def ends_world_ns(self) -> int:
+        """When it was over."""
+        return self.at_world_ns + self.lasts_ns
+
 
 @dataclass
 class SleepHistory:
@@ -76,22 +80,32 @@ class SleepHistory:
     def largest_drift_ns(self) -> int:
         """The largest clock drift while the machine was on: by how much a ztunnel that starts with
         it is late at worst."""
-        largest_ns = parted_ns = 0
+        largest_ns = 0
+        parted_ns = 0
         for each in self.events:
+            # A time switched off ends every ztunnel, and with it its drift.
+            if each.kind == "off":
+                parted_ns = 0
+                continue
             # After a pause whose wall clock stays behind nothing has parted yet; the later step is
-            # what parts them. A time switched off ends every ztunnel, and with it its drift.
-            slept_ns = each.lasts_ns if each.corrected else 0
-            parted_ns = 0 if each.kind == "off" else parted_ns + slept_ns + each.by_ns
+            # what parts them.
+            if each.corrected:
+                parted_ns += each.lasts_ns
+            parted_ns += each.by_ns
             largest_ns = max(largest_ns, parted_ns, key=abs)
         return largest_ns
 
     @property
     def set_ahead_ns(self) -> tuple[int, ...]:
         """By how much the wall clock was ahead of world time at the beginning of each event."""
-        ahead, found = 0, []
+        ahead_ns = 0
+        found: list[int] = []
         for each in self.events:
-            found.append(ahead)
-            ahead += each.by_ns - (0 if each.corrected else each.lasts_ns)
+            found.append(ahead_ns)
+            ahead_ns += each.by_ns
+            # The wall clock of a guest stops in a pause, and nothing sets it right after this one.
+            if not each.corrected:
+                ahead_ns -= each.lasts_ns
         return tuple(found)
 
 
@@ -101,23 +115,35 @@ def sleep_history_of(journals: Sequence[PlacedJournal]) -> SleepHistory:
     journals = _continued(journals)
     spans, jumps = _guest_and_host_spans(journals, dropped)
     sleeps = _merged([*spans, *_boots_between(journals)])
-    steps = [
-        item
-        for journal in journals
-        for item in journal.items
-        if isinstance(item, ClockStep) and not _is_sleep(item, sleeps)
-    ]
+    steps = _once([*jumps, *_steps_outside(sleeps, journals)])
+
     begins_ns, ends_ns = _extent(journals, sleeps)
     # Whole seconds, as a scenario's date is.
     starts_ns = (begins_ns - LEAD_NS) // NS_PER_S * NS_PER_S
-    events = tuple(_placed(sleeps, _once([*jumps, *steps]), starts_ns))
-    last_ns = max(
-        [ends_ns - starts_ns, *(each.at_world_ns + each.lasts_ns + REST_NS for each in events)]
-    )
+    events = _placed(sleeps, steps, starts_ns)
+
+    # No two events overlap, so the last one is also the last to end.
+    last_ns = ends_ns - starts_ns
+    if events:
+        last_ns = max(last_ns, events[-1].ends_world_ns + REST_NS)
     # The wall clock may have been ahead of the calendar when the journal began.
     ahead_ns = max((journal.ahead_ns for journal in journals), key=abs)
-    starts_wall_s = starts_ns // NS_PER_S + round(ahead_ns / NS_PER_S)
-    return SleepHistory(starts_wall_s, -(-last_ns // NS_PER_S) * NS_PER_S, events, dropped)
+    return SleepHistory(
+        starts_wall_s=starts_ns // NS_PER_S + round(ahead_ns / NS_PER_S),
+        duration_ns=-(-last_ns // NS_PER_S) * NS_PER_S,  # rounded up
+        events=tuple(events),
+        dropped=dropped,
+    )
+
+
+def _steps_outside(
+    sleeps: Sequence[SleepSpan], journals: Sequence[PlacedJournal]
+) -> Iterator[ClockStep]:
+    """The steps that journals report, but for those that are a sleep themselves."""
+    for journal in journals:
+        for item in journal.items:
+            if isinstance(item, ClockStep) and not _is_sleep(item, sleeps):
+                yield item
 
 
 def _guest_and_host_spans(
@@ -125,18 +151,26 @@ def _guest_and_host_spans(
 ) -> tuple[list[SleepSpan], list[ClockStep]]:
     """The sleeps of all journals, those of a host matched with the jumps of its guest."""
     of_journals = [_spans(journal, dropped) for journal in journals]
+    are_hosts = _which_are_hosts(journals, of_journals)
     host: list[SleepSpan] = []
     guest: list[SleepSpan] = []
-    for spans, is_host in zip(of_journals, _which_are_hosts(journals, of_journals), strict=True):
-        (host if is_host else guest).extend(spans)
+    for spans, is_host in zip(of_journals, are_hosts, strict=True):
+        if is_host:
+            host.extend(spans)
+        else:
+            guest.extend(spans)
     return _as_guest_and_host(host, guest)
 
 
 def _extent(journals: Sequence[PlacedJournal], sleeps: Sequence[SleepSpan]) -> tuple[int, int]:
     """The earliest and the latest moment that anything is known of."""
-    begins = [journal.first_ns for journal in journals] + [span.from_wall_ns for span in sleeps]
-    ends = [journal.last_ns for journal in journals] + [span.to_wall_ns for span in sleeps]
-    return min(begins), max(ends)
+    begins_ns = min(journal.first_ns for journal in journals)
+    ends_ns = max(journal.last_ns for journal in journals)
+    # Power-Troubleshooter of Windows reports a sleep at its end: it began before the first entry.
+    for span in sleeps:
+        begins_ns = min(begins_ns, span.from_wall_ns)
+        ends_ns = max(ends_ns, span.to_wall_ns)
+    return begins_ns, ends_ns
 
 
 def _continued(journals: Sequence[PlacedJournal]) -> list[PlacedJournal]:
@@ -144,7 +178,10 @@ def _continued(journals: Sequence[PlacedJournal]) -> list[PlacedJournal]:
     sleep at the end of the piece before it."""
     whole: list[PlacedJournal] = []
     for journal in journals:
-        wake = _wake_after(journal, journals) if _ends_asleep(journal) else None
+        events = _power_events(journal)
+        wake: PowerEvent | None = None
+        if events and events[-1].change in _FALLS_ASLEEP:
+            wake = _wake_after(journal, journals)
         if wake is None:
             whole.append(journal)
         else:
@@ -153,31 +190,27 @@ def _continued(journals: Sequence[PlacedJournal]) -> list[PlacedJournal]:
 
 
 def _power_events(journal: PlacedJournal) -> list[PowerEvent]:
+    """In order of time. A journal whose clocks are measured has none: its sleeps are jumps."""
     return [item for item in in_order(journal.items) if isinstance(item, PowerEvent)]
-
-
-def _ends_asleep(journal: PlacedJournal) -> bool:
-    events = [] if journal.measured else _power_events(journal)
-    return bool(events) and events[-1].change in _FALLS_ASLEEP
 
 
 def _wake_after(journal: PlacedJournal, journals: Sequence[PlacedJournal]) -> PowerEvent | None:
     """The earliest wake with which another piece of the same kind of log begins."""
-    wakes = []
+    earliest: PowerEvent | None = None
     for other in journals:
         if other is journal or other.system != journal.system:
             continue
-        first = _first_power_event(other)
-        if first is None or first.wall_ns < journal.last_ns:
+        events = _power_events(other)
+        if not events or events[0].wall_ns < journal.last_ns:
             continue
-        if first.change not in _FALLS_ASLEEP:
-            wakes.append(first)
-    return min(wakes, key=lambda wake: wake.wall_ns, default=None)
 
-
-def _first_power_event(journal: PlacedJournal) -> PowerEvent | None:
-    """None too for a journal whose clocks are measured: its messages are not needed."""
-    return None if journal.measured else next(iter(_power_events(journal)), None)
+        first = events[0]
+        # It begins with a sleep of its own: the wake before that is in neither piece.
+        if first.change in _FALLS_ASLEEP:
+            continue
+        if earliest is None or first.wall_ns < earliest.wall_ns:
+            earliest = first
+    return earliest
 
 
 # --- The sleeps of one journal --------------------------------------------------------------------
@@ -187,17 +220,23 @@ def _spans(journal: PlacedJournal, dropped: list[str]) -> list[SleepSpan]:
     """The sleeps of one journal: those whose both ends it reports, and otherwise its events in
     pairs. Adds to `dropped` what has no partner."""
     reported = [item for item in in_order(journal.items) if isinstance(item, SleepSpan)]
-    lost: list[tuple[int, str]] = []
-    pairs = _paired(_power_events(journal), lost)
-    spans = [*reported, *_not_reported(pairs, reported)]
-    dropped += [why for at_ns, why in lost if not _is_within_one(at_ns, spans)]
+    pairing = _Pairing()
+    for event in _power_events(journal):
+        pairing.event(event)
+    pairing.end()
+
+    spans = [*reported, *_not_reported(pairing.pairs, reported)]
+    for at_ns, why in pairing.lost:
+        # Something else may report the sleep of an event without a partner.
+        if not _is_within_one(at_ns, spans):
+            dropped.append(why)
     return spans
 
 
 def _not_reported(pairs: Iterable[_Pair], reported: Sequence[SleepSpan]) -> Iterator[SleepSpan]:
     """Those of which no report has both ends, or only of a part."""
     for pair in pairs:
-        if pair.holds_others or not _overlaps(pair.span, reported):
+        if pair.holds_others or not any(pair.span.overlaps(other) for other in reported):
             yield pair.span
 
 
@@ -216,68 +255,82 @@ class _Pair(NamedTuple):
         return self.family == S0_IDLE
 
 
-def _paired(events: Sequence[PowerEvent], lost: list[tuple[int, str]]) -> list[_Pair]:
-    """Each falling asleep with its wake. Nested sleeps, as a hibernation within modern standby, are
-    one sleep each. Adds to `lost` when what has no partner was, and why it is dropped."""
-    pairs: list[_Pair] = []
-    asleep: dict[str, PowerEvent] = {}  # by family, since when
-    for event in events:
+class _Pairing:
+    """Each falling asleep with its wake, event by event. Nested sleeps, as a hibernation within
+    modern standby, are one sleep each. `lost`: when what has no partner was, and why it is
+    dropped; complete after `end`."""
+
+    def __init__(self) -> None:
+        self.pairs: list[_Pair] = []
+        self.lost: list[tuple[int, str]] = []
+        self._asleep: dict[str, PowerEvent] = {}  # by family, since when
+        self._begins_ns: int | None = None
+
+    def event(self, event: PowerEvent) -> None:
+        """The next one."""
+        if self._begins_ns is None:
+            self._begins_ns = event.wall_ns
         if event.change in _FALLS_ASLEEP:
-            _fall_asleep(event, asleep, lost)
-        elif asleep:
-            pairs += [_pair(begun, event) for begun in _wake_up(event, asleep)]
-        elif event.change == "on":
-            _start(event, events[0], pairs)
-    lost.extend(
-        (begun.wall_ns, f"{begun.code} at the end, without a wake") for begun in asleep.values()
-    )
-    return _without_impossible(pairs, lost)
+            self._falls_asleep(event)
+        elif self._asleep:
+            self._wakes(event)
+        # A start without a shutdown before it: a crash, or a power cut. With its very first event
+        # a log may simply begin.
+        elif event.change == "on" and event.wall_ns > self._begins_ns:
+            self._crashed(event)
 
+    def end(self) -> None:
+        """The last event was passed: drops what has no partner, and what cannot have been."""
+        for begun in self._asleep.values():
+            self._lose(begun, "at the end, without a wake")
 
-def _start(event: PowerEvent, first: PowerEvent, pairs: list[_Pair]) -> None:
-    """A start without a shutdown before it: a crash, or a power cut. With the first event a log may
-    begin."""
-    if event.wall_ns > first.wall_ns and not _just_started(event.wall_ns, pairs):
-        pairs.append(_pair(event, event))
+        kept: list[_Pair] = []
+        for pair in self.pairs:
+            span = pair.span
+            # A time switched off counts however short it was: every program was started again.
+            if span.kind == "off" or span.length_ns >= _SHORTEST_NS:
+                kept.append(pair)
+            elif span.length_ns < 0:
+                self.lost.append((span.from_wall_ns, "a sleep that ends before it begins"))
+        self.pairs = kept
 
+    def _falls_asleep(self, event: PowerEvent) -> None:
+        before = self._asleep.get(event.family)
+        if before is not None:
+            # Another message of the same family is about the same sleep.
+            if before.code != event.code:
+                return
+            # The same message twice: the wake between was not logged, and the later one counts.
+            self._lose(before, "without a wake before the next")
+        self._asleep[event.family] = event
 
-def _pair(begun: PowerEvent, ended: PowerEvent) -> _Pair:
-    return _Pair(SleepSpan(begun.wall_ns, ended.wall_ns, _kind(begun, ended)), begun.family)
+    def _wakes(self, event: PowerEvent) -> None:
+        """Ends the sleep of the family of `event`; all of them where that has none, or the machine
+        was started."""
+        own = self._asleep.pop(event.family, None)
+        if own is not None:
+            self._pair(own, event)
+        if own is None or event.change in ("on", "restored"):
+            for begun in self._asleep.values():
+                self._pair(begun, event)
+            self._asleep.clear()
 
+    def _crashed(self, event: PowerEvent) -> None:
+        """The machine was started; when it went off is not known."""
+        if self.pairs:
+            last = self.pairs[-1].span
+            # Another message has reported this start already: EventLog 6005 is the start that
+            # Kernel-General 12 reports too.
+            if last.kind == "off" and event.wall_ns - last.to_wall_ns <= _SAME_NS:
+                return
+        self._pair(event, event)
 
-def _fall_asleep(
-    event: PowerEvent, asleep: dict[str, PowerEvent], lost: list[tuple[int, str]]
-) -> None:
-    """The same message twice means that the wake between was not logged: the later one counts.
-    Another message of the same family is about the same sleep."""
-    before = asleep.get(event.family)
-    if before is not None and before.code != event.code:
-        return
-    if before is not None:
-        lost.append((before.wall_ns, f"{before.code} without a wake before the next"))
-    asleep[event.family] = event
+    def _pair(self, begun: PowerEvent, ended: PowerEvent) -> None:
+        span = SleepSpan(begun.wall_ns, ended.wall_ns, _kind(begun, ended))
+        self.pairs.append(_Pair(span, begun.family))
 
-
-def _wake_up(event: PowerEvent, asleep: dict[str, PowerEvent]) -> list[PowerEvent]:
-    """Removes from `asleep` what `event` ends: the sleep of its family or, where that has none or
-    the machine was started, all of them."""
-    own = asleep.pop(event.family, None)
-    ended = [] if own is None else [own]
-    if own is None or event.change in ("on", "restored"):
-        ended += asleep.values()
-        asleep.clear()
-    return ended
-
-
-def _without_impossible(pairs: Sequence[_Pair], lost: list[tuple[int, str]]) -> list[_Pair]:
-    kept = []
-    for pair in pairs:
-        length_ns = _length_ns(pair.span)
-        if pair.span.kind == "off" or length_ns >= _SHORTEST_NS:
-            kept.append(pair)
-        elif length_ns < 0:
-            lost.append((pair.span.from_wall_ns, "a sleep that ends before it begins"))
-    return kept
+    def _lose(self, begun: PowerEvent, why: str) -> None:
+        self.lost.append((begun.wall_ns, f"{begun.code} {why}"))
 
 
 def _kind(begun: PowerEvent, ended: PowerEvent) -> SleepKind:
@@ -285,37 +338,29 @@ def _kind(begun: PowerEvent, ended: PowerEvent) -> SleepKind:
     restored was not off."""
     if ended.change == "restored":
         return ended.kind
-    return "off" if ended.change == "on" else begun.kind
-
-
-def _just_started(at_ns: int, pairs: Sequence[_Pair]) -> bool:
-    """Whether another message has reported this start already."""
-    if not pairs:
-        return False
-    last = pairs[-1].span
-    return last.kind == "off" and at_ns - last.to_wall_ns <= _SAME_NS
+    if ended.change == "on":
+        return "off"
+    return begun.kind
 
 
 def _is_within_one(at_ns: int, spans: Sequence[SleepSpan]) -> bool:
-    return any(span.from_wall_ns - _SAME_NS <= at_ns <= span.to_wall_ns for span in spans)
+    """Whether it was in one of `spans`, or in the minutes before it."""
+    for span in spans:
+        # A sleep that was interrupted has a message of its own before the one that went on.
+        earliest_ns = span.from_wall_ns - _SAME_NS
+        if earliest_ns <= at_ns <= span.to_wall_ns:
+            return True
+    return False
 
 
 def _boots_between(journals: Sequence[PlacedJournal]) -> Iterator[SleepSpan]:
     """The boots between journals of boots that follow one another: pieces of one journal that were
     saved one by one."""
-    measured = sorted(
-        (journal for journal in journals if journal.measured), key=lambda journal: journal.first_ns
-    )
-    for one, two in pairwise(measured):
-        if one.last_ns <= two.first_ns:
-            yield SleepSpan(one.last_ns, two.first_ns, "off")
-
-
-def _overlaps(span: SleepSpan, others: Sequence[SleepSpan]) -> bool:
-    return any(
-        span.from_wall_ns < other.to_wall_ns and other.from_wall_ns < span.to_wall_ns
-        for other in others
-    )
+    reach = sorted((journal.first_ns, journal.last_ns) for journal in journals if journal.measured)
+    for (_, ends_ns), (begins_ns, _) in pairwise(reach):
+        # Two that ran at one time are of two machines, and show nothing of each other.
+        if ends_ns <= begins_ns:
+            yield SleepSpan(ends_ns, begins_ns, "off")
 
 
 # --- All journals together ------------------------------------------------------------------------
@@ -326,18 +371,23 @@ def _which_are_hosts(
 ) -> list[bool]:
     """Which journals are of hosts: those of other systems, and of several systemd journals those
     with messages of a suspend, where the clocks of another one only jumped."""
-    announced = [_has_suspends(spans) for spans in of_journals]
-    some_only_jumped = any(
-        journal.measured and not own for journal, own in zip(journals, announced, strict=True)
-    )
-    return [
-        not journal.measured or (own and some_only_jumped)
-        for journal, own in zip(journals, announced, strict=True)
-    ]
+    # A guest writes no message of a sleep of its host.
+    announced: list[bool] = []
+    for spans in of_journals:
+        kinds = {span.kind for span in spans}
+        announced.append("suspend" in kinds)
+    some_only_jumped = False
+    for journal, own in zip(journals, announced, strict=True):
+        if journal.measured and not own:
+            some_only_jumped = True
 
-
-def _has_suspends(spans: Sequence[SleepSpan]) -> bool:
-    return any(span.kind == "suspend" for span in spans)
+    are_hosts: list[bool] = []
+    for journal, own in zip(journals, announced, strict=True):
+        if journal.measured:
+            are_hosts.append(own and some_only_jumped)
+        else:
+            are_hosts.append(True)
+    return are_hosts
 
 
 def _as_guest_and_host(
@@ -346,20 +396,30 @@ def _as_guest_and_host(
     """Matches the sleeps of a host with the jumps of its guest's clocks. A jump that is as long as
     one sleep, or as several together, is these. Where entries of the guest lie between these
     sleeps, its wall clock stayed behind until that jump, which is a step then."""
-    spans, steps = list(host), []
+    spans = list(host)
+    steps: list[ClockStep] = []
     for jump in guest:
-        slept = _slept_through(jump, host) if jump.kind == "pause" else []
+        slept = _slept_through(jump, host)
         if not slept:
             spans.append(jump)
-        elif len(slept) == 1:
+            continue
+        first = slept[0]
+        if len(slept) == 1:
             # The guest measured how long, its host knows when it began.
-            spans.remove(slept[0])
-            spans.append(slept[0]._replace(to_wall_ns=slept[0].from_wall_ns + _length_ns(jump)))
-        # The guest wrote entries between the first of these sleeps and its jump. Where it did not,
-        # the host's sleeps stay as they are, and the jump is their sum.
-        elif slept[0].from_wall_ns < jump.from_wall_ns - _SAME_NS:
-            spans = [span._replace(corrected=False) if span in slept else span for span in spans]
-            steps.append(ClockStep(jump.to_wall_ns, sum(map(_length_ns, slept))))
+            measured = first._replace(to_wall_ns=first.from_wall_ns + jump.length_ns)
+            spans.remove(first)
+            spans.append(measured)
+            continue
+
+        # Without entries of the guest between the first of these sleeps and its jump, the host's
+        # sleeps stay as they are, and the jump is their sum.
+        if first.from_wall_ns >= jump.from_wall_ns - _SAME_NS:
+            continue
+        slept_ns = sum(span.length_ns for span in slept)
+        steps.append(ClockStep(jump.to_wall_ns, slept_ns))
+        for place, span in enumerate(spans):
+            if span in slept:
+                spans[place] = span._replace(corrected=False)
     return spans, steps
 
 
@@ -367,56 +427,72 @@ def _slept_through(jump: SleepSpan, host: Sequence[SleepSpan]) -> list[SleepSpan
     """The last sleeps of the host until a jump of its guest that together are as long; [] when
     there are none."""
     slept: list[SleepSpan] = []
-    total_ns, jump_ns = 0, _length_ns(jump)
-    # A guest does not know when between two entries it was paused, so the jump may appear earlier
-    # than it was.
-    before = (span for span in sorted(host, reverse=True) if span.from_wall_ns < jump.to_wall_ns)
-    for span in before:
-        if span.kind == "off" or total_ns > jump_ns + _SAME_NS:
+    # A boot of the guest, or its own suspend, is not a sleep of its host.
+    if jump.kind != "pause":
+        return []
+
+    total_ns = 0
+    jump_ns = jump.length_ns
+    tolerance_ns = min(_SAME_NS, NOTICED_NS + jump_ns // 20)
+    for span in sorted(host, reverse=True):
+        # Later than the jump. Its beginning would not do: a guest does not know when between two
+        # entries it was paused, so the jump may appear earlier than it was.
+        if span.from_wall_ns >= jump.to_wall_ns:
+            continue
+        # The guest was off as well then.
+        if span.kind == "off":
             break
         slept.insert(0, span)
-        total_ns += _length_ns(span)
-        if abs(total_ns - jump_ns) <= min(_SAME_NS, NOTICED_NS + jump_ns // 20):
+        total_ns += span.length_ns
+        if abs(total_ns - jump_ns) <= tolerance_ns:
             return slept
+        # With another one before it the sum would be longer still.
+        if total_ns > jump_ns + _SAME_NS:
+            break
     return []
-
-
-def _length_ns(span: SleepSpan) -> int:
-    return span.to_wall_ns - span.from_wall_ns
 
 
 def _merged(spans: Iterable[SleepSpan]) -> list[SleepSpan]:
     """In order; those that overlap, as when two journals report one sleep, become one."""
     merged: list[SleepSpan] = []
-    for span in sorted(spans):
+    # A set: of two journals that report a time of no length (a restart), one counts.
+    for span in sorted(set(spans)):
         if merged and span.from_wall_ns < merged[-1].to_wall_ns:
             merged[-1] = _joined(merged[-1], span)
-        elif not merged or span != merged[-1]:
+        else:
             merged.append(span)
     return merged
 
 
 def _joined(one: SleepSpan, two: SleepSpan) -> SleepSpan:
-    """Two that overlap, as one. Being off outweighs sleep."""
-    kind: SleepKind = "off" if "off" in (one.kind, two.kind) else one.kind
+    """Two that overlap, as one."""
+    kind = one.kind
+    # Being off outweighs sleep: it ends every program, whatever else was reported of that time.
+    if two.kind == "off":
+        kind = "off"
     return SleepSpan(
-        one.from_wall_ns,
-        max(one.to_wall_ns, two.to_wall_ns),
-        kind,
-        one.by_ns or two.by_ns,
-        one.corrected and two.corrected,
+        from_wall_ns=one.from_wall_ns,
+        to_wall_ns=max(one.to_wall_ns, two.to_wall_ns),
+        kind=kind,
+        by_ns=one.by_ns or two.by_ns,
+        corrected=one.corrected and two.corrected,
     )
 
 
 def _is_sleep(step: ClockStep, spans: Sequence[SleepSpan]) -> bool:
     """Whether a guest's clock was set ahead by what its host slept, as the host's journal has
     it."""
-    return step.by_ns > 0 and any(
-        span.kind != "off"
-        and abs(_length_ns(span) - step.by_ns) <= _SAME_NS
-        and abs(step.at_wall_ns - span.to_wall_ns) <= _SAME_NS
-        for span in spans
-    )
+    # No sleep sets a clock back.
+    if step.by_ns <= 0:
+        return False
+    for span in spans:
+        if span.kind == "off":
+            continue
+        is_as_long = abs(span.length_ns - step.by_ns) <= _SAME_NS
+        is_at_its_end = abs(step.at_wall_ns - span.to_wall_ns) <= _SAME_NS
+        if is_as_long and is_at_its_end:
+            return True
+    return False
 
 
 def _once(steps: Sequence[ClockStep]) -> list[ClockStep]:
@@ -429,31 +505,42 @@ def _once(steps: Sequence[ClockStep]) -> list[ClockStep]:
     return found
 
 
-def _is_same_step(step: ClockStep, other: ClockStep) -> bool:
-    return (
-        step.at_wall_ns - other.at_wall_ns <= _SAME_NS
-        and abs(step.by_ns - other.by_ns) < NOTICED_NS
-    )
+def _is_same_step(step: ClockStep, earlier: ClockStep) -> bool:
+    after_ns = step.at_wall_ns - earlier.at_wall_ns
+    differs_ns = abs(step.by_ns - earlier.by_ns)
+    return after_ns <= _SAME_NS and differs_ns < NOTICED_NS
 
 
 def _placed(
     spans: Sequence[SleepSpan], steps: Sequence[ClockStep], starts_ns: int
 ) -> list[MachineEvent]:
     """In world time. No two overlap and none begins with another: the later waits a second."""
+    events = [_of_step(step) for step in steps]
+    events += [_of_span(span) for span in spans]
+    # Stable: at one time steps stay before sleeps.
+    events.sort(key=lambda event: event.at_world_ns)
+
     found: list[MachineEvent] = []
     free_ns = NS_PER_S
-    for item in in_order([*steps, *spans]):
-        event = _machine_event(item, starts_ns)
-        placed = event._replace(at_world_ns=max(event.at_world_ns, free_ns))
+    for event in events:
+        at_world_ns = max(event.at_world_ns - starts_ns, free_ns)
+        placed = event._replace(at_world_ns=at_world_ns)
         found.append(placed)
-        free_ns = placed.at_world_ns + placed.lasts_ns + NS_PER_S
+        free_ns = placed.ends_world_ns + NS_PER_S
     return found
 
 
-def _machine_event(item: JournalItem, starts_ns: int) -> MachineEvent:
-    if isinstance(item, ClockStep):
-        return MachineEvent("step", item.at_wall_ns - starts_ns, by_ns=item.by_ns)
-    assert isinstance(item, SleepSpan)
+def _of_step(step: ClockStep) -> MachineEvent:
+    """Not yet in world time."""
+    return MachineEvent("step", step.at_wall_ns, by_ns=step.by_ns)
+
+
+def _of_span(span: SleepSpan) -> MachineEvent:
+    """Not yet in world time."""
     return MachineEvent(
-        item.kind, item.from_wall_ns - starts_ns, _length_ns(item), item.by_ns, item.corrected
+        kind=span.kind,
+        at_world_ns=span.from_wall_ns,
+        lasts_ns=span.length_ns,
+        by_ns=span.by_ns,
+        corrected=span.corrected,
     )

@@ -27,14 +27,22 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from itertools import chain, pairwise
+from itertools import pairwise
 
 from meshwake.core.durations import NS_PER_S, format_duration
 from meshwake.core.errors import BadInput
 from meshwake.importers.entries import JournalEntry
-from meshwake.importers.items import NOTICED_NS, ClockStep, JournalItem, SleepSpan, Tally
+from meshwake.importers.items import (
+    NOTICED_NS,
+    ClockStep,
+    JournalItem,
+    SleepSpan,
+    Tally,
+    falls_in,
+    rises_in,
+)
 from meshwake.importers.placement import ABSURD_NS, PlacedJournal, Stretch, place_stretches
 
 SYSTEM = "systemd journal"
@@ -52,6 +60,8 @@ _NS_PER_US = 1_000
 # Flags of an entry.
 _ABOUT_SLEEP, _UNSET = 1, 2
 _NUMBER_MAX = (1 << 62) - 1
+# Of an id, to choose a machine or boot by.
+_ID_CHARACTERS_MIN = 4
 # The host name of a machine that has none yet.
 _NO_NAMES = {"localhost", "localhost.localdomain", "(none)"}
 
@@ -86,17 +96,28 @@ class Boot:
             self.numbers.append(entry.order[1] & _NUMBER_MAX)
         # Entries of one boot are nearly always together; where two machines wrote into one file,
         # they alternate.
-        if self.blocks and self.blocks[-1][1] == place - 1:
-            self.blocks[-1] = (self.blocks[-1][0], place)
-        else:
-            self.blocks.append((place, place))
+        if self.blocks:
+            first, last = self.blocks[-1]
+            if last == place - 1:
+                self.blocks[-1] = (first, place)
+                return
+        self.blocks.append((place, place))
+
+    @property
+    def last_place(self) -> int:
+        """The position in the file of the entry that was read last."""
+        return self.blocks[-1][1]
 
     def is_of(self, name: str) -> bool:
         """Whether `name` is its host name, or begins its machine id or boot id (four characters or
         more)."""
         if name in self.hosts:
             return True
-        return len(name) >= 4 and any(each.startswith(name) for each in (*self.machines, self.name))
+        # Fewer characters of an id may begin another one as well.
+        if len(name) < _ID_CHARACTERS_MIN:
+            return False
+        ids = (self.name, *self.machines)
+        return any(each.startswith(name) for each in ids)
 
     @property
     def is_numbered(self) -> bool:
@@ -105,11 +126,9 @@ class Boot:
 
     @property
     def reversed(self) -> bool:
-        """Whether it was printed newest first: more entries are earlier than the one before them
-        than later."""
-        falls = sum(two < one for one, two in pairwise(self.monotonic_us))
-        rises = sum(two > one for one, two in pairwise(self.monotonic_us))
-        return falls > rises
+        """Whether it was printed newest first (`journalctl --reverse`): more entries are earlier
+        than the one before them than later."""
+        return falls_in(self.monotonic_us) > rises_in(self.monotonic_us)
 
 
 @dataclass
@@ -119,6 +138,16 @@ class SystemdJournal:
     path: str
     tally: Tally
     boots: dict[str, Boot] = field(default_factory=dict)
+
+    @property
+    def machines(self) -> set[str]:
+        """The machine ids in it."""
+        return set().union(*(boot.machines for boot in self.boots.values()))
+
+    @property
+    def last_boot(self) -> Boot:
+        """The boot of the entry that was read last."""
+        return max(self.boots.values(), key=lambda boot: boot.last_place)
 
 
 def read(entries: Iterable[JournalEntry], tally: Tally) -> SystemdJournal:
@@ -137,54 +166,44 @@ def joined(logs: Sequence[SystemdJournal]) -> list[SystemdJournal]:
     machine."""
     whole: list[SystemdJournal] = []
     for log in logs:
-        same = next((other for other in whole if _are_pieces_of_one(other, log)), None)
-        if same is None:
-            whole.append(log)
+        for other in whole:
+            if _are_pieces_of_one(other, log):
+                _join(other, log)
+                break
         else:
-            _join(same, log)
+            whole.append(log)
     return whole
 
 
 def _are_pieces_of_one(one: SystemdJournal, two: SystemdJournal) -> bool:
-    return bool(one.boots.keys() & two.boots.keys()) or bool(_machines(one) & _machines(two))
-
-
-def _machines(log: SystemdJournal) -> set[str]:
-    return {machine for boot in log.boots.values() for machine in boot.machines}
+    if one.boots.keys() & two.boots.keys():
+        return True
+    return not one.machines.isdisjoint(two.machines)
 
 
 def _join(log: SystemdJournal, piece: SystemdJournal) -> None:
-    """Puts `piece` before or after what is known of its journal: by the monotonic clock of a boot
-    that both have, or else by the wall clock at their ends."""
+    """Puts `piece` before or after what is read of its journal already."""
     log.path += f", {piece.path}"
-    shared = log.boots.keys() & piece.boots.keys()
-    before = all(
-        min(piece.boots[name].monotonic_us) < min(log.boots[name].monotonic_us) for name in shared
-    )
-    if not shared:
-        before = _ends(piece) < _ends(log)
-    _move(log if before else piece, 1 + _last_place(piece if before else log))
+    if _is_before(piece, log):
+        _move(log, piece.last_boot.last_place + 1)
+    else:
+        _move(piece, log.last_boot.last_place + 1)
     for name, boot in piece.boots.items():
         whole = log.boots.setdefault(name, Boot(name))
-        turned = _turned(boot) if boot.reversed else boot
-        whole.wall_us += turned.wall_us
-        whole.monotonic_us += turned.monotonic_us
-        whole.flags += turned.flags
-        whole.machines |= boot.machines
-        whole.hosts |= boot.hosts
-        if whole.sequence in (None, boot.sequence):
-            whole.sequence = boot.sequence
-            whole.numbers += turned.numbers
-        whole.blocks = sorted(whole.blocks + boot.blocks)
+        _append(whole, _turned(boot) if boot.reversed else boot)
 
 
-def _ends(log: SystemdJournal) -> int:
-    """What the wall clock showed at the end of the entries that came last."""
-    return max(log.boots.values(), key=lambda boot: boot.blocks[-1][1]).wall_us[-1]
-
-
-def _last_place(log: SystemdJournal) -> int:
-    return max(boot.blocks[-1][1] for boot in log.boots.values())
+def _is_before(piece: SystemdJournal, log: SystemdJournal) -> bool:
+    """By the monotonic clock of boots that both have, or else by the wall clock at their ends."""
+    shared = log.boots.keys() & piece.boots.keys()
+    if not shared:
+        return piece.last_boot.wall_us[-1] < log.last_boot.wall_us[-1]
+    for name in shared:
+        piece_begins_us = min(piece.boots[name].monotonic_us)
+        log_begins_us = min(log.boots[name].monotonic_us)
+        if piece_begins_us >= log_begins_us:
+            return False
+    return True
 
 
 def _move(log: SystemdJournal, by: int) -> None:
@@ -192,17 +211,28 @@ def _move(log: SystemdJournal, by: int) -> None:
         boot.blocks = [(first + by, last + by) for first, last in boot.blocks]
 
 
+def _append(boot: Boot, piece: Boot) -> None:
+    """Adds the entries of a piece of the same boot."""
+    boot.wall_us += piece.wall_us
+    boot.monotonic_us += piece.monotonic_us
+    boot.flags += piece.flags
+    boot.machines |= piece.machines
+    boot.hosts |= piece.hosts
+    boot.blocks = sorted(boot.blocks + piece.blocks)
+    # Numbers of another sequence cannot be compared with these.
+    if boot.sequence in (None, piece.sequence):
+        boot.sequence = piece.sequence
+        boot.numbers += piece.numbers
+
+
 def _turned(boot: Boot) -> Boot:
-    return Boot(
-        boot.name,
-        boot.wall_us[::-1],
-        boot.monotonic_us[::-1],
-        boot.flags[::-1],
-        boot.machines,
-        boot.hosts,
-        boot.sequence,
-        boot.numbers[::-1],
-        boot.blocks,
+    """A boot that was printed newest first, oldest first."""
+    return replace(
+        boot,
+        wall_us=boot.wall_us[::-1],
+        monotonic_us=boot.monotonic_us[::-1],
+        flags=boot.flags[::-1],
+        numbers=boot.numbers[::-1],
     )
 
 
@@ -211,10 +241,13 @@ def place_boots(log: SystemdJournal, machine: str | None = None) -> PlacedJourna
     `machine` does not choose one."""
     boots = _in_order(_of_one_machine(log, machine))
     stretches: list[Stretch] = []
+    before_ns: int | None = None
     for boot in boots:
-        before_ns = stretches[-1].ends_wall_ns if stretches else None
-        stretches.append(_stretch(boot, before_ns, log.tally))
+        stretch = _stretch(boot, before_ns, log.tally)
+        stretches.append(stretch)
+        before_ns = stretch.ends_wall_ns
     _refuse_simultaneous_boots(log, boots, stretches)
+
     placed = place_stretches(stretches)
     if placed is not None:
         placed.measured = True
@@ -225,10 +258,8 @@ def in_order(log: SystemdJournal, machine: str | None = None) -> Iterator[tuple[
     """The boot, wall and monotonic time (ns) of every entry, in the order in which they were
     written. Raises BadInput as `place_boots` does."""
     for boot in _in_order(_of_one_machine(log, machine)):
-        yield from (
-            (boot.name, wall_ns, monotonic_ns)
-            for wall_ns, monotonic_ns, _ in _entries(boot, log.tally)
-        )
+        for wall_ns, monotonic_ns, _ in _entries(boot, log.tally):
+            yield boot.name, wall_ns, monotonic_ns
 
 
 # --- Which machine, and in which order ------------------------------------------------------------
@@ -237,52 +268,55 @@ def in_order(log: SystemdJournal, machine: str | None = None) -> Iterator[tuple[
 def _of_one_machine(log: SystemdJournal, name: str | None) -> list[Boot]:
     """The boots of machine `name`, or all when they may be of one. Raises BadInput otherwise."""
     boots = list(log.boots.values())
+    names = _names(boots)
     if name is not None:
-        chosen = _of_name(log, boots, name)
+        chosen = [boot for boot in boots if boot.is_of(name)]
         if chosen:
             return chosen
+        # Where no entry has a name (`--output-fields=MESSAGE`), the name says nothing of the file.
+        if names:
+            raise BadInput(f"--machine {name}: not in {log.path}; expected one of {names}")
+
     groups = _by_machine(boots)
     if len(groups) > 1:
         raise BadInput(
             f"{log.path}: holds the journals of {len(groups)} machines; expected one: choose with "
-            f"--machine NAME, one of {_names(boots)}"
+            f"--machine NAME, one of {names}"
         )
     return boots
-
-
-def _of_name(log: SystemdJournal, boots: list[Boot], name: str) -> list[Boot]:
-    """The boots of machine `name`; none where no boot has a name. Raises BadInput where they have
-    others."""
-    chosen = [boot for boot in boots if boot.is_of(name)]
-    if not chosen and any(boot.hosts or boot.machines for boot in boots):
-        raise BadInput(f"--machine {name}: not in {log.path}; expected one of {_names(boots)}")
-    return chosen
 
 
 def _by_machine(boots: Sequence[Boot]) -> list[list[Boot]]:
     """Boots that may be of one machine, together. A boot without a name may join two groups."""
     groups: list[list[Boot]] = []
     for boot in boots:
-        same: list[list[Boot]] = []
+        same: list[Boot] = []
         others: list[list[Boot]] = []
         for group in groups:
-            joins = any(_may_be_one(boot, other) for other in group)
-            (same if joins else others).append(group)
-        groups = [*others, [*chain.from_iterable(same), boot]]
+            if any(_may_be_one(boot, other) for other in group):
+                same.extend(group)
+            else:
+                others.append(group)
+        groups = [*others, [*same, boot]]
     return groups
 
 
 def _may_be_one(one: Boot, two: Boot) -> bool:
+    """Whether nothing shows that the two are of different machines."""
     # A machine id is sure, and a host name may change.
     if one.machines and two.machines:
-        return bool(one.machines & two.machines)
-    return not (one.hosts and two.hosts) or bool(one.hosts & two.hosts)
+        return not one.machines.isdisjoint(two.machines)
+    if one.hosts and two.hosts:
+        return not one.hosts.isdisjoint(two.hosts)
+    return True
 
 
 def _names(boots: Iterable[Boot]) -> str:
-    names = {host for boot in boots for host in boot.hosts}
-    unnamed = {machine for boot in boots if not boot.hosts for machine in boot.machines}
-    return ", ".join(sorted(names | unnamed))
+    """What can be given as --machine: host names, and machine ids where a boot has none."""
+    names: set[str] = set()
+    for boot in boots:
+        names |= boot.hosts or boot.machines
+    return ", ".join(sorted(names))
 
 
 def _in_order(boots: list[Boot]) -> list[Boot]:
@@ -290,13 +324,13 @@ def _in_order(boots: list[Boot]) -> list[Boot]:
     by_number = _by_number(boots)
     if by_number is not None:
         return by_number
-    longer = [boot for boot in boots if len(boot.wall_us) > 1]
-    newest_first = sum(boot.reversed for boot in longer)
-    if newest_first > len(longer) - newest_first:
+    # One entry alone has no direction.
+    directions = [boot.reversed for boot in boots if len(boot.wall_us) > 1]
+    if directions.count(True) > directions.count(False):
         return sorted(boots, key=lambda boot: boot.blocks[0][0], reverse=True)
     # Entries dated by a clock that was years behind may be before all others in the file, so the
     # last entry of a boot decides.
-    return sorted(boots, key=lambda boot: boot.blocks[-1][1])
+    return sorted(boots, key=lambda boot: boot.last_place)
 
 
 def _by_number(boots: list[Boot]) -> list[Boot] | None:
@@ -305,8 +339,12 @@ def _by_number(boots: list[Boot]) -> list[Boot] | None:
     if len(sequences) != 1 or not all(boot.is_numbered for boot in boots):
         return None
     ordered = sorted(boots, key=lambda boot: min(boot.numbers))
-    apart = all(max(one.numbers) < min(two.numbers) for one, two in pairwise(ordered))
-    return ordered if apart else None
+    for one, two in pairwise(ordered):
+        # A boot ends before the next one begins; where numbers say otherwise, they are not those
+        # of one journald.
+        if max(one.numbers) >= min(two.numbers):
+            return None
+    return ordered
 
 
 def _refuse_simultaneous_boots(
@@ -314,20 +352,21 @@ def _refuse_simultaneous_boots(
 ) -> None:
     """Raises BadInput where two boots ran at one time, entry by entry: they are of two machines,
     whatever their names."""
-    for (one, its), (two, others) in pairwise(zip(boots, stretches, strict=True)):
-        begins_ns = max(_begins_ns(its), _begins_ns(others))
-        both_ns = min(its.ends_wall_ns, others.ends_wall_ns) - begins_ns
-        if both_ns > NOTICED_NS and _may_be_two_machines(one, two):
-            raise BadInput(
-                f"{log.path}: boots {one.name[:8]} and {two.name[:8]} ran at one time, for "
-                f"{format_duration(both_ns)}, so they are of several machines; expected one: "
-                f"choose with {_how_to_choose(one, two)}, or print it again with "
-                "journalctl -o json _HOSTNAME=NAME"
-            )
-
-
-def _begins_ns(stretch: Stretch) -> int:
-    return stretch.ends_wall_ns - stretch.lasts_ns
+    for place, (earlier, later) in enumerate(pairwise(stretches)):
+        begins_ns = max(earlier.right_begin_ns, later.right_begin_ns)
+        ends_ns = min(earlier.ends_wall_ns, later.ends_wall_ns)
+        both_ns = ends_ns - begins_ns
+        if both_ns <= NOTICED_NS:
+            continue
+        one, two = boots[place], boots[place + 1]
+        if not _may_be_two_machines(one, two):
+            continue
+        raise BadInput(
+            f"{log.path}: boots {one.name[:8]} and {two.name[:8]} ran at one time, for "
+            f"{format_duration(both_ns)}, so they are of several machines; expected one: "
+            f"choose with {_how_to_choose(one, two)}, or print it again with "
+            "journalctl -o json _HOSTNAME=NAME"
+        )
 
 
 def _may_be_two_machines(one: Boot, two: Boot) -> bool:
@@ -356,7 +395,8 @@ class _ClockFollower:
         self.wall_ns, self.monotonic_ns, _ = first
         self.first_monotonic_ns = self.monotonic_ns
         self.apart_ns = self.wall_ns - self.monotonic_ns
-        self.slept_ns = self.stepped_ns = 0
+        self.slept_ns = 0
+        self.stepped_ns = 0
         self.right_from_ns = right_from_ns
         self.message_monotonic_ns: int | None = None  # of the last message of a suspend
         # The jump that a message may still explain: its position in `items`, and until when.
@@ -370,10 +410,9 @@ class _ClockFollower:
 
     def entry(self, wall_ns: int, monotonic_ns: int, flags: int) -> None:
         """The next one."""
-        about_sleep = bool(flags & _ABOUT_SLEEP)
-        if about_sleep:
+        if flags & _ABOUT_SLEEP:
             self.message_monotonic_ns = monotonic_ns
-        self._explain(about_sleep, monotonic_ns)
+            self._explain_jump(monotonic_ns)
         jumped_ns = wall_ns - monotonic_ns - self.apart_ns
         if abs(jumped_ns) >= NOTICED_NS:
             self.apart_ns += jumped_ns
@@ -381,94 +420,113 @@ class _ClockFollower:
             # suspend, the clocks jumped by nine hours, and the import found no sleep.
             if monotonic_ns >= BOOTING_NS or self._was_announced(monotonic_ns):
                 self._jumped(jumped_ns, wall_ns, monotonic_ns, flags)
-        self.wall_ns, self.monotonic_ns = wall_ns, monotonic_ns
+        self.wall_ns = wall_ns
+        self.monotonic_ns = monotonic_ns
 
-    def _explain(self, about_sleep: bool, monotonic_ns: int) -> None:
-        """Decides about an unexplained jump, once a message of a suspend or enough time came."""
+    def _explain_jump(self, monotonic_ns: int) -> None:
+        """A message of a suspend: a jump shortly before it was the suspend."""
         if self.unexplained is None:
             return
-        in_time = monotonic_ns <= self.unexplained[1]
-        if about_sleep or not in_time:
-            self._settle(is_suspend=about_sleep and in_time)
+        place, until_ns = self.unexplained
+        span = self.items[place]
+        assert isinstance(span, SleepSpan)
+        if monotonic_ns <= until_ns:
+            self.items[place] = span._replace(kind="suspend")
+        self.unexplained = None
 
     def _jumped(self, jumped_ns: int, wall_ns: int, monotonic_ns: int, flags: int) -> None:
+        """The clocks are apart by `jumped_ns` more than at the entry before."""
         was_announced = self._was_announced(monotonic_ns)
-        was_set = not was_announced and self._was_unset(jumped_ns, wall_ns, monotonic_ns, flags)
-        if jumped_ns < 0 or was_set:
+        was_set = False
+        if jumped_ns < 0:
+            # No sleep sets a clock back.
+            was_set = True
+        elif not was_announced:
+            was_set = self._was_unset(jumped_ns, wall_ns, monotonic_ns, flags)
+
+        if was_set:
             # What sets a clock logs that at once: it was when this entry was written.
             at_ns = self.passed_ns + monotonic_ns - self.monotonic_ns
             self.items.append(ClockStep(at_ns, jumped_ns))
             self.stepped_ns += jumped_ns
             return
-        self.items.append(SleepSpan(self.passed_ns, self.passed_ns + jumped_ns, "pause"))
+
+        # From the entry before on: when it began is known only as finely as entries lie.
+        span = SleepSpan(self.passed_ns, self.passed_ns + jumped_ns, "pause")
         self.slept_ns += jumped_ns
-        self.unexplained = len(self.items) - 1, monotonic_ns + MESSAGE_WITHIN_NS
         if was_announced:
-            self._settle(is_suspend=True)
+            span = span._replace(kind="suspend")
+            self.unexplained = None
+        else:
+            self.unexplained = len(self.items), monotonic_ns + MESSAGE_WITHIN_NS
+        self.items.append(span)
 
     def _was_announced(self, monotonic_ns: int) -> bool:
         """Whether a message of a suspend came shortly before."""
-        return (
-            self.message_monotonic_ns is not None
-            and monotonic_ns - self.message_monotonic_ns <= MESSAGE_WITHIN_NS
-        )
+        if self.message_monotonic_ns is None:
+            return False
+        return monotonic_ns - self.message_monotonic_ns <= MESSAGE_WITHIN_NS
 
     def _was_unset(self, jumped_ns: int, wall_ns: int, monotonic_ns: int, flags: int) -> bool:
         """Whether the clock was wrong before it jumped ahead: then it was set, and the machine did
         not sleep."""
-        # timesyncd reports it, or the machine has only just booted.
-        was_just_set = bool(flags & _UNSET) or monotonic_ns < SETTLING_NS
-        # Behind the end of the boot before, or in years that no clock shows which was ever right.
-        was_behind = self.wall_ns < self.right_from_ns or self.wall_ns < _UNSET_BEFORE_NS <= wall_ns
-        return was_just_set or was_behind or jumped_ns >= _PAUSED_MAX_NS
-
-    def _settle(self, is_suspend: bool) -> None:
-        """The unexplained jump is what it was taken for, or a suspend."""
-        if self.unexplained is not None and is_suspend:
-            position = self.unexplained[0]
-            span = self.items[position]
-            assert isinstance(span, SleepSpan)
-            self.items[position] = span._replace(kind="suspend")
-        self.unexplained = None
+        # timesyncd reports it.
+        if flags & _UNSET:
+            return True
+        # The machine has only just booted.
+        if monotonic_ns < SETTLING_NS:
+            return True
+        # Behind the end of the boot before.
+        if self.wall_ns < self.right_from_ns:
+            return True
+        # In years that no clock shows which was ever right.
+        if self.wall_ns < _UNSET_BEFORE_NS <= wall_ns:
+            return True
+        # Longer than what is taken for a pause.
+        return jumped_ns >= _PAUSED_MAX_NS
 
 
 def _stretch(boot: Boot, before_wall_ns: int | None, tally: Tally) -> Stretch:
     """One boot; `before_wall_ns`: what the wall clock showed at the end of the one before."""
     entries = _entries(boot, tally)
     follower = _ClockFollower(next(entries), before_wall_ns or 0)
-    for entry in entries:
-        follower.entry(*entry)
+    for wall_ns, monotonic_ns, flags in entries:
+        follower.entry(wall_ns, monotonic_ns, flags)
+
     lasts_ns = follower.passed_ns
-    begins_ns = follower.wall_ns - lasts_ns - follower.stepped_ns
     return Stretch(
-        lasts_ns,
-        begins_ns,
-        follower.wall_ns,
-        len(boot.wall_us),
-        follower.items,
-        before_wall_ns is not None,
-        boot.name,
+        lasts_ns=lasts_ns,
+        # Steps count as no time: only sleep and waking do.
+        begins_wall_ns=follower.wall_ns - lasts_ns - follower.stepped_ns,
+        ends_wall_ns=follower.wall_ns,
+        entries=len(boot.wall_us),
+        items=follower.items,
+        booted=before_wall_ns is not None,
+        name=boot.name,
     )
 
 
 def _entries(boot: Boot, tally: Tally) -> Iterator[tuple[int, int, int]]:
     """Wall time (ns), monotonic time (ns) and flags of each entry, in the order of the monotonic
     clock, without entries that are damaged."""
-    wall_us, monotonic_us = boot.wall_us, boot.monotonic_us
     places = _as_written(boot)
     damaged = set(_damaged(boot, places))
     for place in damaged:
         _count_damaged(boot, place, tally)
+
     whole = [place for place in places if place not in damaged]
     for place in _by_monotonic(boot, whole):
-        yield wall_us[place] * _NS_PER_US, monotonic_us[place] * _NS_PER_US, boot.flags[place]
+        wall_ns = boot.wall_us[place] * _NS_PER_US
+        monotonic_ns = boot.monotonic_us[place] * _NS_PER_US
+        yield wall_ns, monotonic_ns, boot.flags[place]
 
 
 def _by_monotonic(boot: Boot, places: list[int]) -> list[int]:
     """In the order of the monotonic clock. Of entries of one time the number decides, or else the
     wall clock: it is set ahead by far more than back."""
     monotonic_us = boot.monotonic_us
-    if all(monotonic_us[one] <= monotonic_us[two] for one, two in pairwise(places)):
+    # Nearly always so, and sorting needs a tuple for each of what may be millions.
+    if falls_in(map(monotonic_us.__getitem__, places)) == 0:
         return places
     second = boot.numbers if boot.is_numbered else boot.wall_us
     return sorted(places, key=lambda place: (monotonic_us[place], second[place]))
@@ -491,12 +549,26 @@ def _as_written(boot: Boot) -> list[int]:
     """The positions of the entries, oldest first: by journald's numbers, or by the file. An entry
     that two pieces of the journal have is there once."""
     places = list(range(len(boot.wall_us)))
-    if boot.is_numbered and len(set(boot.numbers)) == len(places):
-        return sorted(places, key=boot.numbers.__getitem__)
-    oldest_first = places[::-1] if boot.reversed else places
-    if all(boot.monotonic_us[one] < boot.monotonic_us[two] for one, two in pairwise(oldest_first)):
-        return oldest_first
-    return _once(boot, oldest_first)
+    by_number = _in_order_of_numbers(boot, places)
+    if by_number is not None:
+        return by_number
+
+    if boot.reversed:
+        places.reverse()
+    # Where each is later than the one before, none can be there twice.
+    rises = rises_in(map(boot.monotonic_us.__getitem__, places))
+    if rises == len(places) - 1:
+        return places
+    return _once(boot, places)
+
+
+def _in_order_of_numbers(boot: Boot, places: Sequence[int]) -> list[int] | None:
+    """None where not every entry of `places` has a number of its own."""
+    if not boot.is_numbered:
+        return None
+    if len({boot.numbers[place] for place in places}) < len(places):
+        return None
+    return sorted(places, key=boot.numbers.__getitem__)
 
 
 def _once(boot: Boot, places: Sequence[int]) -> list[int]:
@@ -506,27 +578,37 @@ def _once(boot: Boot, places: Sequence[int]) -> list[int]:
     # counted as damaged once.
     found: dict[tuple[int, int, int], int] = {}
     for place in places:
-        clocks = boot.monotonic_us[place], boot.wall_us[place]
-        found.setdefault((*clocks, boot.flags[place]), place)
+        entry = (boot.monotonic_us[place], boot.wall_us[place], boot.flags[place])
+        found.setdefault(entry, place)
     once = list(found.values())
-    if boot.is_numbered and len({boot.numbers[place] for place in once}) == len(once):
-        return sorted(once, key=boot.numbers.__getitem__)
-    return once
+    return _in_order_of_numbers(boot, once) or once
 
 
 def _damaged(boot: Boot, places: Sequence[int]) -> Iterator[int]:
     """The positions of single entries whose clocks are apart by another amount than in the entries
     before and after, which agree: by half a year, or less where the monotonic time is out of order
     too."""
-    wall_us, monotonic_us = boot.wall_us, boot.monotonic_us
+    noticed_us = NOTICED_NS // _NS_PER_US
+    monotonic_us = boot.monotonic_us
     for before, place, after in zip(places, places[1:], places[2:], strict=False):
-        apart_before, apart, apart_after = (
-            wall_us[each] - monotonic_us[each] for each in (before, place, after)
-        )
-        if abs(apart - apart_before) < NOTICED_NS // _NS_PER_US:
+        apart_us = _apart_us(boot, place)
+        apart_before_us = _apart_us(boot, before)
+        # Nearly all end here.
+        if abs(apart_us - apart_before_us) < noticed_us:
             continue
+
+        apart_after_us = _apart_us(boot, after)
+        differs_us = min(abs(apart_us - apart_before_us), abs(apart_us - apart_after_us))
+        neighbours_differ_us = abs(apart_after_us - apart_before_us)
         in_order = monotonic_us[before] <= monotonic_us[place] <= monotonic_us[after]
-        least_us = (ABSURD_NS if in_order else NOTICED_NS) // _NS_PER_US
-        differs_us = min(abs(apart - apart_before), abs(apart - apart_after))
-        if differs_us >= least_us > abs(apart_after - apart_before):
+        least_us = noticed_us
+        if in_order:
+            # A clock that is set twice in a row looks the same, but for the size of it.
+            least_us = ABSURD_NS // _NS_PER_US
+        if differs_us >= least_us > neighbours_differ_us:
             yield place
+
+
+def _apart_us(boot: Boot, place: int) -> int:
+    """By how much the clocks of an entry are apart."""
+    return boot.wall_us[place] - boot.monotonic_us[place]

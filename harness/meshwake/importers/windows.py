@@ -29,20 +29,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from itertools import pairwise
 from typing import Literal
 
 from meshwake.core.durations import NS_PER_S
 from meshwake.importers.items import (
     NOTICED_NS,
     S0_IDLE,
-    JournalItem,
     PowerEvent,
     SleepKind,
     SleepSpan,
     Tally,
-    shifted,
+    falls_in,
+    rises_in,
 )
 from meshwake.importers.placement import OUT_OF_ORDER_NS, EntryPlacer, PlacedJournal
 
@@ -52,7 +50,7 @@ HYPER_V = "Hyper-V-Worker"
 # A longer sleep is taken for a mistake in the log.
 _SLEPT_MAX_NS = 10 * 366 * 86_400 * NS_PER_S
 # Reason of Kernel-General 1: the clock was set from the hardware clock, as after each sleep.
-_FROM_HARDWARE = "2"
+FROM_HARDWARE = "2"
 
 _Change = Literal["asleep", "awake", "off", "on", "restored"]
 _EVENTS: dict[tuple[str, int], tuple[_Change, SleepKind, str]] = {
@@ -101,21 +99,48 @@ class WindowsEvent:
     log: str = ""
     boot_type: int | None = None
 
+    @property
+    def source(self) -> str:
+        """Kernel-Power, whichever way it is written: CSV from Event Viewer may leave out
+        "Microsoft-Windows-"."""
+        return self.provider.strip().removeprefix("Microsoft-Windows-")
+
+    @property
+    def meaning(self) -> tuple[_Change, SleepKind, str] | None:
+        """What it says of the machine's power, by the table; None for anything else."""
+        return _EVENTS.get((self.source, self.number))
+
+    @property
+    def change(self) -> _Change | None:
+        """How the machine's power state changed."""
+        return None if self.meaning is None else self.meaning[0]
+
+    @property
+    def is_wake(self) -> bool:
+        """Whether the machine runs again."""
+        # Power-Troubleshooter 1, which is written at the wake.
+        if self.number == 1 and self.slept is not None:
+            return True
+        return self.change not in (None, "asleep")
+
 
 class MachineFilter:
     """Selects one VM of a Hyper-V host: the one that was named, or the first."""
 
     def __init__(self, machine: str | None, tally: Tally) -> None:
-        self._machine, self._tally = machine, tally
+        self._machine = machine
+        self._tally = tally
         self._others: set[str] = set()
 
     def is_another(self, event: WindowsEvent) -> bool:
         """Whether `event` is of another VM."""
+        # Events of a laptop's own log name none.
         if event.machine is None:
             return False
         self._machine = self._machine or event.machine
         if event.machine == self._machine:
             return False
+
         if event.machine not in self._others:
             self._others.add(event.machine)
             self._tally.notes.append(
@@ -132,135 +157,143 @@ def place_events(
     tolerance_ns: int = OUT_OF_ORDER_NS,
 ) -> PlacedJournal | None:
     """What the events report; they come in the order of the file."""
-    rows, choice = EntryPlacer(tally, tolerance_ns), MachineFilter(machine, tally)
+    rows = EntryPlacer(tally, tolerance_ns)
+    choice = MachineFilter(machine, tally)
     events = _in_order(events)
-    wakes = [event.wall_ns for event in events if _is_wake(event)]
-    shut_down = _fast_startups(events)
+    wakes = [event for event in events if event.is_wake]
+    shut_down = _fast_startups(events, wakes)
+
     for event in events:
-        if _is_step(event, wakes):
-            assert event.set is not None
-            rows.set(*event.set, event.text)
+        if event.set is not None and _is_step(event, event.set, wakes):
+            old_ns, new_ns = event.set
+            rows.set(old_ns, new_ns, event.text)
             continue
-        item = None if choice.is_another(event) else _item(event)
+        item: PowerEvent | SleepSpan | None = None
+        if not choice.is_another(event):
+            item = _item(event)
         if item is not None and event in shut_down:
             item = _switched_off(item)
-        rows.add(
-            event.wall_ns, event.text, None if item is None else partial(_at, item, event.wall_ns)
-        )
+        rows.add(event.wall_ns, event.text, item)
     return rows.placed()
 
 
-def _at(item: PowerEvent | SleepSpan, wall_ns: int, place_ns: int) -> JournalItem:
-    """The item, whose event was written at `wall_ns`, which is `place_ns` from the beginning of its
-    stretch."""
-    if isinstance(item, PowerEvent):
-        return item._replace(wall_ns=place_ns)
-    return shifted(item, place_ns - wall_ns)
-
-
 def _item(event: WindowsEvent) -> PowerEvent | SleepSpan | None:
-    kind = short(event.provider)
+    """What an event reports, timed from when it was written."""
     if event.number == 1:
-        return _span(event, kind)
-    meaning = _EVENTS.get((kind, event.number))
-    if meaning is None:
+        return _span(event)
+    if event.meaning is None:
         return None
-    change, sleep_kind, family = meaning
-    return PowerEvent(0, change, sleep_kind, f"{kind} {event.number}", family)
+    change, kind, family = event.meaning
+    return PowerEvent(
+        wall_ns=0,
+        change=change,
+        kind=kind,
+        code=f"{event.source} {event.number}",
+        family=family,
+    )
 
 
-def _span(event: WindowsEvent, kind: str) -> SleepSpan | None:
+def _span(event: WindowsEvent) -> SleepSpan | None:
     """A sleep whose both ends one event reports."""
-    both = _both_ends(event, kind)
+    both = _both_ends(event)
     if both is None:
         return None
-    slept_ns = both[1] - both[0]
-    return SleepSpan(*both, "pause") if 0 < slept_ns <= _SLEPT_MAX_NS else None
+    span = SleepSpan(*both, "pause")
+    if not 0 < span.length_ns <= _SLEPT_MAX_NS:
+        return None
+    return span.shifted(-event.wall_ns)
 
 
-def _both_ends(event: WindowsEvent, kind: str) -> tuple[int, int] | None:
+def _both_ends(event: WindowsEvent) -> tuple[int, int] | None:
     """Power-Troubleshooter has both times; so has Kernel-General where the clock was set ahead from
     the hardware's, which ran on during the sleep."""
-    if kind == TROUBLE:
+    if event.source == TROUBLE:
         return event.slept
-    if kind != GENERAL or event.set is None or event.set_because != _FROM_HARDWARE:
+    if event.source != GENERAL or event.set_because != FROM_HARDWARE:
+        return None
+    if event.set is None:
         return None
     old_ns, new_ns = event.set
-    return event.set if new_ns - old_ns >= NOTICED_NS else None
+    set_ahead_ns = new_ns - old_ns
+    return event.set if set_ahead_ns >= NOTICED_NS else None
 
 
-def _fast_startups(events: Sequence[WindowsEvent]) -> set[WindowsEvent]:
+def _fast_startups(
+    events: Sequence[WindowsEvent], wakes: Sequence[WindowsEvent]
+) -> set[WindowsEvent]:
     """Events of sleep and wake that are a shutdown and its fast startup."""
     found: set[WindowsEvent] = set()
     asleep: WindowsEvent | None = None
     for event in events:
-        change = _change_of(event)
-        if change in ("asleep", "off"):
-            # Only the last one counts: a shutdown by another event needs no change.
-            asleep = event if change == "asleep" else None
-        if short(event.provider) == BOOT and event.boot_type == _FAST_STARTUP:
-            found |= {asleep} if asleep is not None else set()
-            found |= _wakes_near(events, event.wall_ns)
+        if event.change == "asleep":
+            asleep = event
+        elif event.change == "off":
+            # A shutdown by an event of its own needs no change, and the sleep before it was one.
+            asleep = None
+        if event.source != BOOT or event.boot_type != _FAST_STARTUP:
+            continue
+        if asleep is not None:
+            found.add(asleep)
+        # Several programs report one start, before and after the boot type.
+        found.update(_near(event, wakes))
     return found
 
 
-def _wakes_near(events: Sequence[WindowsEvent], wall_ns: int) -> set[WindowsEvent]:
-    """The wakes of one start, which several programs report, before and after the boot type."""
-    wakes = (event for event in events if _is_wake(event))
-    return {wake for wake in wakes if abs(wake.wall_ns - wall_ns) < OUT_OF_ORDER_NS}
+def _near(event: WindowsEvent, others: Sequence[WindowsEvent]) -> list[WindowsEvent]:
+    """Those within two minutes of `event`, as messages of one start are."""
+    return [other for other in others if abs(other.wall_ns - event.wall_ns) < OUT_OF_ORDER_NS]
 
 
 def _switched_off(item: PowerEvent | SleepSpan) -> PowerEvent | SleepSpan:
     """The item of a machine that was not asleep but off."""
     if isinstance(item, SleepSpan):
         return item._replace(kind="off")
+    # Of the family of all other shutdowns and starts, so that it is paired with these.
     changes: dict[_Change, _Change] = {"asleep": "off", "awake": "on"}
-    return item._replace(change=changes.get(item.change, item.change), kind="off", family="")
+    change = changes.get(item.change, item.change)
+    return item._replace(change=change, kind="off", family="")
 
 
-def _change_of(event: WindowsEvent) -> _Change | None:
-    meaning = _EVENTS.get((short(event.provider), event.number))
-    return None if meaning is None else meaning[0]
-
-
-def _is_wake(event: WindowsEvent) -> bool:
-    if event.number == 1 and event.slept is not None:
-        return True
-    return _change_of(event) not in (None, "asleep")
-
-
-def _is_step(event: WindowsEvent, wakes: Sequence[int]) -> bool:
+def _is_step(event: WindowsEvent, was_set: tuple[int, int], wakes: Sequence[WindowsEvent]) -> bool:
     """Whether the clock was set, other than ahead after a sleep: Windows does that after each, and
     it is the sleep itself."""
-    if event.set is None or short(event.provider) != GENERAL:
+    if event.source != GENERAL:
         return False
-    by_ns = event.set[1] - event.set[0]
+    old_ns, new_ns = was_set
+    by_ns = new_ns - old_ns
     if not NOTICED_NS <= abs(by_ns) <= _SLEPT_MAX_NS:
         return False
     # No sleep sets a clock back.
     if by_ns < 0:
         return True
     # See _both_ends.
-    if event.set_because == _FROM_HARDWARE:
+    if event.set_because == FROM_HARDWARE:
         return False
     # Ahead near a wake is the sleep; far from each it is a person, or NTP.
-    return not any(abs(wake - event.wall_ns) < OUT_OF_ORDER_NS for wake in wakes)
+    return not _near(event, wakes)
 
 
 def _in_order(events: Sequence[WindowsEvent]) -> list[WindowsEvent]:
     """Oldest first, and each once: where some occur twice, logs that overlap were put together."""
-    power_events = [event for event in events if _is_about_power(event)]
+    power_events = [event for event in events if event.number == 1 or event.meaning is not None]
     if len(set(power_events)) < len(power_events):
         return sorted(dict.fromkeys(events), key=_wall_ns)
-    if _are_numbered(events):
-        return sorted(events, key=lambda event: event.record or 0)
+
+    records = {event.record for event in events if event.record is not None}
+    logs = {event.log for event in events}
+    # Numbers say nothing where some are missing, or several logs have one each.
+    if len(records) == len(events) and len(logs) == 1:
+        return sorted(events, key=_record)
     return _in_order_of_rows(events)
 
 
 def _in_order_of_rows(events: Sequence[WindowsEvent]) -> list[WindowsEvent]:
+    """Oldest first, by the rows: a file may be in either direction."""
     times_ns = [event.wall_ns for event in events]
-    rises = sum(two >= one for one, two in pairwise(times_ns))
-    falls = sum(two <= one for one, two in pairwise(times_ns))
+    pairs = max(len(events) - 1, 0)
+    # Neighbours of one time fit either direction.
+    rises = pairs - falls_in(times_ns)
+    falls = pairs - rises_in(times_ns)
     if min(rises, falls) * 4 > max(rises, falls):
         # The file is in the order of something else, such as the number of the event.
         return sorted(events, key=_wall_ns)
@@ -273,18 +306,5 @@ def _wall_ns(event: WindowsEvent) -> int:
     return event.wall_ns
 
 
-def _is_about_power(event: WindowsEvent) -> bool:
-    return event.number == 1 or (short(event.provider), event.number) in _EVENTS
-
-
-def _are_numbered(events: Sequence[WindowsEvent]) -> bool:
-    """Whether all are of one log, each with a record number of its own."""
-    records = {event.record for event in events}
-    one_log = len({event.log for event in events}) == 1
-    return one_log and len(records) == len(events) and None not in records
-
-
-def short(provider: str) -> str:
-    """Kernel-Power, whichever way it is written: CSV from Event Viewer may leave out
-    "Microsoft-Windows-"."""
-    return provider.strip().removeprefix("Microsoft-Windows-")
+def _record(event: WindowsEvent) -> int:
+    return event.record or 0

@@ -13,13 +13,12 @@ import csv
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, tzinfo
-from itertools import pairwise
 from typing import TextIO
 
 from meshwake.core.errors import BadInput
-from meshwake.importers.items import Tally, lines_of
+from meshwake.importers.items import Tally, falls_in, lines_of, rises_in
 from meshwake.importers.local_times import (
     SUMMER_NS,
     DateOrder,
@@ -32,15 +31,17 @@ from meshwake.importers.local_times import (
     offset_s_of,
     order_of,
     plain,
+    utc_ns,
 )
 from meshwake.importers.placement import OUT_OF_ORDER_NS, PlacedJournal
 from meshwake.importers.windows import (
     BOOT_TYPE,
+    FROM_HARDWARE,
     HYPER_V,
     NUMBERS,
+    TROUBLE,
     WindowsEvent,
     place_events,
-    short,
 )
 
 SYSTEM = "Windows event log (CSV)"
@@ -96,6 +97,8 @@ _SET_BECAUSE = re.compile(r"Change Reason:[^\n]*hardware clock")
 _VM = re.compile(r"^'?(.+?)'? (?:was|started|saved|has)\b")
 _THOUSANDS = re.compile(r"(?<=\d)[.,' ](?=\d{3}$)")
 _ROWS_LOOKED_AT = 1_000
+# Of the number of a record: no log has more events. A longer one is something else.
+_DIGITS_MAX = 11
 
 
 @dataclass(frozen=True)
@@ -135,7 +138,10 @@ class _Row:
 
     def cell(self, place: int | None) -> str:
         """The contents of a column; "" where there is none."""
-        return self.cells[place].strip() if place is not None and place < len(self.cells) else ""
+        # A row may be shorter than its heading.
+        if place is None or place >= len(self.cells):
+            return ""
+        return self.cells[place].strip()
 
     @property
     def message(self) -> str:
@@ -167,19 +173,22 @@ def read(
             "Source), and no message in English "
             f"does; select ProviderName too, or {EXPORT_XML}"
         )
-    order, local = _order(rows, tally, writing)
-    reading = LocalTimeRules(writing.zone, order)
+    reading = LocalTimeRules(writing.zone, _order(rows, tally, writing))
+    local = not all(knows_its_zone(plain(row.when)) for row in rows)
     if local and not writing.zone_given:
         tally.notes.append(
             "local times without a zone, taken for UTC; say where they were written with --zone"
         )
+
     before = tally.not_understood
-    events = [*_events(rows, reading, tally)]
+    events = list(_events(rows, reading, tally))
     if not events and tally.not_understood > before:
         raise BadInput(
             f"{tally.path}: no time of it is understood: {tally.examples[0]}; {EXPORT_XML}"
         )
-    return place_events(events, tally, writing.machine, SUMMER_NS if local else OUT_OF_ORDER_NS)
+    # Where summer ends, local times repeat an hour.
+    tolerance_ns = SUMMER_NS if local else OUT_OF_ORDER_NS
+    return place_events(events, tally, writing.machine, tolerance_ns)
 
 
 # --- Rows and columns -----------------------------------------------------------------------------
@@ -189,11 +198,14 @@ def _layout(sample: str) -> tuple[str, _Columns | None] | None:
     """The delimiter, and the columns where only their contents say which they are; None for what is
     not such a CSV file."""
     lines = _lines_of_rows(sample)
+    # A heading says more than contents do, so it is looked for with every delimiter first.
     for delimiter in _DELIMITERS:
-        if any(_named(row) for row in _parsed(lines[:5], delimiter)):
+        rows = _parsed(lines[:5], delimiter)
+        if any(_named(row) for row in rows):
             return delimiter, None
     for delimiter in _DELIMITERS:
-        columns = _by_content(_parsed(lines, delimiter))
+        rows = _parsed(lines, delimiter)
+        columns = _by_content(rows)
         if columns is not None:
             return delimiter, columns
     return None
@@ -206,29 +218,42 @@ def _lines_of_rows(sample: str) -> list[str]:
 
 
 def _parsed(lines: Sequence[str], delimiter: str) -> list[list[str]]:
-    found: list[list[str]] = []
+    """The rows up to the first that is none."""
+    rows: list[list[str]] = []
+    # With their ends, since a quoted cell may have several lines.
+    whole_lines = [f"{line}\n" for line in lines]
     with suppress(csv.Error):
-        found.extend(csv.reader((f"{line}\n" for line in lines), delimiter=delimiter))
-    return found
+        rows.extend(csv.reader(whole_lines, delimiter=delimiter))
+    return rows
 
 
 def _named(row: Sequence[str]) -> _Columns | None:
     """The columns that a heading names."""
     names = [plain(cell).strip('"').lower() for cell in row]
-    place = {what: _first_of(allowed, names) for what, allowed in _NAMES.items()}
-    time, number = place["time"], place["number"]
-    if time is None or number is None or time == number:
+    time = _place_of("time", names)
+    number = _place_of("number", names)
+    if time is None or number is None:
         return None
-    message = place["message"]
+    message = _place_of("message", names)
     if message is None:
         # Event Viewer writes the message after the last column that it names.
         message = len(names)
-    return _Columns(time, number, place["provider"], message, place["record"], place["log"])
+    return _Columns(
+        time=time,
+        number=number,
+        provider=_place_of("provider", names),
+        message=message,
+        record=_place_of("record", names),
+        log=_place_of("log", names),
+    )
 
 
-def _first_of(allowed: Sequence[str], names: Sequence[str]) -> int | None:
-    """The position of the first allowed name among `names`."""
-    return next((names.index(name) for name in allowed if name in names), None)
+def _place_of(column: str, names: Sequence[str]) -> int | None:
+    """The position of a column by the first of its names that `names` have."""
+    for allowed in _NAMES[column]:
+        if allowed in names:
+            return names.index(allowed)
+    return None
 
 
 def _by_content(rows: Sequence[Sequence[str]]) -> _Columns | None:
@@ -237,19 +262,23 @@ def _by_content(rows: Sequence[Sequence[str]]) -> _Columns | None:
     power_rows = [row for row in rows if any(map(_is_provider, row))]
     if not power_rows:
         return None
-    provider = _only_column(power_rows, _is_provider)
-    time = _only_column(power_rows, _is_time)
-    number = _only_column(power_rows, lambda cell: _whole(cell) in NUMBERS)
-    if provider is None or time is None or number is None:
+    try:
+        provider = _only_column(power_rows, _is_provider)
+        time = _only_column(power_rows, _is_time)
+        number = _only_column(power_rows, _is_known_number)
+    except ValueError:
         return None
-    return _Columns(time, number, provider, max(provider, time, number) + 1)
+    # The message is behind all columns that are found by their contents.
+    message = max(provider, time, number) + 1
+    return _Columns(time, number, provider, message)
 
 
-def _only_column(rows: Sequence[Sequence[str]], fits: Callable[[str], bool]) -> int | None:
-    """The one column whose every cell fits; None where none does, or several."""
+def _only_column(rows: Sequence[Sequence[str]], fits: Callable[[str], bool]) -> int:
+    """The one column whose every cell fits. Raises ValueError where none does, or several."""
     width = min(map(len, rows))
     columns = [place for place in range(width) if all(fits(row[place]) for row in rows)]
-    return columns[0] if len(columns) == 1 else None
+    (column,) = columns
+    return column
 
 
 def _is_provider(cell: str) -> bool:
@@ -262,53 +291,78 @@ def _is_time(text: str) -> bool:
     return False
 
 
+def _is_known_number(cell: str) -> bool:
+    return _whole(cell) in NUMBERS
+
+
 def _whole(text: str) -> int | None:
     """A number as people write it: 18.500 is one in some places."""
-    text = _THOUSANDS.sub("", plain(text))
-    return int(text) if text.isdecimal() and len(text) < 12 else None
+    digits = _THOUSANDS.sub("", plain(text))
+    if not digits.isdecimal() or len(digits) > _DIGITS_MAX:
+        return None
+    return int(digits)
 
 
 def _rows(stream: TextIO, tally: Tally, delimiter: str, columns: _Columns | None) -> Iterator[_Row]:
     """The rows of events that may be about sleep, and those that show how far the log reaches."""
-    given = columns is not None
     others = 0
-    last: _Row | None = None
-    for place, cells in enumerate(_cells(stream, tally, delimiter)):
-        if not given and (named := _named(cells)) is not None:
-            columns = named
-            continue
-        row = None if columns is None else _row(cells, columns, place)
-        if row is None:
-            if columns is not None and not _is_heading(cells, place == 0 and given):
-                tally.broken(",".join(cells), "has no event number where the heading says", place)
-            continue
-        if row.number in NUMBERS | {BOOT_TYPE}:
+    passed_over: _Row | None = None
+    for row in _all_rows(stream, tally, delimiter, columns):
+        # It is not the last one, so only its number is of interest.
+        if passed_over is not None:
+            tally.other += 1
+            passed_over = None
+        if row.number in NUMBERS or row.number == BOOT_TYPE:
             yield row
-            last = None
             continue
         others += 1
-        # Other events show how far the log reaches, and in which order it is.
+        # Other events show how far the log reaches, and in which order it is; of a long log a
+        # hundredth of them is enough for that.
         if others <= _ROWS_LOOKED_AT or others % 100 == 0:
             yield row
-            last = None
         else:
-            if last is not None:
-                tally.other += 1
-            last = row
-    if last is not None:
-        yield last
+            passed_over = row
+    # The very last row shows where the log ends, whatever it is about.
+    if passed_over is not None:
+        yield passed_over
 
 
-def _is_heading(cells: Sequence[str], may_name_columns: bool) -> bool:
-    """What is not a row: nothing, a note of the writer, names of columns in another language, a
-    line of a table."""
+def _all_rows(
+    stream: TextIO, tally: Tally, delimiter: str, given: _Columns | None
+) -> Iterator[_Row]:
+    """Every row below a heading, or every one where the columns are `given`. Others are counted."""
+    columns = given
+    for place, cells in enumerate(_cells(stream, tally, delimiter)):
+        if given is None:
+            # Files that were put together have a heading each.
+            named = _named(cells)
+            if named is not None:
+                columns = named
+                continue
+        if columns is None:
+            continue
+        row = _row(cells, columns, place)
+        if row is not None:
+            yield row
+        # Where the columns are known by their contents, the first row may name them in another
+        # language.
+        elif _has_event(cells) and (given is None or place > 0):
+            tally.broken(",".join(cells), "has no event number where the heading says", place)
+
+
+def _has_event(cells: Sequence[str]) -> bool:
+    """Whether it should be a row: not nothing, a note of the writer, or a line of a table."""
     text = "".join(cells).strip()
-    notes = len(cells) == 1 and text.startswith(("#TYPE", "sep="))
-    return not text or notes or may_name_columns or not text.strip("-: ")
+    if not text.strip("-: "):
+        return False
+    # Export-Csv writes the type of its objects; "sep=;" is the delimiter, for Excel.
+    is_note = len(cells) == 1 and text.startswith(("#TYPE", "sep="))
+    return not is_note
 
 
 def _cells(stream: TextIO, tally: Tally, delimiter: str) -> Iterator[list[str]]:
     rows = csv.reader(lines_of(stream), delimiter=delimiter)
+    # Not a `for`, which could not go on behind a row that is broken.
     while True:
         try:
             yield next(rows)
@@ -319,13 +373,20 @@ def _cells(stream: TextIO, tally: Tally, delimiter: str) -> Iterator[list[str]]:
 
 
 def _row(cells: list[str], columns: _Columns, place: int) -> _Row | None:
+    """A row; None where it has no event number."""
     if len(cells) <= max(columns.time, columns.number):
         return None
     number = _whole(cells[columns.number])
     if number is None:
         return None
-    # The number of an instance (InstanceId) has flags above the number of its event.
-    return _Row(cells, columns, number & 0xFFFF, cells[columns.time], place)
+    return _Row(
+        cells=cells,
+        columns=columns,
+        # The number of an instance (InstanceId) has flags above the number of its event.
+        number=number & 0xFFFF,
+        when=cells[columns.time],
+        place=place,
+    )
 
 
 # --- What they report -----------------------------------------------------------------------------
@@ -338,6 +399,7 @@ def _nameless(rows: Sequence[_Row]) -> bool:
 
 
 def _provider(row: _Row) -> str:
+    """The program that wrote the event; "" where neither a column nor the message shows it."""
     if row.columns.provider is not None:
         return row.cell(row.columns.provider)
     # PowerShell's `select TimeCreated, Id, Message` leaves the provider out.
@@ -348,35 +410,43 @@ def _provider(row: _Row) -> str:
     return ""
 
 
-def _order(rows: Sequence[_Row], tally: Tally, writing: JournalOptions) -> tuple[DateOrder, bool]:
-    """Whether days or months come first, and whether there are local times at all."""
+def _order(rows: Sequence[_Row], tally: Tally, writing: JournalOptions) -> DateOrder:
+    """Whether days or months come first. Raises BadInput where the rows do not decide it, and
+    `writing` neither."""
+    if writing.date_order is not None:
+        return writing.date_order
     local: list[LocalTime] = []
     known: list[tuple[LocalTime, int]] = []
-    shown = ""
+    ambiguous = ""
     for row in rows:
-        if knows_its_zone(plain(row.when)):
-            continue
+        # A row that is not understood decides nothing; it is counted where events are read.
         with suppress(ValueError):
-            if iso_ns(plain(row.when), UTC) is None:
-                local.append(local_of(row.when))
-                shown = shown or row.when
-                if (slept := _slept(row)) is not None:
-                    known.append((local[-1], slept[1]))
-    zoned = all(knows_its_zone(plain(row.when)) for row in rows)
-    order = writing.date_order or order_of(local, known)
+            if iso_ns(plain(row.when), UTC) is not None:
+                continue
+            time = local_of(row.when)
+            local.append(time)
+            ambiguous = ambiguous or row.when
+            # The message has the true time of the wake, which is about when it was written.
+            slept = _slept(row)
+            if slept is not None:
+                known.append((time, slept[1]))
+
+    order = order_of(local, known)
     if order is None:
         raise BadInput(
-            f"{tally.path}: whether {shown!r} begins with the day or the month cannot be "
+            f"{tally.path}: whether {ambiguous!r} begins with the day or the month cannot be "
             "decided from its rows; say it "
             f"with --date-order day-first or --date-order month-first, or {EXPORT_XML}"
         )
-    return order, not zoned
+    return order
 
 
 def _events(rows: Sequence[_Row], reading: LocalTimeRules, tally: Tally) -> Iterator[WindowsEvent]:
+    """The events, oldest first: which of two equal local times one is depends on those before."""
+    if not _is_oldest_first(rows, reading):
+        rows = rows[::-1]
     before_ns: int | None = None
-    rises = _rises(rows, reading)
-    for row in rows if rises else reversed(rows):
+    for row in rows:
         try:
             wall_ns = _row_ns(row.when, reading, before_ns)
         except ValueError as error:
@@ -386,21 +456,31 @@ def _events(rows: Sequence[_Row], reading: LocalTimeRules, tally: Tally) -> Iter
         offset_s = offset_s_of(plain(row.when))
         if offset_s is not None:
             tally.offsets.add(wall_ns, offset_s)
-        provider = _provider(row)
-        vm = _VM.match(row.message) if HYPER_V in provider else None
-        yield WindowsEvent(
-            provider,
-            row.number,
-            wall_ns,
-            row.text,
-            slept=_slept(row) if short(provider) == "Power-Troubleshooter" else None,
-            set=_set(row),
-            set_because="2" if _SET_BECAUSE.search(row.message) else "",
-            machine=vm[1] if vm else None,
-            record=_whole(row.cell(row.columns.record)),
-            log=row.cell(row.columns.log),
-            boot_type=_boot_type(row) if row.number == BOOT_TYPE else None,
-        )
+        yield _event(row, wall_ns)
+
+
+def _event(row: _Row, wall_ns: int) -> WindowsEvent:
+    """What the other cells of a row say, and its message."""
+    event = WindowsEvent(
+        provider=_provider(row),
+        number=row.number,
+        wall_ns=wall_ns,
+        text=row.text,
+        set=_set(row),
+        record=_whole(row.cell(row.columns.record)),
+        log=row.cell(row.columns.log),
+    )
+    if event.source == TROUBLE:
+        event = replace(event, slept=_slept(row))
+    if _SET_BECAUSE.search(row.message):
+        event = replace(event, set_because=FROM_HARDWARE)
+    if row.number == BOOT_TYPE:
+        event = replace(event, boot_type=_boot_type(row))
+    if HYPER_V in event.provider:
+        # "'k3s' was saved": each message begins with the VM's name.
+        vm = _VM.match(row.message)
+        event = replace(event, machine=vm[1] if vm else None)
+    return event
 
 
 def _boot_type(row: _Row) -> int | None:
@@ -409,14 +489,13 @@ def _boot_type(row: _Row) -> int | None:
     return int(found[0], 16) if found else None
 
 
-def _rises(rows: Sequence[_Row], reading: LocalTimeRules) -> bool:
-    """Whether the oldest rows come first."""
-    moments = []
+def _is_oldest_first(rows: Sequence[_Row], reading: LocalTimeRules) -> bool:
+    moments: list[int] = []
     for row in rows:
         with suppress(ValueError):
             moments.append(_row_ns(row.when, reading, None))
-    rises = sum(two > one for one, two in pairwise(moments))
-    falls = sum(two < one for one, two in pairwise(moments))
+    rises = rises_in(moments)
+    falls = falls_in(moments)
     # As often up as down: the ends decide.
     if moments and rises == falls:
         return moments[-1] >= moments[0]
@@ -440,21 +519,25 @@ def _row_ns(text: str, reading: LocalTimeRules, before_ns: int | None) -> int:
 
 
 def _slept(row: _Row) -> tuple[int, int] | None:
-    return _both(_SLEEP.search(row.message), _WAKE.search(row.message))
+    """From when to when the machine slept, by the message of Power-Troubleshooter."""
+    sleep = _SLEEP.search(row.message)
+    wake = _WAKE.search(row.message)
+    if sleep is None or wake is None:
+        return None
+    return _moments(sleep[1], wake[1])
 
 
 def _set(row: _Row) -> tuple[int, int] | None:
     """From when to when the clock was set, by the message that says so."""
     found = _SET.search(row.message)
-    return None if found is None else _moments(found[2], found[1])
+    if found is None:
+        return None
+    # "has changed to NEW from OLD".
+    return _moments(found[2], found[1])
 
 
-def _both(one: re.Match[str] | None, two: re.Match[str] | None) -> tuple[int, int] | None:
-    return _moments(one[1], two[1]) if one and two else None
-
-
-def _moments(one: str, two: str) -> tuple[int, int] | None:
+def _moments(begins: str, ends: str) -> tuple[int, int] | None:
+    """Two times of a message in ns; None where one cannot be: the event itself is good."""
     with suppress(ValueError):
-        begins, ends = iso_ns(plain(one), UTC), iso_ns(plain(two), UTC)
-        return None if begins is None or ends is None else (begins, ends)
+        return utc_ns(plain(begins)), utc_ns(plain(ends))
     return None

@@ -166,10 +166,14 @@ def object_name(kind: str, namespace: str | None, name: str) -> str:
     return f"{without_group} {place}"
 
 
+def namespace_and_name(thing: JsonObject) -> tuple[str, str]:
+    """By which an object is found among those of its kind; no namespace is ""."""
+    return text_at(thing, "metadata", "namespace"), text_at(thing, "metadata", "name")
+
+
 def identity_of(thing: JsonObject) -> str:
     """As `object_name`, of an object."""
-    namespace = text_at(thing, "metadata", "namespace")
-    name = text_at(thing, "metadata", "name")
+    namespace, name = namespace_and_name(thing)
     return object_name(str(thing.get("kind")), namespace, name)
 
 

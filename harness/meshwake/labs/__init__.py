@@ -90,6 +90,8 @@ def load_lab(name: str) -> Lab:
     """The lab called `name`. Raises BadInput when there is none."""
     if name not in LAB_MODULES:
         raise invalid_choice("--lab", name, LAB_MODULES)
+
+    # Looked at before the import, which would fail without the packages of an extra.
     lacking = lacking_of(name) if name in EXTRAS else None
     if lacking is not None:
         return LabNotInstalled(lacking)

@@ -91,9 +91,11 @@ class RunReceiver:
         """Takes one message; ignores those of other kinds."""
         # Events are recorded as they come: a run that is killed leaves what it had until then.
         if "event" in message:
-            self._recorder.append(Event.from_line(json.dumps(message["event"])))
+            line = json.dumps(message["event"])
+            self._recorder.append(Event.from_line(line))
         elif "progress" in message:
-            self._toolbox.progress(int_at(message, "progress"))
+            world_ns = int_at(message, "progress")
+            self._toolbox.progress(world_ns)
         elif "done" in message:
             self.done = dict(object_at(message, "done"))
         elif "failed" in message:

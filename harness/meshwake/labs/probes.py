@@ -40,9 +40,11 @@ class ProbeSchedule:
 
     def _add_around(self, fault: PlannedFault) -> None:
         for position, pair in enumerate(self._plan.pairs):
-            if self._touches(fault, pair):
-                self._add(_Probe(fault.asleep_until_world_ns, position))
-                self._add_after(fault.ends_world_ns, position)
+            if not self._touches(fault, pair):
+                continue
+            # At the wake, when a wall clock may still be behind, and at the end of the fault.
+            self._add(_Probe(fault.asleep_until_world_ns, position))
+            self._add_after(fault.ends_world_ns, position)
 
     def _touches(self, fault: PlannedFault, pair: tuple[str, str]) -> bool:
         nodes = {self._plan.node_of(identity) for identity in pair}
@@ -57,8 +59,9 @@ class ProbeSchedule:
 
     def ztunnel_started(self, identities: tuple[str, ...], world_ns: int) -> None:
         """A ztunnel that serves `identities` started at `world_ns`."""
+        served = set(identities)
         for position, pair in enumerate(self._plan.pairs):
-            if set(identities) & set(pair):
+            if not served.isdisjoint(pair):
                 self._add_after(world_ns, position)
 
     def certificate_issued(
@@ -110,8 +113,13 @@ class ProbeSchedule:
         """The pairs to try at `world_ns`, each once, and only those whose processes run at both
         ends."""
         due = self._take_regular(world_ns) | self._take_pending(world_ns)
-        pairs = [self._plan.pairs[position] for position in sorted(due)]
-        return [pair for pair in pairs if self._runs(pair, world_ns)]
+        taken = []
+        # In the order of the plan, whatever made them due.
+        for position in sorted(due):
+            pair = self._plan.pairs[position]
+            if self._runs(pair, world_ns):
+                taken.append(pair)
+        return taken
 
     def _take_regular(self, world_ns: int) -> set[int]:
         """All pairs, if one or several regular attempts are due."""
@@ -125,9 +133,11 @@ class ProbeSchedule:
         taken: set[int] = set()
         while self._pending and self._pending[0].world_ns <= world_ns:
             probe = heapq.heappop(self._pending)
-            replaced = probe.serial and self._serials[probe.identity] != probe.serial
-            if not replaced:
-                taken.add(probe.pair)
+            # Meant for the end of a certificate that has been renewed since.
+            is_replaced = probe.serial and self._serials[probe.identity] != probe.serial
+            if is_replaced:
+                continue
+            taken.add(probe.pair)
         return taken
 
     def _runs(self, pair: tuple[str, str], world_ns: int) -> bool:

@@ -88,23 +88,31 @@ class Schedule:
 
     def next_world_ns(self) -> int | None:
         """World time of the next action, or None when there is none before the end."""
-        return self._pending[0][0] if self._pending else None
+        if not self._pending:
+            return None
+        world_ns, *_ = self._pending[0]
+        return world_ns
 
     def run_due(self, executor: Executor, now_world_ns: int) -> bool:
         """Has `executor` do all that is due, in order. True: a freeze has ended, and restarts and
         polls are still due at this time. They come only when the processes that run again have
         done what was overdue, which they do at once; then call again."""
         thawed = False
-        while self._pending and self._pending[0][0] <= now_world_ns:
+        while self._pending:
+            due_world_ns, phase, *_ = self._pending[0]
+            if due_world_ns > now_world_ns:
+                return False
             # Phases from a restart on wait until what was frozen has caught up.
-            if thawed and self._pending[0][1] >= Phase.RESTART_BY_FAULT:
+            if thawed and phase >= Phase.RESTART_BY_FAULT:
                 return True
+
             action = heapq.heappop(self._pending)[-1]
-            if action.watcher is None:
-                execute(action, executor)
-                thawed = thawed or _thaws(action)
-            else:
+            if action.watcher is not None:
                 self._poll(action.watcher, executor, action.world_ns)
+                continue
+            execute(action, executor)
+            if _thaws(action):
+                thawed = True
         return False
 
     def _poll(self, watcher: Watcher, view: View, world_ns: int) -> None:
@@ -126,7 +134,9 @@ class Schedule:
 
 
 def _thaws(action: ScheduledAction) -> bool:
-    return action.phase is Phase.END and action.fault is not None and action.fault.kind == "freeze"
+    if action.fault is None or action.phase is not Phase.END:
+        return False
+    return action.fault.kind == "freeze"
 
 
 def execute(action: ScheduledAction, executor: Executor) -> None:
@@ -161,10 +171,14 @@ def planned_actions(plan: Plan, clocks: Clocks) -> list[ScheduledAction]:
 def _planned_actions(
     plan: Plan, clocks: Clocks, restarts: tuple[PlannedRestart, ...]
 ) -> list[ScheduledAction]:
-    actions = [action for fault in plan.faults for action in _actions_of_fault(fault, clocks)]
+    actions: list[ScheduledAction] = []
+    for fault in plan.faults:
+        actions += _actions_of_fault(fault, clocks)
     actions += [_action_of_restart(restart) for restart in restarts]
-    actions.sort(key=lambda action: (action.world_ns, action.phase))
-    return [action for action in actions if action.world_ns < plan.duration_ns]
+
+    # What comes after the end of the run is not part of it.
+    within = [action for action in actions if action.world_ns < plan.duration_ns]
+    return sorted(within, key=lambda action: (action.world_ns, action.phase))
 
 
 def _action_of_restart(restart: PlannedRestart) -> ScheduledAction:

@@ -28,11 +28,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from meshwake.core.errors import BadInput, HarnessError
-from meshwake.pytest_plugin.session import ROW, SESSION, Session
+from meshwake.pytest_plugin.session import ROW, SESSION, Session, as_typed_in
 from meshwake.runner.flags import (
     add_ini_to_pytest,
     add_to_pytest,
-    as_typed_to_pytest,
     from_pytest,
     variables_behind,
 )
@@ -42,7 +41,8 @@ if TYPE_CHECKING:
 
 _FAILED = pytest.StashKey[bool]()
 # Other projects have directories called scenarios, too.
-_SCENARIO_TABLE = re.compile(rb"^\s*\[\[\s*(node|fault|expect)\s*\]\]", re.MULTILINE)
+# Of a table that was mistyped the beginning is enough: its file is reported, not left out.
+_SCENARIO_TABLE = re.compile(rb"^\s*\[\[?\s*(node|fault|expect|traffic)\b", re.MULTILINE)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -66,9 +66,7 @@ def pytest_configure(config: pytest.Config) -> None:
     except HarnessError as error:
         message = "\n".join([str(error), *variables_behind(str(error))])
         # In the words of the options that this project has.
-        if not config.pluginmanager.has_plugin(f"{__name__}.short_options"):
-            message = as_typed_to_pytest(message)
-        raise pytest.UsageError(message) from error
+        raise pytest.UsageError(as_typed_in(config, message)) from error
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
@@ -83,13 +81,18 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
         # Every pyproject.toml of every project comes by here, so the cheap question comes first.
         if "scenarios" not in file_path.parent.parts:
             return None
-        if not _SCENARIO_TABLE.search(file_path.read_bytes()):
+        if not _is_scenario(file_path):
             return None
 
     from meshwake.pytest_plugin.scenarios import ScenarioFile
 
     collected: ScenarioFile = ScenarioFile.from_parent(parent, path=file_path)
     return collected
+
+
+def _is_scenario(path: Path) -> bool:
+    """Also one that PowerShell's `>` has written: UTF-16, in which each letter has a zero byte."""
+    return _SCENARIO_TABLE.search(path.read_bytes().replace(b"\0", b"")) is not None
 
 
 @pytest.hookimpl(wrapper=True)

@@ -13,7 +13,7 @@ from meshwake.core.errors import HarnessError, LabUnavailable
 from meshwake.core.outcome import Comparison, OutcomeKind, Verdict
 from meshwake.core.run import Run
 from meshwake.core.scenario import read_scenario
-from meshwake.pytest_plugin.session import ROW, SESSION
+from meshwake.pytest_plugin.session import ROW, SESSION, as_typed_in
 from meshwake.pytest_plugin.summary import row_of
 from meshwake.report.ci_formats import properties
 from meshwake.report.headline import headline, judged
@@ -55,7 +55,8 @@ class ScenarioItem(pytest.Item):
         # if there were none.
         if case.refusal is not None:
             self._remember(Ending(case, error=LabUnavailable(case.refusal)))
-            self.add_marker(pytest.mark.skip(reason=f"{case.lab}: {case.refusal}"))
+            reason = as_typed_in(self.config, f"{case.lab}: {case.refusal}")
+            self.add_marker(pytest.mark.skip(reason=reason))
 
     def runtest(self) -> None:
         """Takes the case through the pipeline; anything but `as expected` fails."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from meshwake.runner.flags import RunFlags
+from meshwake.runner.flags import RunFlags, as_typed_to_pytest
 
 if TYPE_CHECKING:
     from meshwake.runner.choose import Chooser
@@ -56,3 +56,10 @@ class Session:
 # A row of the summary, until the next report of the test takes it along.
 ROW = pytest.StashKey[str]()
 SESSION = pytest.StashKey[Session]()
+
+
+def as_typed_in(config: pytest.Config, message: str) -> str:
+    """`message` about options, with the names that they have in this session."""
+    if config.pluginmanager.has_plugin("meshwake.pytest_plugin.short_options"):
+        return message
+    return as_typed_to_pytest(message)

@@ -15,7 +15,7 @@ import pytest
 from meshwake.core.errors import HarnessError
 from meshwake.core.run import Run
 from meshwake.core.store import runs_dir
-from meshwake.pytest_plugin.session import SESSION
+from meshwake.pytest_plugin.session import SESSION, as_typed_in
 from meshwake.report.ci_formats import github_annotations
 from meshwake.report.html.entries import ReportEntry
 from meshwake.report.html.folder import ReportFolder
@@ -50,8 +50,15 @@ def write_summary(terminalreporter: pytest.TerminalReporter, rows: list[str]) ->
     # Each reason once: most cases of a session run on the same lab.
     reasons = sorted({row["chosen_because"] for row in read})
     lines = [f"lab {because}" for because in reasons]
+    config = terminalreporter.config
     for line in lines + _remarks(summaries):
-        terminalreporter.write_line(line)
+        terminalreporter.write_line(as_typed_in(config, line))
+
+    # GitHub Actions reads them from the output of a job, and shows them at the files. They have
+    # the command that repeats a run, with the options of `meshwake run`.
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        for line in github_annotations(summaries):
+            terminalreporter.write_line(line)
 
     report = terminalreporter.config.stash[SESSION].report
     if report is not None:
@@ -64,16 +71,11 @@ def _name(row: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _remarks(summaries: list[Summary]) -> list[str]:
-    """Where there is no evidence, and what a GitHub job shows."""
-    lines = []
-    if not any(summary.run for summary in summaries):
-        keep = f"--keep-run keeps every run in {runs_dir()}/"
-        lines.append(f"evidence: no surprise, so none was kept; {keep}")
-
-    # GitHub Actions reads them from the output of a job, and shows them at the files.
-    if os.environ.get("GITHUB_ACTIONS") == "true":
-        lines += github_annotations(summaries)
-    return lines
+    """Where there is no evidence."""
+    if any(summary.run for summary in summaries):
+        return []
+    keep = f"--keep-run keeps every run in {runs_dir()}/"
+    return [f"evidence: no surprise, so none was kept; {keep}"]
 
 
 def _write_report(

@@ -15,6 +15,7 @@ from typing import TypedDict, TypeVar
 from meshwake.checks.facts.certificates import Renewal, renewals
 from meshwake.checks.facts.clocks import ClockFault, clock_faults
 from meshwake.checks.facts.traffic import Outage, outages
+from meshwake.checks.format import dated
 from meshwake.core.dates import Dates, dates_of
 from meshwake.core.durations import seconds
 from meshwake.core.outcome import Comparison
@@ -210,7 +211,7 @@ def summarise(run: Run) -> Summary:
         outcome=outcome.kind.value,
         outage_ns=lost.outage_ns,
         first_failure_world_ns=lost.first_world_ns,
-        why=outcome.why,
+        why=dated(outcome.why, plan.dates),
         run=run.path,
         dates_from_wall_s=plan.dates_from_wall_s,
         dates_zone=plan.dates_zone,

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from meshwake.checks.format import count
 from meshwake.core import resources
 from meshwake.core.errors import BadInput
 from meshwake.runner.expression import Expression, read_expression
@@ -45,7 +46,7 @@ def _found_by(path: Path) -> list[_Found]:
         return [_Found(named, named.stem)]
 
     # Sorted, so that a run of a directory has the same order on every machine.
-    files = sorted(named.rglob("*.toml"))
+    files = sorted(file for file in named.rglob("*.toml") if not file.is_dir())
     if not files:
         raise BadInput(f"{path}: contains no scenario (*.toml); see scenarios/README.md")
 
@@ -75,7 +76,7 @@ def _nothing_selected(selection: Expression, names: list[str]) -> BadInput:
         hint = "each word is in some name, but no name fits the whole expression"
 
     return BadInput(
-        f"{KEYWORD_OPTION} {selection.text!r}: selects none of {len(names)} scenarios; {hint}"
+        f"{KEYWORD_OPTION} {selection.text!r}: selects none of {count(len(names), 'scenario')}; {hint}"
     )
 
 
@@ -110,8 +111,10 @@ def _named(path: Path) -> Path:
         if file.parts[-len(wanted) :] == wanted:
             return file
 
+    # A file of one's own is named with its suffix; only those of the corpus have names.
+    own = [file.name for file in path.parent.glob("*.toml") if not file.is_dir()]
     names = [file.stem for file in files]
-    hint = did_you_mean(path.stem, names) or "; meshwake list shows the names"
+    hint = did_you_mean(path.stem, names + own) or "; meshwake list shows the names"
     raise BadInput(
         f"{path}: no such scenario: expected a file, a directory of files, or a name{hint}"
     )

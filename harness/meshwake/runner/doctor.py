@@ -31,6 +31,7 @@ class Health:
     system: str
     cache: str
     ztunnels: tuple[tuple[str, str], ...]
+    misplaced: tuple[str, ...]
     labs: tuple[LabHealth, ...]
     auto: str
 
@@ -52,6 +53,7 @@ def examine() -> Health:
         system=f"{platform.system()} {platform.machine()}",
         cache=str(binaries.cache_dir()),
         ztunnels=tuple((binary.version, str(binary.path)) for binary in found),
+        misplaced=tuple(map(str, binaries.misplaced())),
         labs=labs,
         # As --lab auto chooses (runner/choose.py), unless a scenario does not fit the lab.
         auto="process" if "process" in ready else "model",

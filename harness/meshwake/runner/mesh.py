@@ -21,13 +21,14 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast, get_args
 
+from meshwake.checks.format import dated
 from meshwake.core.durations import NS_PER_S, format_duration, parse_option_ns
 from meshwake.core.errors import BadInput, HarnessFault
 from meshwake.core.faults import EVERY_NODE
 from meshwake.core.json_types import MutableJsonObject
 from meshwake.core.outcome import Finding
 from meshwake.core.plan import PlannedExpectation
-from meshwake.core.refusal import invalid_choice
+from meshwake.core.refusal import invalid, invalid_choice
 from meshwake.core.run import Run
 from meshwake.core.scenario import CheckName, FixName, Scenario, read_scenario, scenario_of
 from meshwake.core.store import RunDirectory
@@ -169,7 +170,11 @@ class Mesh:
 
     def run(self, lasts: Lasts = None, **length: float) -> None:
         """Time passes, and nothing happens."""
-        self._advance(_ns(lasts, length))
+        forward_ns = _ns(lasts, length)
+        # Back in time what comes later would happen before what came first.
+        if forward_ns <= 0:
+            raise invalid("duration", format_duration(forward_ns), "more than 0")
+        self._advance(forward_ns)
 
     def suspend(self, lasts: Lasts = None, node: str | None = None, **length: float) -> None:
         """The machine sleeps: wall and boottime count it, monotonic does not."""
@@ -278,9 +283,8 @@ class Mesh:
             self._asserted[check] = verdict
             finding = found[check]
             if finding.verdict != verdict:
-                raise AssertionError(
-                    f"{check} is {finding.verdict}, expected {verdict}: {finding.because}"
-                )
+                because = dated(finding.because, self._answer().plan.dates)
+                raise AssertionError(f"{check} is {finding.verdict}, expected {verdict}: {because}")
 
     def _derived(self, what: str, derive: Callable[[Run], list[_Row] | None]) -> list[_Row]:
         """What `derive` makes of the last answer; `what` names it for messages."""
@@ -288,7 +292,8 @@ class Mesh:
         rows = derive(answered)
         # An empty list would let a test pass that asserts that there is no outage.
         if rows is None:
-            raise HarnessFault(f"{what} is unknown from this history: {answered.outcome.why}")
+            why = dated(answered.outcome.why, answered.plan.dates)
+            raise HarnessFault(f"{what} is unknown from this history: {why}")
         return rows
 
     def _advance(self, by_ns: int) -> None:
@@ -351,6 +356,11 @@ class Mesh:
     def _scenario(self) -> Scenario:
         if self._file is not None:
             return self._with_own_fix(self._file)
+
+        if not self._now_ns:
+            raise BadInput(
+                f"{self.name}: has no timeline yet; call mesh.run('8h') before a question"
+            )
 
         document: MutableJsonObject = {
             "title": f"The timeline of {self.name}",
@@ -417,4 +427,8 @@ def _timedelta(length: Mapping[str, float]) -> timedelta:
     for word in length:
         if word not in TIMEDELTA_WORDS:
             raise BadInput(f"unknown word {word!r}: expected {one_of(word, TIMEDELTA_WORDS)}")
-    return timedelta(**length)
+    try:
+        return timedelta(**length)
+    except (TypeError, ValueError, OverflowError) as error:
+        typed = ", ".join(f"{word}={value!r}" for word, value in length.items())
+        raise BadInput(f"{typed}: expected a number of each, as in hours=8") from error

@@ -15,6 +15,7 @@ import hashlib
 import os
 import platform
 import re
+import shlex
 import struct
 import subprocess
 from dataclasses import dataclass
@@ -24,8 +25,9 @@ from packaging.version import InvalidVersion, Version
 from platformdirs import user_cache_dir
 
 from meshwake.core import versions
-from meshwake.core.errors import BadInput, LabUnavailable
+from meshwake.core.errors import BadInput, HarnessError, LabUnavailable
 from meshwake.core.json_types import MutableJsonObject
+from meshwake.core.refusal import unwritable
 
 # `ztunnel version` prints and ends. What a user named may be another program, which does not.
 IDENTIFY_WITHIN_S = 10
@@ -33,6 +35,7 @@ IDENTIFY_WITHIN_S = 10
 _ARCHITECTURES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
 # e_machine of an ELF header: EM_X86_64, EM_AARCH64 (include/uapi/linux/elf-em.h).
 _ELF_MACHINES = {62: "x86_64", 183: "aarch64"}
+_ELF_HEADER_BYTES = 64
 _FIELD = re.compile(r'(\w+):"([^"]*)"')
 # Read by ztunnel when it prints its version: 1.18 to 1.26, and since.
 _VERSION_VARIABLES = ("ISTIO_VERSION", "ISTIO_META_ISTIO_VERSION")
@@ -68,6 +71,15 @@ def cache_dir() -> Path:
     return Path(os.environ.get("MESHWAKE_CACHE") or user_cache_dir("meshwake", appauthor=False))
 
 
+def make_folder(folder: Path) -> None:
+    """Makes a folder of the cache. Raises BadInput where that is not possible."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        next_step = "set MESHWAKE_CACHE to a directory of yours"
+        raise unwritable(folder, error, next_step) from error
+
+
 def place_of(version: str) -> Path:
     """The path at which the cache looks for the binary of `version`."""
     return cache_dir() / "ztunnel" / version / architecture() / "ztunnel"
@@ -83,10 +95,38 @@ def cached() -> tuple[CachedBinary, ...]:
     return tuple(sorted(found, key=lambda binary: Version(binary.version)))
 
 
+def misplaced() -> tuple[Path, ...]:
+    """Programs called ztunnel in the cache that no run would find: a build of one's own that was
+    put there by hand, under no version or without the directory of an architecture."""
+    places = {binary.path for binary in cached()}
+    found = []
+    for path in sorted(cache_dir().rglob("ztunnel")):
+        # For another machine that shares the cache.
+        made_for, version = path.parent.name, path.parent.parent.name
+        is_elsewhere = made_for in _ELF_MACHINES.values() and _is_version(version)
+        if path.is_file() and not is_elsewhere and path not in places:
+            found.append(path)
+    return tuple(found)
+
+
 def find(version: str) -> CachedBinary | None:
     """The cached binary of `version`, or None."""
     wanted = Version(version)
     return next((binary for binary in cached() if Version(binary.version) == wanted), None)
+
+
+def why_not_started(path: Path) -> str | None:
+    """Why the binary at `path` of the cache cannot be started here, as far as its first bytes and
+    its permissions show; None when it can."""
+    try:
+        with path.open("rb") as binary:
+            start = binary.read(_ELF_HEADER_BYTES)
+        _check_made_for_this_machine(path, start, str(path))
+    except OSError as error:
+        return f"{path}: cannot be read ({error.strerror})"
+    except HarnessError as error:
+        return str(error)
+    return None
 
 
 def sha256_of(path: Path) -> str:
@@ -113,7 +153,7 @@ def identify(path: Path) -> Identity:
     """What the binary at `path` is. Raises BadInput when it is not a ztunnel, LabUnavailable when
     it cannot run here."""
     content = _read(path)
-    _check_made_for_this_machine(path, content)
+    _check_made_for_this_machine(path, content, f"--ztunnel {path}")
     build_info = _ask_version(path)
     if "IstioVersion" not in _fields(build_info):
         output = build_info.strip()[:200] or "nothing"
@@ -165,10 +205,10 @@ def _read(path: Path) -> bytes:
         ) from error
 
 
-def _check_made_for_this_machine(path: Path, content: bytes) -> None:
+def _check_made_for_this_machine(path: Path, content: bytes, named: str) -> None:
     if content[:4] != b"\x7fELF" or len(content) < 20:
         raise BadInput(
-            f"--ztunnel {path}: is not a Linux program (no ELF header); give a binary, not a "
+            f"{named}: is not a Linux program (no ELF header); give a binary, not a "
             "script or archive"
         )
     # elf(5): e_ident[EI_DATA] is 1 for little-endian; e_machine is 16 bits at offset 18.
@@ -177,11 +217,11 @@ def _check_made_for_this_machine(path: Path, content: bytes) -> None:
     made_for = _ELF_MACHINES.get(number, f"machine {number}")
     if made_for != architecture():
         raise LabUnavailable(
-            f"--ztunnel {path}: is made for {made_for}, this machine is {architecture()}; "
+            f"{named}: is made for {made_for}, this machine is {architecture()}; "
             "give one made for that"
         )
     if not os.access(path, os.X_OK):
-        raise BadInput(f"--ztunnel {path}: is not executable; run: chmod +x {path}")
+        raise BadInput(f"{named}: is not executable; run: chmod +x {shlex.quote(str(path))}")
 
 
 def _ask_version(path: Path) -> str:

@@ -115,6 +115,17 @@ def test_dry_run_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "nothing was written" in err
 
 
+def test_a_file_of_ones_own_has_to_be_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run knows the name of its scenario only; the message has the option."""
+    path = write(tmp_path, SURPRISING, "mine")
+    run_command(["run", str(path), "--lab", "model"])
+    assert run_command(["accept", "mine"]) == ExitCode.BAD_INPUT
+    assert "its scenario, mine, does not come with meshwake" in capsys.readouterr().err
+    assert run_command(["accept", "mine", "--scenario", str(path)]) == 0
+
+
 def test_upper_bounds_stay(tmp_path: Path) -> None:
     """A row that ends before some release is split within its range only."""
     rows = 'versions = ">=1.21,<1.30"\nuntil = "1.29.5"\nbecause = "'

@@ -136,7 +136,7 @@ def test_a_damaged_log_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[
             "is not known:",
         ),
         (["bisect", "--resume", "a", "--replay", "b"], ExitCode.BAD_INPUT, "give one of them"),
-        (["bisect", "--replay", "nowhere.jsonl"], ExitCode.BAD_INPUT, "cannot be read as a log"),
+        (["bisect", "--replay", "nowhere.jsonl"], ExitCode.BAD_INPUT, "give the log of a bisect"),
     ],
 )
 def test_bad_input_is_reported_plainly(

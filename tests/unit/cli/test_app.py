@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from meshwake.core.errors import ExitCode
 from meshwake.core.store import LATEST, kept_runs, runs_dir
 from meshwake.runner import doctor
 
-from tests.support.scenarios import SURPRISING, UNKNOWN, small, write
+from tests.support.scenarios import SMALL, SURPRISING, UNKNOWN, small, write
 
 DESIGN_KEYS = {
     "scenario",
@@ -122,11 +124,16 @@ def test_an_expression_alone_selects_from_those_that_list_shows(
 
 @pytest.mark.parametrize("command", ["run", "list", "nightly"])
 def test_an_expression_that_selects_nothing(
-    command: str, capsys: pytest.CaptureFixture[str]
+    command: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Is refused before anything runs, by each command that takes one."""
+    """Is refused before anything runs or is written, by each command that takes one."""
+    monkeypatch.chdir(tmp_path)
     assert run_command([command, "-k", "nightly_slep"]) == ExitCode.BAD_INPUT
     assert "did you mean 'nightly_sleep'" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_check_judges_a_kept_run_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -199,6 +206,25 @@ def test_interrupted(
     assert run_command(["run", str(write(tmp_path)), "--lab", "model", "--keep-run"]) == 130
     (kept,) = kept_runs()
     assert f"recorded until then: {kept}" in capsys.readouterr().err
+
+
+def test_an_interrupted_night_can_go_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """^C says where the results are, and how to take them up."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("meshwake.runner.execution.judge", interrupt)
+    monkeypatch.setenv("MESHWAKE_RUNS", str(tmp_path / "runs"))
+    out = tmp_path / "night"
+    typed = ["nightly", str(write(tmp_path)), "--labs", "model", "--istio", "1.30.0"]
+    assert run_command([*typed, "--out", str(out)]) == 130
+    assert f"what had ended is kept in {out}; --resume goes on" in capsys.readouterr().err
+    monkeypatch.undo()
+    monkeypatch.setenv("MESHWAKE_RUNS", str(tmp_path / "runs"))
+    assert run_command([*typed, "--out", str(out), "--resume"]) == 0
 
 
 def test_interrupted_among_many(
@@ -283,3 +309,75 @@ def test_versions(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(["versions", "--plain", "--newest-of-each-minor", "--since", "1.27"]) == 0
     assert capsys.readouterr().out.splitlines()[0] == "1.27.9 docker.io/istio/ztunnel:1.27.9"
     assert run_command(["versions", "--since", "soon"]) == ExitCode.BAD_INPUT
+
+
+def program(*arguments: str, **settings: Any) -> subprocess.CompletedProcess[bytes]:
+    """The command as a shell starts it, with its own output streams."""
+    return subprocess.run(
+        [sys.executable, "-m", "meshwake", *arguments],
+        capture_output="stdout" not in settings,
+        timeout=60,
+        check=False,
+        **settings,
+    )
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
+def test_an_output_that_is_not_unicode(encoding: str, tmp_path: Path) -> None:
+    """Windows gives a file the code page of the machine, which has no mark of a real ztunnel and
+    not every name: both are escaped."""
+    environment = os.environ | {"PYTHONIOENCODING": encoding}
+    shown = program("matrix", "--fix", "none", "--fault", "suspend", env=environment)
+    assert shown.returncode == 0, shown.stderr
+    assert rb"\u25cf" in shown.stdout
+    month = write(tmp_path, name="Woche_\N{GREEK SMALL LETTER OMEGA}")
+    shown = program("run", str(month), "--lab", "model", env=environment)
+    assert shown.returncode == 0, shown.stderr
+    assert rb"Woche_\u03c9 on model" in shown.stdout
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, as Linux has it")
+@pytest.mark.parametrize(
+    "arguments", [["list"], ["list", "--json"], ["matrix", "--fault", "drift"]]
+)
+def test_a_full_disk_is_not_a_fault_of_ours(arguments: list[str]) -> None:
+    """The output of a command that is written to a file."""
+    with Path("/dev/full").open("w") as full:
+        ended = program(*arguments, stdout=full, stderr=subprocess.PIPE)
+    assert ended.returncode == ExitCode.BAD_INPUT
+    assert b"the output: cannot be written (No space left on device)" in ended.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems allow no such name")
+def test_a_file_whose_name_is_not_utf_8(tmp_path: Path) -> None:
+    """As in an archive from an old system: refused by name, before anything runs."""
+    path = tmp_path / os.fsdecode(b"M\xf6in.toml")
+    path.write_text(SMALL)
+    ended = program("run", str(path), "--lab", "model")
+    assert ended.returncode == ExitCode.BAD_INPUT
+    assert b"the file's name is not UTF-8; rename the file" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (PermissionError(13, "Permission denied", "/home/x"), 3, "/home/x: cannot be used (Permis"),
+        # Of tracing a process, for example: no file of the user's is in the way.
+        (PermissionError(13, "Permission denied"), 5, "this is a fault of meshwake"),
+    ],
+)
+def test_a_file_that_may_not_be_used(
+    error: OSError,
+    code: int,
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Wherever it was opened, it is the user's to mend."""
+
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr(doctor, "examine", fail)
+    assert run_command(["doctor"]) == code
+    assert message in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from importlib import import_module
@@ -44,6 +45,14 @@ def test_help_of_a_command(capsys: pytest.CaptureFixture[str]) -> None:
     """-h works there, too."""
     assert run_command(["run", "-h"]) == 0
     assert "--lab" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_usage_marks_an_argument_once(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """typer itself puts brackets and dots around the name of one: [FILE]..., not [[FILE...]]..."""
+    assert run_command([command, "-h"]) == 0
+    usage, _, _ = capsys.readouterr().out.partition("\n\n")
+    assert re.search(r"\.\.\.[\]}]|\[\[", usage) is None, usage
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

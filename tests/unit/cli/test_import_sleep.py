@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -163,3 +164,15 @@ def test_every_sleep_can_be_taken_for_another_kind(capsys: pytest.CaptureFixture
         == ExitCode.AS_EXPECTED
     )
     assert '"pause"' not in capsys.readouterr().out
+
+
+def test_the_next_command_can_be_typed_as_it_is_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where a name has a blank in it."""
+    month = tmp_path / "Mein Monat.toml"
+    journal = JOURNALS / "pmset_macbook.log"
+    assert run_command(["import-sleep", str(journal), "--output", str(month)]) == 0
+    shown = re.search(r"when: meshwake (.*); with", capsys.readouterr().err)
+    assert shown is not None
+    assert shlex.split(shown[1]) == ["run", str(month)]

@@ -50,6 +50,7 @@ RESTARTS = [
     "minikube kubectl -- rollout restart ds/ztunnel -n istio-system",
     "sudo k0s kubectl -n istio-system rollout restart ds/ztunnel",
     "oc rollout restart daemonset/ztunnel -n istio-system",
+    "k3s kubectl -n istio-system rollout restart $(k3s kubectl get ds -n istio-system -o name)",
     "kubectl delete pod -l app=ztunnel -n istio-system",
     "kubectl delete pods -n istio-system -l app=ztunnel --force --grace-period=0",
     "kubectl delete po -lapp=ztunnel -A",
@@ -119,8 +120,12 @@ RESTARTS = [
     "echo 'kubectl -n istio-system rollout restart ds/ztunnel' | sh",
     "printf 'kubectl -n %s rollout restart ds/%s\\n' istio-system ztunnel | bash -x",
     "echo ztunnel | xargs kubectl -n istio-system rollout restart ds",
+    "echo -n kubectl -n istio-system rollout restart ds/ztunnel | sh",
     "echo istio-cni-node ztunnel | xargs -n 1 kubectl -n istio-system rollout restart ds",
     "printf 'istio-cni-node\\nztunnel\\n' | xargs -I% kubectl -n istio-system rollout restart ds/%",
+    "echo ztunnel | xargs --replace kubectl -n istio-system rollout restart ds/{}",
+    "echo ztunnel | xargs --replace=% kubectl -n istio-system rollout restart ds/%",
+    "echo ztunnel | xargs -i kubectl -n istio-system rollout restart ds/{}",
     "bash -c 'kubectl -n istio-system rollout restart ds/{istio-cni-node,ztunnel}'",
     "bash -c 'for ds in {ztunnel,istio-cni-node}; do kubectl -n istio-system rollout restart ds/$ds; done'",
     "trap 'kubectl -n istio-system rollout restart ds/ztunnel' EXIT\nexit 1",
@@ -226,6 +231,7 @@ UNCLEAR = [
     "kubectl rollout restart ds/ztunnel -n istio-system --frobnicate",
     "kubectl rollout restart ds/$(cat /etc/which) -n istio-system",
     "kubectl rollout restart ds/ztunnel -n $(cat /etc/where)",
+    "kubectl rollout restart $(kubectl get) -n istio-system",
     "kubectl rollout undo ds/ztunnel -n istio-system",
     "kubectl delete pod -l k8s-app=ztunnel -n istio-system",
     "kubectl delete pod -n istio-system -l app=ztunnel --field-selector spec.nodeName=$(cat /etc/node)",
@@ -329,6 +335,44 @@ OTHER_PROCESSES = [
 def test_another_process_has_what_is_exported_and_no_functions(script: str, restarts: bool) -> None:
     """And no script of bash looks at aliases."""
     assert bool(sure(script)) == restarts
+
+
+@pytest.mark.parametrize(
+    ("expression", "number"),
+    [
+        ("7 / 2", "3"),
+        ("-7 / 2", "-3"),
+        ("7 / -2", "-3"),
+        ("7 % 3", "1"),
+        ("-7 % 3", "-1"),
+        ("7 % -3", "1"),
+        ("999999999999999999 / 1", "999999999999999999"),
+    ],
+)
+def test_a_division_drops_its_rest_as_that_of_c_does(expression: str, number: str) -> None:
+    """Towards 0, where Python's goes down."""
+    memory = run(f"echo $(({expression}))")
+    assert [each.words for each in memory.ran] == [("echo", number)]
+
+
+@pytest.mark.parametrize(
+    ("set_up", "word", "count"),
+    [
+        ("set --", '"$@"', "0"),
+        ("set --", '""$@', "1"),
+        ("set --", '"$*"', "1"),
+        ("set -- ''", '"$@"', "1"),
+        ("set -- '' ''", '"$@"', "2"),
+        ("set -- '' ''", "$@", "0"),
+        ("set -- 'a b' c", "$@", "3"),
+        ("set -- 'a b' c", '"$@"', "2"),
+        ("set -- 'a b' c", "x$*y", "3"),
+    ],
+)
+def test_an_empty_argument_is_one_and_none_is_none(set_up: str, word: str, count: str) -> None:
+    """As dash and bash count them; outside of quotes they are split once more."""
+    memory = run(f"{set_up}; count() {{ echo $#; }}; count {word}")
+    assert [each.words for each in memory.ran] == [("echo", count)]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import random
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from meshwake.core.errors import BadInput
 from meshwake.importers import systemd
 from meshwake.importers.entries import JournalEntry
 from meshwake.importers.formats import read_journal, read_systemd
-from meshwake.importers.items import PowerEvent, Tally, shifted
+from meshwake.importers.items import PowerEvent, Tally
 from meshwake.importers.placement import EntryPlacer, PlacedJournal, Stretch, place_stretches
 from meshwake.importers.sleep_history import SleepHistory, sleep_history_of
 from meshwake.importers.windows_csv import JournalOptions
@@ -252,7 +251,7 @@ def test_a_guest_whose_clock_stayed_behind(tmp_path: Path) -> None:
     for begins, ends in nights:
         for hour, says in ((begins, "asleep"), (ends, "awake")):
             mark = PowerEvent(0, says, "pause", says)  # type: ignore[arg-type]
-            host.add((STARTS_S + hour * HOUR_S) * NS_PER_S, "", partial(shifted, mark))
+            host.add((STARTS_S + hour * HOUR_S) * NS_PER_S, "", mark)
     (tmp_path / "0.json").write_text("\n".join(lines))
     guest = read_journal(tmp_path / "0.json", Tally("0.json"))
     assert isinstance(guest, systemd.SystemdJournal)

@@ -296,3 +296,9 @@ def test_in_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     assert "vm: asleep 17 m in 1 sleep" in out
     assert "BROKEN  recovers_within" in out
+
+
+def test_no_line_ends_within_a_date() -> None:
+    """A hyphen is where a browser breaks a line; everything else in the text is escaped."""
+    shown = folder._unbroken_dates("<b> first on Tue 2026-10-06 12:19")
+    assert shown == '&lt;b&gt; first on Tue <span class="date">2026-10-06</span> 12:19'

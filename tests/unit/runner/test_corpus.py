@@ -112,3 +112,20 @@ def test_an_expression_that_selects_nothing_is_refused(expression: str, hint: st
     with pytest.raises(BadInput, match=r"-k '.*': selects none of 3 scenarios; ") as refused:
         scenario_files([Path(name) for name in SOME_NAMES], expression)
     assert hint in str(refused.value)
+
+
+def test_a_file_of_ones_own_without_its_suffix(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Is not guessed, but named: among those of the directory and of the corpus."""
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, name="Mein Monat")
+    for word in ("Mein Monat", "mein_monat.toml", str(tmp_path / "Mein Monat")):
+        with pytest.raises(BadInput, match="did you mean 'Mein Monat.toml'"):
+            scenario_file(word)
+
+
+def test_a_directory_that_is_called_as_a_file(tmp_path: Path) -> None:
+    """Is not a scenario; those in it are found."""
+    inside = write(tmp_path / "old.toml", name="small")
+    assert scenario_files([tmp_path]) == [inside]

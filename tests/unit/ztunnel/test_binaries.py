@@ -146,3 +146,32 @@ def test_missing(tmp_path: Path) -> None:
     """The path that was given is in the message."""
     with pytest.raises(BadInput, match=r"--ztunnel .*nowhere: cannot be read"):
         binaries.identify(tmp_path / "nowhere")
+
+
+def test_a_binary_of_the_cache_that_cannot_be_started(empty_cache: Path) -> None:
+    """Is a reason not to use it, with what to do, and not a failure of the first run."""
+    place = binaries.place_of("1.28.0")
+    place.parent.mkdir(parents=True)
+    place.write_bytes(Path(sys.executable).read_bytes()[:4096])
+    place.chmod(0o644)
+    reason = binaries.why_not_started(place)
+    assert reason == f"{place}: is not executable; run: chmod +x {place}"
+    place.chmod(0o755)
+    assert binaries.why_not_started(place) is None
+    place.write_text("#!/bin/sh\n")
+    assert "is not a Linux program" in (binaries.why_not_started(place) or "")
+
+
+def test_a_binary_that_no_run_would_find(empty_cache: Path) -> None:
+    """Under no version, or without the directory of an architecture."""
+    wrong = ("ztunnel", "ztunnel/ztunnel", "ztunnel/mine/x86_64/ztunnel", "ztunnel/1.28.0/ztunnel")
+    for word in wrong:
+        base = empty_cache / word.replace("/", "-")
+        (base / word).parent.mkdir(parents=True)
+        (base / word).touch()
+    right = [binaries.place_of("1.28.0"), empty_cache / "ztunnel/1.28.0/aarch64/ztunnel"]
+    for place in right:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.touch()
+    found = {str(path.relative_to(empty_cache)) for path in binaries.misplaced()}
+    assert found == {f"{word.replace('/', '-')}/{word}" for word in wrong}

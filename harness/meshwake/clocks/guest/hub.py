@@ -94,8 +94,11 @@ class Hub:
             port.flush()
             if not self._read(port):
                 continue
+
             moved = True
-            for frame in port.frames():
+            # Taken out all the same: what a guest sends with its cable out is lost.
+            frames = port.frames()
+            for frame in frames:
                 if port.plugged:
                     self._pass_on(name, frame)
         return moved
@@ -120,5 +123,8 @@ class Hub:
 
     def _pass_on(self, sender: str, frame: bytes) -> None:
         for name, port in self.ports.items():
-            if name != sender and port.plugged:
+            # A hub does not look at addresses: all but the sender get it.
+            if name == sender:
+                continue
+            if port.plugged:
                 port.send(frame)

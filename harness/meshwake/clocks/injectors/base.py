@@ -97,11 +97,17 @@ class ManagedProcess:
         ours: only its parent gets its status."""
         if self.popen is not None:
             self.code = self.popen.poll()
-        elif self.code is None and self.is_ours:
-            found, status = os.waitpid(self.pid, os.WNOHANG)
-            self.code = os.waitstatus_to_exitcode(status) if found else None
-        elif self.code is None and is_ending(self.pid):
-            self.code = 0
+            return self.code
+        # A status can be collected once.
+        if self.code is not None:
+            return self.code
+
+        if not self.is_ours:
+            self.code = 0 if is_ending(self.pid) else None
+            return self.code
+        found, status = os.waitpid(self.pid, os.WNOHANG)
+        if found:
+            self.code = os.waitstatus_to_exitcode(status)
         return self.code
 
     @property

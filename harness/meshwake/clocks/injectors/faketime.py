@@ -92,8 +92,12 @@ def library() -> Path | None:
     package = importlib.util.find_spec("libfaketime")
     if package is None or not package.submodule_search_locations:
         return None
-    path = Path(package.submodule_search_locations[0]) / LIBRARY
-    return path.resolve() if path.is_file() else None
+
+    place = Path(package.submodule_search_locations[0])
+    path = place / LIBRARY
+    if not path.is_file():
+        return None
+    return path.resolve()
 
 
 class FaketimeInjector:
@@ -225,9 +229,12 @@ class FaketimeInjector:
             )
 
     def _environment(self, environment: Mapping[str, str] | None) -> dict[str, str]:
-        variables = dict(os.environ if environment is None else environment)
-        for name in [name for name in variables if name.startswith("FAKETIME")]:
-            del variables[name]
+        given = os.environ if environment is None else environment
+        # Its own settings decide; one that the caller has set for something else would change them.
+        variables = {
+            name: value for name, value in given.items() if not name.startswith("FAKETIME")
+        }
+
         preload = [str(self._preloaded), *variables.get("LD_PRELOAD", "").split()]
         return variables | {
             "LD_PRELOAD": " ".join(preload),

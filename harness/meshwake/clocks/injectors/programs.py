@@ -88,7 +88,9 @@ class Program:
     @property
     def name(self) -> str:
         """For a message."""
-        return str(self.path) if self.script is None else f"{self.script} (read by {self.path})"
+        if self.script is None:
+            return str(self.path)
+        return f"{self.script} (read by {self.path})"
 
     @property
     def direct_command(self) -> str | None:
@@ -96,11 +98,15 @@ class Program:
         the program that is started, such as 'python3 ./app.sh'; None for other programs."""
         if self.script is None or self.path.name != "env":
             return None
+
         words = [word for word in _shebang_of(self.script)[1:] if word not in _SPLITTING]
-        program = _program_itself(words[0]) if words else None
+        if not words:
+            return None
+        interpreter, *options = words
+        program = _program_itself(interpreter)
         if program is None:
             return None
-        rest = shlex.join([*words[1:], _as_typed(self.script)])
+        rest = shlex.join([*options, _as_typed(self.script)])
         return f"{program} {rest}"
 
     @property
@@ -114,19 +120,26 @@ class Program:
         """Of a shim of a version manager, which only executes the program of the version that is
         chosen: what prints the path of that program, such as 'pyenv which python3'."""
         if self.script is None:
+            # One program under the names of all: a link leads to it.
             name = os.path.realpath(self.path).rpartition("/")[2]
             which = _SHIM_PROGRAMS.get(name)
             return None if which is None else f"{which} {self.path.name}"
+
         found = _SHIM_SCRIPT.search(_beginning_of(self.script, _SHIM_BYTES_MAX))
-        return found and f"{found['tool'].decode()} which {self.script.name}"
+        if found is None:
+            return None
+        tool = found["tool"].decode()
+        return f"{tool} which {self.script.name}"
 
     @property
     def instead(self) -> str:
         """What to type where a program that executes others is out of reach."""
-        if self.meant_by_shim is not None:
-            return f'type "$({self.meant_by_shim})" in its place'
-        if self.direct_command is not None:
-            return f"type: {self.direct_command}"
+        meant = self.meant_by_shim
+        if meant is not None:
+            return f'type "$({meant})" in its place'
+        command = self.direct_command
+        if command is not None:
+            return f"type: {command}"
         if self.path.name in _WRAPPERS:
             return f"name the program itself; {self.path.name} can be put before meshwake"
         return "name the program itself that is meant"
@@ -134,7 +147,10 @@ class Program:
     @property
     def loader_is_glibc(self) -> bool:
         """Whether a library that was built for glibc can be loaded into it."""
-        return self.loader is not None and self.loader.rpartition("/")[2].startswith("ld-linux")
+        if self.loader is None:
+            return False  # it is linked statically
+        # musl's is called ld-musl-x86_64.so.1.
+        return self.loader.rpartition("/")[2].startswith("ld-linux")
 
 
 def _program_itself(word: str) -> str | None:
@@ -146,9 +162,13 @@ def _program_itself(word: str) -> str | None:
         program = look_at(find_program(word))
     except BadInput:
         return None
-    if program.meant_by_shim is not None:
-        return f'"$({program.meant_by_shim})"'
-    return None if program.executes_others else shlex.quote(word)
+
+    meant = program.meant_by_shim
+    if meant is not None:
+        return f'"$({meant})"'
+    if program.executes_others:
+        return None
+    return shlex.quote(word)
 
 
 def _as_typed(path: Path) -> str:
@@ -185,7 +205,8 @@ def symbols_of(path: Path, names: frozenset[str]) -> dict[str, int]:
     """Address (as linked) of these symbols, of those that are in the full symbol table of a 64-bit
     file."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as image:
-        return {name: value for name, value in _symbols(image, _SHT_SYMTAB) if name in names}
+        symbols = _symbols(image, _SHT_SYMTAB)
+        return {name: value for name, value in symbols if name in names}
 
 
 def _interpreter_of(path: Path) -> Path | None:
@@ -219,20 +240,32 @@ def _look_at_elf(path: Path, script: Path | None) -> Program:
         head = file.read(_HEAD_BYTES)
         if head[:4] != b"\x7fELF" or len(head) < _HEAD_BYTES:
             raise BadInput(f"{path}: is neither a script nor an ELF program")
-        machine, gains = int(struct.unpack_from("<H", head, 18)[0]), _gains_rights(path)
+
+        machine = int(struct.unpack_from("<H", head, 18)[0])
+        gains = _gains_rights(path)
         if head[4] != _ELF_64:
             return Program(path, machine, False, None, False, None, gains, script)
+
         try:
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as image:
-                segments = _segments(image)
-                loader = next(
-                    (_text(image, place) for kind, place in segments if kind == _PT_INTERP), None
-                )
-                loaded = [place for kind, place in segments if kind == _PT_LOAD]
-                is_go = any(image.find(_GO, place.start, place.stop) >= 0 for place in loaded)
+                loader, is_go = _look_at_segments(image)
                 return Program(path, machine, True, loader, is_go, _allocator(image), gains, script)
         except (struct.error, ValueError, OverflowError) as error:
             raise BadInput(f"{path}: a damaged ELF program ({error})") from error
+
+
+def _look_at_segments(image: mmap.mmap) -> tuple[str | None, bool]:
+    """The loader that the kernel starts for a program (None: it is linked statically), and whether
+    it is one of Go."""
+    loader = None
+    is_go = False
+    for kind, place in _segments(image):
+        if kind == _PT_INTERP and loader is None:
+            loader = _text(image, place)
+        # What is not loaded is debugging information.
+        elif kind == _PT_LOAD and not is_go:
+            is_go = image.find(_GO, place.start, place.stop) >= 0
+    return loader, is_go
 
 
 def _segments(image: mmap.mmap) -> list[tuple[int, slice]]:
@@ -250,33 +283,44 @@ def _segments(image: mmap.mmap) -> list[tuple[int, slice]]:
 
 def _allocator(image: mmap.mmap) -> str | None:
     """What takes the place of the C library's malloc."""
-    if any(name == "malloc" for name, _ in _symbols(image, _SHT_DYNSYM)):
-        return "one that is built into it"
-    needed = (name for name in _needed(image) if any(one in name for one in _ALLOCATORS))
-    return next(needed, None)
+    for name, _ in _symbols(image, _SHT_DYNSYM):
+        if name == "malloc":
+            return "one that is built into it"
+
+    for library in _needed(image):
+        if any(allocator in library for allocator in _ALLOCATORS):
+            return library
+    return None
 
 
 def _symbols(image: mmap.mmap, kind: int) -> Iterator[tuple[str, int]]:
     """Name and address of what a symbol table defines."""
     sections = _sections(image)
     for section in sections:
-        if section[1] == kind:
-            text = sections[section[6]][4]
-            for place in range(section[4], section[4] + section[5], 24):
-                name_at, _, _, defined_in, value = struct.unpack_from("<IBBHQ", image, place)
-                if defined_in:
-                    yield _word(image, text + name_at), value
+        if section[1] != kind:
+            continue
+        # The names are in the section that `link` gives the number of.
+        text = sections[section[6]][4]
+        begin, size = section[4], section[5]
+        for place in range(begin, begin + size, 24):
+            name_at, _, _, defined_in, value = struct.unpack_from("<IBBHQ", image, place)
+            # 0: it is defined in another file.
+            if defined_in:
+                yield _word(image, text + name_at), value
 
 
 def _needed(image: mmap.mmap) -> Iterator[str]:
     """The shared libraries that the loader has to load."""
     sections = _sections(image)
     for section in sections:
-        if section[1] == _SHT_DYNAMIC:
-            for place in range(section[4], section[4] + section[5], 16):
-                tag, value = struct.unpack_from("<QQ", image, place)
-                if tag == _DT_NEEDED:
-                    yield _word(image, sections[section[6]][4] + value)
+        if section[1] != _SHT_DYNAMIC:
+            continue
+        text = sections[section[6]][4]
+        begin, size = section[4], section[5]
+        for place in range(begin, begin + size, 16):
+            tag, value = struct.unpack_from("<QQ", image, place)
+            if tag == _DT_NEEDED:
+                yield _word(image, text + value)
 
 
 def _sections(image: mmap.mmap) -> list[tuple[int, ...]]:

@@ -141,11 +141,10 @@ class SharedMovements:
         """What was measured for `fault`. `make` carries out all faults that are alike, itself
         included, and gives one result for each."""
         if fault.index not in self._made:
+            event = event_of(fault)
+            alike_faults = [other for other in self._plan.faults if event_of(other) == event]
             # Faults that are one event are of one class, which mypy cannot see.
-            group = cast(
-                "list[PlannedFaultT]",
-                [other for other in self._plan.faults if event_of(other) == event_of(fault)],
-            )
+            group = cast("list[PlannedFaultT]", alike_faults)
             for moved in make(group):
                 self._made[moved.fault.index] = moved
         return self._made.pop(fault.index)
@@ -156,13 +155,17 @@ def refused_because_shared(plan: Plan, way: str) -> Iterator[str]:
     cannot carry out."""
     every = {node.name for node in plan.nodes}
     for fault in plan.faults:
-        moves_a_clock = fault.kind in CLOCK_FAULTS and fault.kind != "freeze"
-        if moves_a_clock and _nodes_of(plan, fault) != every:
-            yield (
-                f"[fault {fault.index}] {fault.kind} of node {fault.node} alone: the nodes "
-                "of a cluster share one "
-                f"kernel clock, and --clock {way} moves that; use --clock process"
-            )
+        # A freeze stops programs, and no clock.
+        if fault.kind not in CLOCK_FAULTS or fault.kind == "freeze":
+            continue
+        if _nodes_of(plan, fault) == every:
+            continue
+
+        yield (
+            f"[fault {fault.index}] {fault.kind} of node {fault.node} alone: the nodes "
+            "of a cluster share one "
+            f"kernel clock, and --clock {way} moves that; use --clock process"
+        )
 
 
 def _nodes_of(plan: Plan, fault: PlannedFault) -> set[str | None]:

@@ -50,20 +50,22 @@ _LAST_WORDS = 400
 
 def command_refusals(plan: Plan, command: str) -> list[str]:
     """See Mover.refusals."""
-    steps = [
-        f"[fault {fault.index}] step: --clock command suspends, and sets no clock; use "
-        "--clock engine or process"
-        for fault in plan.faults
-        if fault.kind == "step"
-    ]
-    steps += [
-        f"[fault {fault.index}] pause whose wall clock stays behind: --clock command cannot "
-        "keep the machine from "
-        "setting its clock; use --clock engine or process"
-        for fault in plan.faults
-        if fault.kind == "pause" and not fault.corrected
-    ]
-    return [*_about(command), *steps, *refused_because_shared(plan, "command")]
+    steps = []
+    pauses = []
+    for fault in plan.faults:
+        if fault.kind == "step":
+            steps.append(
+                f"[fault {fault.index}] step: --clock command suspends, and sets no clock; use "
+                "--clock engine or process"
+            )
+        # The machine corrects its own clock when it wakes, which a command has no part in.
+        if fault.kind == "pause" and not fault.corrected:
+            pauses.append(
+                f"[fault {fault.index}] pause whose wall clock stays behind: --clock command cannot "
+                "keep the machine from "
+                "setting its clock; use --clock engine or process"
+            )
+    return [*_about(command), *steps, *pauses, *refused_because_shared(plan, "command")]
 
 
 def _about(command: str) -> list[str]:
@@ -216,8 +218,10 @@ class CommandMover:
         give_up_ns = self._own.clocks().monotonic_ns + int(CORRECTED_WITHIN_S * NS_PER_S)
         while True:
             now = self._measure(str(fault.node))
-            right = drift_ns(before.clocks, now.clocks) >= fault.lasts_ns - NS_PER_S
-            if right or self._own.clocks().monotonic_ns > give_up_ns:
+            drifted_ns = drift_ns(before.clocks, now.clocks)
+            if drifted_ns >= fault.lasts_ns - NS_PER_S:
+                return now
+            if self._own.clocks().monotonic_ns > give_up_ns:
                 return now
             self._pause(_LOOK_EVERY_S)
 

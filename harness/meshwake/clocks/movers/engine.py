@@ -231,7 +231,9 @@ class EngineMover:
 
     def _check_nodes(self, first: ClockMeasurement) -> None:
         for node, name in self._names.items():
-            measured = first if node == self._first else self._measure(node)
+            measured = first
+            if node != self._first:
+                measured = self._measure(node)
             if measured.boot_id != first.boot_id:
                 raise LabUnavailable(
                     f"--clock engine: node {node} runs on another kernel; there is not one "

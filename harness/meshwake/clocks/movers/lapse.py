@@ -101,7 +101,10 @@ class LapseMover(ProcessMover):
         deadline = Deadline("the mesh to be quiescent", STILL_WITHIN_S)
         while True:
             nodes = sorted(self._rules.keys() - self._asleep)
-            answer = dict(zip(nodes, self._on_each(nodes, self._look_whether_still), strict=True))
+            answers = self._on_each(nodes, self._look_whether_still)
+            answer = dict(zip(nodes, answers, strict=True))
+
+            # istiod may have moved to another node since.
             self._with_istiod = {node for node in nodes if answer[node]["keeps_monotonic"]}
             busy = [
                 f"node {node}: {about['busy']}" for node, about in answer.items() if about["busy"]
@@ -183,14 +186,18 @@ class LapseMover(ProcessMover):
     def _check_taken(self, node: str, answer: Listing) -> None:
         if node not in self._others:
             super()._check_taken(node, answer)
-        if answer["watch"] is None or not answer["watch"]["launchers"]:
+
+        watch = answer["watch"]
+        if watch is None or not watch["launchers"]:
             raise LabUnavailable(
                 f"node {node}: programs cannot be caught at their start "
                 f"({answer['unwatched_because']}), and one that is "
                 "restarted while time is skipped would begin on the node's own clocks; use "
                 "--real-time"
             )
-        if any(process["executable"] == ISTIOD.executable for process in answer["processes"]):
+
+        executables = {process["executable"] for process in answer["processes"]}
+        if ISTIOD.executable in executables:
             self._with_istiod.add(node)
 
     def _in_order_of_release(self) -> list[str]:

@@ -163,7 +163,9 @@ def shell(
 
 def _words(answer: CommandResult) -> str:
     """Docker says on standard output why a command could not be started."""
-    return (answer.error or answer.output)[-300:] or f"exit code {answer.code}"
+    words = answer.error or answer.output
+    # The end of it: what failed is what was written last.
+    return words[-300:] or f"exit code {answer.code}"
 
 
 def measure(inside: Inside, node: str) -> ClockMeasurement:
@@ -222,10 +224,19 @@ def rights_missing(inside: Inside, node: str) -> str | None:
     """Why the wall clock cannot be set from `node`, or is not what its programs see; None when it
     can. Raises NoAnswer."""
     answer = shell(inside, node, RIGHTS)
-    lines = [line.split() for line in answer.output.splitlines()]
-    capabilities = [
-        int(line[1], 16) for line in lines if line[0] == "capabilities" and len(line) == 2
-    ]
+    capabilities: list[int] = []
+    elsewhere: list[str] = []
+    maps_all_users = False
+    for line in answer.output.splitlines():
+        words = line.split()
+        # user_namespace, 0, 0, 2^32 - 1: user 0 of the node is user 0 of the machine, and so on.
+        if words == ["user_namespace", "0", "0", str(2**32 - 1)]:
+            maps_all_users = True
+        elif words[:1] == ["capabilities"] and len(words) == 2:
+            capabilities.append(int(words[1], 16))
+        elif words[:1] == ["elsewhere"]:
+            elsewhere.append(words[2])
+
     if not capabilities:
         return f"node {node} does not report its capabilities ({answer.error[-200:]})"
     if not capabilities[0] & CAP_SYS_TIME:
@@ -233,12 +244,11 @@ def rights_missing(inside: Inside, node: str) -> str | None:
             f"node {node} may not set the clock (no CAP_SYS_TIME); nodes must be privileged "
             "containers, as kind's are"
         )
-    if ["user_namespace", "0", "0", str(2**32 - 1)] not in lines:
+    if not maps_all_users:
         return (
             f"the engine is rootless: root in node {node} is not root of the machine and may "
             "not set its clock"
         )
-    elsewhere = [line[2] for line in lines if line[0] == "elsewhere"]
-    return (
-        f"{elsewhere[0]} in node {node} lives in a time namespace of its own" if elsewhere else None
-    )
+    if elsewhere:
+        return f"{elsewhere[0]} in node {node} lives in a time namespace of its own"
+    return None

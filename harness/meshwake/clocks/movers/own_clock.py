@@ -36,7 +36,10 @@ class OwnMachine:
 
     def boot_id(self) -> str | None:
         """See Own."""
-        return BOOT_ID.read_text().strip() if BOOT_ID.exists() else None
+        # Only Linux has the file.
+        if not BOOT_ID.exists():
+            return None
+        return BOOT_ID.read_text().strip()
 
     def clocks(self) -> ClockReading:
         """See Own. Where a system has no clock that counts sleep, the monotonic one is used."""

@@ -102,7 +102,10 @@ def rules_for(plan: Plan, node: str) -> tuple[Rule, ...]:
     """ztunnel first, then gateways and waypoints, a guard, and istiod: it has the clock of whatever
     node it runs on, and may move to another. Only where the plan has the authority apart it is left
     alone."""
-    return (ZTUNNEL, *PROXIES, GUARD, *((ISTIOD,) if plan.authority_node is not None else ()))
+    rules = (ZTUNNEL, *PROXIES, GUARD)
+    if plan.authority_node is None:
+        return rules
+    return (*rules, ISTIOD)
 
 
 @dataclass(frozen=True)
@@ -255,15 +258,19 @@ class ProcessMover:
         return {}
 
     def _check_taken(self, node: str, answer: Listing) -> None:
-        rules = self._rules[node]
-        if not any(_is_meant(process["executable"], rules[0]) for process in answer["processes"]):
+        ztunnel = self._rules[node][0]
+        executables = [process["executable"] for process in answer["processes"]]
+        if not any(_is_meant(executable, ztunnel) for executable in executables):
             raise LabUnavailable(
-                f"node {node}: no {rules[0].executable} runs there, so there is nothing to move"
+                f"node {node}: no {ztunnel.executable} runs there, so there is nothing to move"
             )
-        restarts = any(
-            fault.kind == "restart" and fault.node == node for fault in self._plan.faults
-        )
-        if restarts and (answer["watch"] is None or not answer["watch"]["launchers"]):
+
+        restarted_nodes = {fault.node for fault in self._plan.faults if fault.kind == "restart"}
+        if node not in restarted_nodes:
+            return
+        # Without launchers the container runtime is not watched, and a new container starts unseen.
+        watch = answer["watch"]
+        if watch is None or not watch["launchers"]:
             raise LabUnavailable(
                 f"node {node}: programs cannot be caught at their start "
                 f"({answer['unwatched_because']}), and the plan "
@@ -423,8 +430,10 @@ class ProcessMover:
 
 def _at_wake(kind: str, offsets: ClockReading, lasts_ns: int) -> ClockReading | None:
     if kind == "suspend":
+        # Only the monotonic clock does not advance while a machine is suspended.
         return offsets._replace(monotonic_ns=offsets.monotonic_ns - lasts_ns)
     if kind == "pause":
+        # A virtual machine that is paused has no running clock at all.
         return ClockReading(*(offset - lasts_ns for offset in offsets))
     return None
 
@@ -436,7 +445,9 @@ def _node(fault: PlannedFault) -> str:
 
 
 def _is_meant(executable: str, rule: Rule) -> bool:
-    return executable == rule.executable or executable.rpartition("/")[2] == rule.executable
+    # A rule has a whole path, or the name of a file in whatever folder.
+    file_name = executable.rpartition("/")[2]
+    return rule.executable in (executable, file_name)
 
 
 def _checked(moved: Moved, expected_drift_ns: int) -> Moved:

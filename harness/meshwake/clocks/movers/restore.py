@@ -100,7 +100,9 @@ class Intent(BaseModel):
 
     def on_host(self) -> Inside | None:
         """The way to the machine's own processes."""
-        return None if self.host_way is None else Way(self.host_way, self.environment)
+        if self.host_way is None:
+            return None
+        return Way(self.host_way, self.environment)
 
 
 @dataclass(frozen=True)
@@ -141,14 +143,17 @@ def decide(intent: Intent, now: ClockMeasurement) -> Decision:
     """Where the wall clock of the machine belongs that `now` was measured on."""
     if now.boot_id != intent.boot_id:
         return Decision(None, "the machine was restarted since, and has set its clock itself")
+
     slept_ns = _slept_ns(intent.clocks, now.clocks)
     right_ns = intent.base_ns + slept_ns
     off_ns = now.base_ns - right_ns
     if abs(off_ns) <= RIGHT_WITHIN_NS:
         return Decision(None, "the clock is right")
-    ours = [
-        base_ns + slept for base_ns in (*intent.bases_ns, intent.base_ns) for slept in {0, slept_ns}
-    ]
+
+    # What we have set it to, or are setting it to, with and without the time that it slept.
+    ours: list[int] = []
+    for base_ns in (*intent.bases_ns, intent.base_ns):
+        ours += [base_ns, base_ns + slept_ns]
     if all(abs(now.base_ns - base_ns) > RECOGNISED_WITHIN_NS for base_ns in ours):
         return Decision(
             None,
@@ -284,7 +289,9 @@ def restore(path: Path, pause: Callable[[float], None] = time.sleep) -> str | No
 def release_time_syncs(intent: Intent) -> list[str]:
     """Lets held time services go on; why it failed for those for which it did."""
     host = intent.on_host()
-    return [] if host is None or not intent.held else release_time_sync(host, intent.held)
+    if host is None or not intent.held:
+        return []
+    return release_time_sync(host, intent.held)
 
 
 def leftovers(directory: Path) -> tuple[Path, ...]:

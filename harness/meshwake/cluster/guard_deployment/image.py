@@ -33,7 +33,9 @@ _ANY = "push it to a registry that your nodes can pull from, and give that name 
 
 def published_image() -> str | None:
     """The image of this release, by digest; None when this version was built from sources."""
-    return GUARD.named if GUARD.is_published else None
+    if not GUARD.is_published:
+        return None
+    return GUARD.named
 
 
 def build_command() -> str:
@@ -59,9 +61,13 @@ def no_image(nodes: Iterable[JsonObject]) -> LabUnavailable:
 
 def way_into_nodes(nodes: Iterable[JsonObject], image: str) -> str:
     """How `image` gets into these nodes without a registry."""
-    signs = " ".join(sign for node in nodes for sign in _signs(node))
+    signs: list[str] = []
+    for node in nodes:
+        signs += _signs(node)
+    text = " ".join(signs)
+
     for sign, way in _WAYS.items():
-        if sign in signs:
+        if sign in text:
             return way.format(image=image)
     return _ANY
 

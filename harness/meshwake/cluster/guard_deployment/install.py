@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 from meshwake.cluster.guard_deployment.image import way_into_nodes
 from meshwake.cluster.guard_deployment.manifest import guard_objects
@@ -35,6 +36,7 @@ from meshwake.kubernetes.api import (
     Unreachable,
     identity_of,
     kind_of,
+    namespace_and_name,
     object_name,
 )
 from meshwake.kubernetes.labels import OUR_LABELS, RUN_LABELS, is_ours
@@ -108,10 +110,13 @@ def find_places(kubernetes: Kubernetes, namespace: str | None, gateways: Iterabl
     """Where the guard of this cluster looks: at ztunnel in `namespace` (None: wherever it runs), at
     istiod wherever that runs, and in the namespaces `gateways`. Raises BadInput, LabUnavailable."""
     ztunnel = find_ztunnels(kubernetes, namespace)[0].namespace
+    # A right in a namespace that does not exist could not be applied.
     for each in gateways:
         if kubernetes.read("Namespace", None, each) is None:
             raise BadInput(f"--gateway-namespace {each}: namespace not found")
-    return Places(ztunnel, _namespace_of_istiod(kubernetes, ztunnel), tuple(gateways))
+
+    istiod = _namespace_of_istiod(kubernetes, ztunnel)
+    return Places(ztunnel, istiod, tuple(gateways))
 
 
 def _namespace_of_istiod(kubernetes: Kubernetes, ztunnel: str) -> str:
@@ -122,10 +127,13 @@ def _namespace_of_istiod(kubernetes: Kubernetes, ztunnel: str) -> str:
             "restarts nothing while istiod is unavailable, so it would never act here; is istiod in "
             "another cluster? Then this guard cannot see it"
         )
-    # Next to ztunnel is the likeliest to be the one that serves it; of several others the first by
-    # name, so that two installs choose alike.
-    near = [each for each in (ztunnel, ISTIO_NAMESPACE) if each in found]
-    return near[0] if near else min(found)
+
+    # Next to ztunnel is the likeliest to be the one that serves it.
+    for namespace in (ztunnel, ISTIO_NAMESPACE):
+        if namespace in found:
+            return namespace
+    # Of several others the first by name, so that two installs choose alike.
+    return min(found)
 
 
 def namespaces_with_gateways(kubernetes: Kubernetes, places: Places) -> tuple[str, ...]:
@@ -134,7 +142,8 @@ def namespaces_with_gateways(kubernetes: Kubernetes, places: Places) -> tuple[st
     found: set[str] = set()
     with suppress(Refused, Unreachable):
         for controller in GATEWAY_CONTROLLERS:
-            found |= {pod.namespace for pod in kubernetes.pods(None, {MANAGED_LABEL: controller})}
+            pods = kubernetes.pods(None, {MANAGED_LABEL: controller})
+            found.update(pod.namespace for pod in pods)
     return tuple(sorted(found - set(places.with_gateways)))
 
 
@@ -210,8 +219,8 @@ def _of_a_run(thing: JsonObject) -> bool:
 def _address_of(thing: JsonObject) -> tuple[str, str | None, str]:
     """(kind, namespace, name), by which the API server finds it; no namespace for what is the whole
     cluster's."""
-    metadata = object_at(thing, "metadata")
-    return kind_of(thing), text_at(metadata, "namespace") or None, text_at(metadata, "name")
+    namespace, name = namespace_and_name(thing)
+    return kind_of(thing), namespace or None, name
 
 
 def _await_guards(
@@ -275,8 +284,10 @@ def _check_hope(kubernetes: Kubernetes, image: str) -> None:
 def _waiting_for(pod: JsonObject, image: str) -> JsonObject:
     """Why the container with `image` does not run; {} when it does, or nothing is known of it."""
     for container in objects_at(pod, "status", "containerStatuses"):
-        if text_at(container, "image") == image:
-            return object_at(container, "state", "waiting")
+        # Of a sidecar it does not matter here.
+        if text_at(container, "image") != image:
+            continue
+        return object_at(container, "state", "waiting")
     return {}
 
 
@@ -287,10 +298,13 @@ def _complaints(kubernetes: Kubernetes) -> Iterator[str]:
         events = kubernetes.all("Event", names.NAMESPACE)
     except HarnessError:
         return
+
     warnings = [each for each in events if each.get("type") == "Warning"]
-    yield from dict.fromkeys(
-        f"{each.get('reason')}: {str(each.get('message'))[:_WORDS_SHOWN]}" for each in warnings[-3:]
-    )
+    sentences = []
+    for warning in warnings[-3:]:
+        words = str(warning.get("message"))[:_WORDS_SHOWN]
+        sentences.append(f"{warning.get('reason')}: {words}")
+    yield from dict.fromkeys(sentences)
 
 
 # --- What is installed ----------------------------------------------------------------------------
@@ -300,7 +314,9 @@ def installed_image(kubernetes: Kubernetes) -> str | None:
     """The image of the guard that stays in this cluster; None when there is none, or only that of a
     run."""
     found = kubernetes.read(*DAEMON_SET)
-    if found is None or _of_a_run(found):
+    if found is None:
+        return None
+    if _of_a_run(found):
         return None
     container, *_ = objects_at(found, "spec", "template", "spec", "containers")
     return text_at(container, "image")
@@ -314,33 +330,49 @@ def uninstall(kubernetes: Kubernetes, real: HostTime) -> Removed:
     LabUnavailable when another tool installed the guard."""
     daemon_set = kubernetes.read(*DAEMON_SET)
     if daemon_set is not None:
-        if _of_a_run(daemon_set):
-            raise LabUnavailable("this guard belongs to a run, which removes it at its end")
-        if not is_ours(texts_at(daemon_set, "metadata", "labels")):
-            about = {**daemon_set, "kind": "DaemonSet"}
-            raise LabUnavailable(_is_anothers(about, daemon_set))
+        _check_is_removable(daemon_set)
+
     # What others put into our namespace would be deleted with it.
     kept = _strangers(kubernetes)
-    kinds = [kind for kind in KINDS if not (kept and kind == "Namespace")]
+    kinds = [kind for kind in KINDS if kind != "Namespace" or not kept]
     removed = _remove(kubernetes, kinds)
 
-    def look() -> str | None:
-        left = _installed_objects(kubernetes, kinds)
-        return ", ".join(object_name(*each) for each in left) or None
-
-    wait_for("the wake guard to go", real, GONE_WITHIN_S, look, failed=LabUnavailable)
+    poll = partial(_names_installed, kubernetes, kinds)
+    wait_for("the wake guard to go", real, GONE_WITHIN_S, poll, failed=LabUnavailable)
     return Removed(removed, kept)
 
 
+def _check_is_removable(daemon_set: JsonObject) -> None:
+    if _of_a_run(daemon_set):
+        raise LabUnavailable("this guard belongs to a run, which removes it at its end")
+    if not is_ours(texts_at(daemon_set, "metadata", "labels")):
+        about = {**daemon_set, "kind": "DaemonSet"}
+        raise LabUnavailable(_is_anothers(about, daemon_set))
+
+
+def _names_installed(kubernetes: Kubernetes, kinds: Iterable[str]) -> str | None:
+    """What is left of an install; None once nothing is."""
+    left = _installed_objects(kubernetes, kinds)
+    if not left:
+        return None
+    return ", ".join(object_name(*each) for each in left)
+
+
 def _remove(
-    kubernetes: Kubernetes, kinds: Iterable[str], but: Iterable[JsonObject] = ()
+    kubernetes: Kubernetes,
+    kinds: Iterable[str],
+    but: Iterable[JsonObject] = (),
 ) -> tuple[str, ...]:
     """Deletes what was installed of these kinds, except `but`; returns the names of what went."""
     wanted = {_address_of(thing) for thing in but}
-    gone = [each for each in _installed_objects(kubernetes, kinds) if each not in wanted]
+    installed = _installed_objects(kubernetes, kinds)
+    gone = [each for each in installed if each not in wanted]
+
+    names_gone = []
     for kind, namespace, name in gone:
         kubernetes.delete_ours(kind, namespace, name)
-    return tuple(object_name(*each) for each in gone)
+        names_gone.append(object_name(kind, namespace, name))
+    return tuple(names_gone)
 
 
 def _installed_objects(
@@ -350,9 +382,12 @@ def _installed_objects(
     found = []
     for kind in kinds:
         for thing in kubernetes.all(kind, None, names.OBJECT_LABELS):
-            if not _of_a_run(thing):
-                namespace = text_at(thing, "metadata", "namespace") or None
-                found.append((kind, namespace, text_at(thing, "metadata", "name")))
+            # A run applies a guard as its fix, and deletes it itself.
+            if _of_a_run(thing):
+                continue
+            # The items of a list may lack their kind.
+            namespace, name = namespace_and_name(thing)
+            found.append((kind, namespace or None, name))
     return found
 
 
@@ -360,10 +395,11 @@ def _strangers(kubernetes: Kubernetes) -> str:
     """What is in the guard's namespace and not the guard's, in words; "" when there is nothing."""
     found: list[str] = []
     for kind in _OTHERS:
-        things = kubernetes.all(kind, names.NAMESPACE)
-        strangers = [thing for thing in things if not _belongs_to_guard(thing)]
-        # The items of a list may lack their kind, or have it without its group.
-        found += [identity_of({**thing, "kind": kind}) for thing in strangers]
+        for thing in kubernetes.all(kind, names.NAMESPACE):
+            if _belongs_to_guard(thing):
+                continue
+            # The items of a list may lack their kind, or have it without its group.
+            found.append(identity_of({**thing, "kind": kind}))
     return ", ".join(found)
 
 

@@ -28,19 +28,26 @@ def guard_objects(places: Places, image: str | None = None) -> list[dict[str, An
     the manifest names."""
     objects = read_objects(*MANIFEST)
     for thing in objects:
-        if thing["kind"] in _ROLES:
+        kind = thing["kind"]
+        if kind in _ROLES:
             _place(thing, places)
-        elif thing["kind"] == "DaemonSet":
+        elif kind == "DaemonSet":
             _set_container(thing, places, image)
     return with_gateways(objects, places.gateways, ztunnel_namespace=places.ztunnel)
 
 
 def with_gateways(
-    objects: Iterable[Mapping[str, Any]], namespaces: Iterable[str], ztunnel_namespace: str
+    objects: Iterable[Mapping[str, Any]],
+    namespaces: Iterable[str],
+    ztunnel_namespace: str,
 ) -> list[dict[str, Any]]:
     """`objects` of a guard, and its right to look after the gateways and waypoints of `namespaces`.
     It has that right already in ztunnel's namespace."""
-    more = [each for each in dict.fromkeys(namespaces) if each != ztunnel_namespace]
+    # Each once, in the order in which they were given.
+    more = list(dict.fromkeys(namespaces))
+    if ztunnel_namespace in more:
+        more.remove(ztunnel_namespace)
+
     result = [_looking_in(thing, more) for thing in objects]
     for namespace in more:
         result += _roles_in(namespace)
@@ -64,8 +71,11 @@ def _place(thing: dict[str, Any], places: Places) -> None:
     metadata = thing["metadata"]
     if metadata["namespace"] == names.NAMESPACE:
         return
-    of_istiod = metadata["name"] == ISTIOD_ROLE
-    metadata["namespace"] = places.istiod if of_istiod else places.ztunnel
+
+    if metadata["name"] == ISTIOD_ROLE:
+        metadata["namespace"] = places.istiod
+    else:
+        metadata["namespace"] = places.ztunnel
 
 
 def _set_container(thing: dict[str, Any], places: Places, image: str | None) -> None:

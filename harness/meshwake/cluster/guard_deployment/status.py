@@ -5,11 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from meshwake.core.json_types import object_at, text_at
+from meshwake.core.json_types import JsonObject, object_at, objects_at, text_at
 from meshwake.guard import names
 from meshwake.guard.metrics import DRIFT, HELD_BACK, LAST_LOOK, RESTARTS
 from meshwake.kubernetes.api import Kubernetes, Pod, Refused, Unreachable
@@ -50,55 +49,63 @@ class NodeStatus:
 def read_status(kubernetes: Kubernetes, wall_s: float) -> list[NodeStatus]:
     """Every node that has a guard, or a ztunnel and no guard; by name. `wall_s` is our own wall
     clock, by which a last look is too long ago."""
-    guards = {
-        text_at(pod, "spec", "nodeName"): pod
-        for pod in kubernetes.all("Pod", names.NAMESPACE, names.LABELS)
-        if "deletionTimestamp" not in object_at(pod, "metadata")
-    }
+    guards: dict[str, JsonObject] = {}
+    for pod in kubernetes.all("Pod", names.NAMESPACE, names.LABELS):
+        # During a rollout a node has two: the one that goes does not count.
+        if "deletionTimestamp" not in object_at(pod, "metadata"):
+            guards[text_at(pod, "spec", "nodeName")] = pod
     found = [_of_guard(kubernetes, pod, wall_s) for pod in guards.values()]
-    found += [
-        NodeStatus(node, "", "", "a ztunnel runs here and no guard", ExportedMetrics())
-        for node in _nodes_of_ztunnels(kubernetes)
-        if node not in guards
-    ]
+
+    for node in _nodes_of_ztunnels(kubernetes):
+        if node not in guards:
+            problem = "a ztunnel runs here and no guard"
+            found.append(NodeStatus(node, "", "", problem, ExportedMetrics()))
     return sorted(found, key=lambda status: status.node)
 
 
 def _nodes_of_ztunnels(kubernetes: Kubernetes) -> list[str]:
     """None of them where pods may not be listed in all namespaces."""
     try:
-        return sorted({pod.node for pod in kubernetes.pods(None, ZTUNNEL_LABELS)})
+        pods = kubernetes.pods(None, ZTUNNEL_LABELS)
     except Refused:
         return []
+    return sorted({pod.node for pod in pods})
 
 
-def _of_guard(kubernetes: Kubernetes, item: Mapping[str, Any], wall_s: float) -> NodeStatus:
+def _of_guard(kubernetes: Kubernetes, item: JsonObject, wall_s: float) -> NodeStatus:
     pod = pod_of(item)
+    statuses = objects_at(item, "status", "containerStatuses")
     # No status yet in the first moments of a pod.
-    container = ((item.get("status") or {}).get("containerStatuses") or [{}])[0]
+    status = statuses[0] if statuses else {}
+    container, *_ = objects_at(item, "spec", "containers")
+    image = text_at(status, "image") or text_at(container, "image")
+    if not pod.ready:
+        return NodeStatus(pod.node, pod.name, image, _not_ready(status), ExportedMetrics())
+
     metrics = ExportedMetrics()
-    problem = "" if pod.ready else _not_ready(container)
-    if not problem:
-        try:
-            metrics = read_metrics(_page(kubernetes, pod))
-            problem = _late(metrics, wall_s)
-        except (Unreachable, Refused, ValueError) as error:
-            problem = f"its metrics cannot be read: {error}"
-    image = str(container.get("image") or item["spec"]["containers"][0]["image"])
+    try:
+        metrics = read_metrics(_page(kubernetes, pod))
+        problem = _late(metrics, wall_s)
+    except (Unreachable, Refused, ValueError) as error:
+        problem = f"its metrics cannot be read: {error}"
     return NodeStatus(pod.node, pod.name, image, problem, metrics)
 
 
-def _not_ready(container: Mapping[str, Any]) -> str:
-    for state in (container.get("state") or {}).values():
-        if state.get("reason"):
-            return f"not ready: {state['reason']}: {state.get('message', '')}".rstrip(": ")
+def _not_ready(status: JsonObject) -> str:
+    # One of waiting, running, terminated; of what runs there is no reason.
+    for state in object_at(status, "state").values():
+        reason = text_at(state, "reason")
+        if reason:
+            message = text_at(state, "message")
+            return f"not ready: {reason}: {message}".rstrip(": ")
     return "not ready"
 
 
 def _late(metrics: ExportedMetrics, wall_s: float) -> str:
-    if metrics.last_look_wall_s is None:
+    last_wall_s = metrics.last_look_wall_s
+    if last_wall_s is None:
         return "it has not looked yet"
-    if wall_s - metrics.last_look_wall_s > STUCK_S:
+    if wall_s - last_wall_s > STUCK_S:
         return "its last look is more than ten minutes ago"
     return ""
 
@@ -133,7 +140,11 @@ def read_metrics(page: str) -> ExportedMetrics:
 
 def _by_label(samples: Iterable[_Sample], metric: str, label: str) -> dict[str, float]:
     """The values of one metric, by one of its labels."""
-    return {labels[label]: value for name, labels, value in samples if name == metric}
+    by_label = {}
+    for name, labels, value in samples:
+        if name == metric:
+            by_label[labels[label]] = value
+    return by_label
 
 
 def _counted(values: Mapping[str, float]) -> dict[str, int]:

@@ -117,24 +117,31 @@ def _istio(pins: Pins, wanted: str | None) -> str:
     version = pins.istio.default if wanted is None else wanted
     pin = pins.istio_minor(version)
     # A minor means its pinned release; a release in full is taken as it is, also one without a pin.
-    return pin.version if version == minor_of(version) else version
+    if version == minor_of(version):
+        return pin.version
+    return version
 
 
 def _parts(profile: str, added: tuple[str, ...], removed: tuple[str, ...]) -> frozenset[str]:
     if profile not in PROFILES:
         raise invalid_choice("--profile", profile, sorted(PROFILES))
-    for option, named in (("--with", added), ("--without", removed)):
-        for part in named:
-            if part not in PARTS:
-                raise invalid_choice(option, part, PARTS)
+    _check_known("--with", added)
+    _check_known("--without", removed)
     both = sorted(set(added) & set(removed))
     if both:
         raise BadInput(f"{both[0]!r} is requested and left out at once; give one of the two")
+
     parts = frozenset(PROFILES[profile]) | set(added)
     parts -= set(removed)
     for part in PARTS:
         _check_needs(part, parts)
     return parts
+
+
+def _check_known(option: str, named: tuple[str, ...]) -> None:
+    for part in named:
+        if part not in PARTS:
+            raise invalid_choice(option, part, PARTS)
 
 
 def _check_needs(part: str, parts: frozenset[str]) -> None:

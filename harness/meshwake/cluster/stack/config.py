@@ -59,14 +59,17 @@ def with_digest(
     copies = [deepcopy(dict(thing)) for thing in things]
     for thing in workloads(copies):
         template = thing["spec"]["template"]
-        mounted = {_source_of(volume) for volume in template["spec"].get("volumes", ())}
+        volumes = template["spec"].get("volumes", ())
+        mounted = {_source_of(volume) for volume in volumes}
+
         # Only what it mounts: a change for one program restarts no other.
-        used = [
-            part for part in configuration if (part["kind"], part["metadata"]["name"]) in mounted
-        ]
-        template.setdefault("metadata", {}).setdefault("annotations", {})[DIGEST_ANNOTATION] = (
-            _digest(used)
-        )
+        used = []
+        for part in configuration:
+            source = part["kind"], part["metadata"]["name"]
+            if source in mounted:
+                used.append(part)
+        annotations = template.setdefault("metadata", {}).setdefault("annotations", {})
+        annotations[DIGEST_ANNOTATION] = _digest(used)
     return copies
 
 

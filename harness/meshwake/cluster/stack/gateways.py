@@ -68,7 +68,10 @@ def _refusals(plan: Plan) -> Iterator[str]:
 
 def gateway_objects(plan: Plan, node_names: Mapping[str, str]) -> list[MutableJsonObject]:
     """The objects of every gateway of `plan`. `node_names`: as for `workload_objects`."""
-    return [thing for gateway in plan.gateways for thing in _objects_of(plan, gateway, node_names)]
+    things: list[MutableJsonObject] = []
+    for gateway in plan.gateways:
+        things += _objects_of(plan, gateway, node_names)
+    return things
 
 
 def gateway_url(gateway: PlannedGateway) -> str:
@@ -89,11 +92,13 @@ def _objects_of(
     settings, gateway_object, route, rule = read_objects("workloads", "gateway.yaml")
     for thing in (settings, gateway_object, route):
         thing["metadata"].update(name=gateway.name, namespace=namespace)
+
     settings["data"]["deployment"] = json.dumps(_overlay(gateway, node_names[gateway.node]))
     gateway_object["metadata"]["annotations"]["gateway.istio.io/service-account"] = account
     gateway_object["spec"]["infrastructure"]["parametersRef"]["name"] = gateway.name
+
+    destinations = [destination for source, destination in plan.pairs if source == gateway.identity]
     route["spec"]["parentRefs"] = [{"name": gateway.name}]
-    destinations = [pair[1] for pair in plan.pairs if pair[0] == gateway.identity]
     route["spec"]["rules"] = [_route_to(destination) for destination in destinations]
     rules = [_rule_for(rule, gateway, destination) for destination in destinations]
     # Into a route without rules the Gateway API fills in one that matches every request.

@@ -32,7 +32,10 @@ def through_mirror(reference: str, mirror: str | None) -> str:
     if mirror is None or is_built_here(reference):
         return reference
     _, _, path = reference.partition("/")
-    return f"{mirror}/{path}" if path else mirror
+    if not path:
+        # A registry alone, as a chart's `hub` may be.
+        return mirror
+    return f"{mirror}/{path}"
 
 
 def is_built_here(reference: str) -> bool:
@@ -40,23 +43,36 @@ def is_built_here(reference: str) -> bool:
     return reference.startswith(_BUILT_HERE)
 
 
+def is_registry(host: str) -> bool:
+    """Whether the first part of a reference is a registry: by the rule of Docker's references it
+    has a dot or a port, or is localhost."""
+    if host == "localhost":
+        return True
+    return "." in host or ":" in host
+
+
 def mirrored_stage(stage: Stage, mirror: str | None, pins: Pins) -> Stage:
     """`stage` with everything that is pulled from a registry pulled from `mirror`."""
     if mirror is None:
         return stage
-    return replace(stage, pieces=tuple(_piece(piece, mirror, pins) for piece in stage.pieces))
+    pieces = [_piece(piece, mirror, pins) for piece in stage.pieces]
+    return replace(stage, pieces=tuple(pieces))
 
 
 def _piece(piece: Piece, mirror: str, pins: Pins) -> Piece:
-    if isinstance(piece, Chart):
-        chart = OCI + through_mirror(chart_address(piece, pins).removeprefix(OCI), mirror)
-        # Most charts name each image in their values; these name only a registry, by this key.
-        named = _REGISTRY_KEYS.get(piece.chart)
-        values = _renamed(piece.values, mirror) | ({named: mirror} if named else {})
-        return replace(piece, chart=chart, repo=None, values=values)
     if isinstance(piece, Objects):
-        return replace(piece, objects=tuple(_renamed(thing, mirror) for thing in piece.objects))
-    return piece
+        objects = [_renamed(thing, mirror) for thing in piece.objects]
+        return replace(piece, objects=tuple(objects))
+    if not isinstance(piece, Chart):
+        return piece
+
+    address = chart_address(piece, pins).removeprefix(OCI)
+    values = _renamed(piece.values, mirror)
+    # Most charts name each image in their values; these name only a registry, by this key.
+    registry_key = _REGISTRY_KEYS.get(piece.chart)
+    if registry_key is not None:
+        values[registry_key] = mirror
+    return replace(piece, chart=OCI + through_mirror(address, mirror), repo=None, values=values)
 
 
 def chart_address(piece: Chart, pins: Pins) -> str:
@@ -73,15 +89,18 @@ def _renamed(value: Any, mirror: str) -> Any:
         return [_renamed(entry, mirror) for entry in value]
     if not isinstance(value, Mapping):
         return value
-    return {key: _renamed_entry(key, entry, mirror) for key, entry in value.items()}
 
-
-def _renamed_entry(key: str, entry: Any, mirror: str) -> Any:
-    names_registry = key in _IMAGE_KEYS and isinstance(entry, str) and _has_registry(entry)
-    return through_mirror(entry, mirror) if names_registry else _renamed(entry, mirror)
+    renamed = {}
+    for key, entry in value.items():
+        # The repository of an image may also be given without its registry.
+        if key in _IMAGE_KEYS and isinstance(entry, str) and _has_registry(entry):
+            renamed[key] = through_mirror(entry, mirror)
+        else:
+            renamed[key] = _renamed(entry, mirror)
+    return renamed
 
 
 def _has_registry(reference: str) -> bool:
     """Whether it begins with a host; the name of an image alone does not."""
     host = reference.partition("/")[0]
-    return "." in host or ":" in host or host == "localhost"
+    return is_registry(host)

@@ -107,7 +107,9 @@ def dashboard(name: str) -> str:
 
 
 def _there(name: str, needs: Mapping[str, Iterable[str]], choice: Choice) -> bool:
-    return name not in needs or not choice.parts.isdisjoint(needs[name])
+    if name not in needs:
+        return True
+    return not choice.parts.isdisjoint(needs[name])
 
 
 def _text(*parts: str) -> str:

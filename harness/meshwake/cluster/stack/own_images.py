@@ -67,15 +67,21 @@ class OwnImage:
         LabUnavailable."""
         files: list[Path] = []
         for copied in self._copied():
-            files += sorted(copied.glob("*.py")) if copied.is_dir() else [copied]
+            files += _files_of(copied)
         return [file.relative_to(SOURCES) for file in files]
 
     def _copied(self) -> Iterator[Path]:
         """The operands of COPY; what is copied from another stage is none of ours."""
-        # A line that ends with a backslash goes on in the next; the last word is the destination.
-        for line in self._text().replace("\\\n", " ").splitlines():
-            if line.startswith("COPY ") and "--from=" not in line:
-                yield from (SOURCES / word for word in line.split()[1:-1])
+        # A line that ends with a backslash goes on in the next.
+        text = self._text().replace("\\\n", " ")
+        for line in text.splitlines():
+            is_ours = line.startswith("COPY ") and "--from=" not in line
+            if not is_ours:
+                continue
+            # COPY SOURCE ... DESTINATION
+            _, *operands, _ = line.split()
+            for operand in operands:
+                yield SOURCES / operand
 
     def write_context(self, place: Path) -> None:
         """Copies what the image is built from to `place`: an installed package lies among all
@@ -113,21 +119,26 @@ GUARD = OwnImage(
 def with_own_images(objects: Iterable[JsonObject]) -> list[dict[str, Any]]:
     """`objects`, with our images by the names under which they are built; another's image stays as
     it is named."""
-    built = {image.named: image.reference for image in (HELPER, GUARD)}
+    return [with_containers(thing, _with_own_image) for thing in objects]
 
-    def renamed(container: Mapping[str, Any]) -> Mapping[str, Any]:
-        image = container.get("image")
-        return {**container, "image": built[image]} if image in built else container
 
-    return [with_containers(thing, renamed) for thing in objects]
+def _with_own_image(container: Mapping[str, Any]) -> Mapping[str, Any]:
+    for image in (HELPER, GUARD):
+        if container.get("image") == image.named:
+            return {**container, "image": image.reference}
+    return container
 
 
 def own_images_in(objects: Iterable[JsonObject]) -> tuple[OwnImage, ...]:
     """Those that `objects` name."""
     named = set(image_references(list(objects)))
-    return tuple(image for image in (HELPER, GUARD) if image.named in named)
+    ours = [image for image in (HELPER, GUARD) if image.named in named]
+    return tuple(ours)
 
 
 def _files_of(source: Path) -> list[Path]:
     """What COPY takes: a file, or the modules of a folder."""
-    return sorted(source.glob("*.py")) if source.is_dir() else [source]
+    if not source.is_dir():
+        return [source]
+    # In one order on every machine: the digest of an image is made of them.
+    return sorted(source.glob("*.py"))

@@ -56,7 +56,9 @@ class Objects:
 
     def __post_init__(self) -> None:
         for thing in self.objects:
-            if not is_ours(thing["metadata"].get("labels")):
+            labels = thing["metadata"].get("labels")
+            # Without it a teardown or a reset would never find the object again.
+            if not is_ours(labels):
                 raise HarnessFault(
                     f"{self.name}: {identity_of(thing)} lacks our label ({dict(OUR_LABELS)})"
                 )
@@ -108,13 +110,17 @@ def labelled(thing: JsonObject, labels: Mapping[str, str] = OUR_LABELS) -> dict[
 
 def labelled_objects(name: str, things: Iterable[JsonObject]) -> Objects:
     """`things` with `OUR_LABELS` on each."""
-    return Objects(name, tuple(labelled(thing) for thing in things))
+    objects = [labelled(thing) for thing in things]
+    return Objects(name, tuple(objects))
 
 
 def read_objects(*parts: str) -> list[dict[str, Any]]:
     """The objects of a YAML file below clusters/, fresh copies each time; `parts` are ("gateway",
     "gateway.yaml")."""
-    return deepcopy([thing for thing in _documents(CLUSTERS.joinpath(*parts)) if thing is not None])
+    path = CLUSTERS.joinpath(*parts)
+    # A file that begins or ends with --- has an empty document there.
+    things = [thing for thing in _documents(path) if thing is not None]
+    return deepcopy(things)
 
 
 def read_values(*parts: str) -> dict[str, Any]:
@@ -135,9 +141,11 @@ def image_references(thing: object) -> Iterator[str]:
         for entry in thing:
             yield from image_references(entry)
         return
+
     for key, value in object_at(thing).items():
         if key in CONTAINER_LISTS:
-            yield from _images_of(value)
+            for container in objects_at(value):
+                yield from _image_of(container)
         yield from image_references(value)
 
 
@@ -149,15 +157,24 @@ def with_containers(thing: Any, changed: Callable[[Mapping[str, Any]], Mapping[s
         return [with_containers(entry, changed) for entry in thing]
     if not isinstance(thing, Mapping):
         return thing
-    copied = {key: with_containers(value, changed) for key, value in thing.items()}
-    for key in CONTAINER_LISTS & copied.keys():
-        copied[key] = [
-            changed(each) if isinstance(each, Mapping) else each for each in list_at(copied, key)
-        ]
+
+    copied = {}
+    for key, value in thing.items():
+        # What is in a container comes first: `changed` gets one that is a copy already.
+        copy = with_containers(value, changed)
+        if key in CONTAINER_LISTS:
+            copy = _with_each_object(copy, changed)
+        copied[key] = copy
     return copied
 
 
-def _images_of(containers: object) -> Iterator[str]:
-    for container in objects_at(containers):
-        if "image" in container:
-            yield text_at(container, "image")
+def _with_each_object(
+    things: object, changed: Callable[[Mapping[str, Any]], Mapping[str, Any]]
+) -> list[object]:
+    """The list `things` with its objects changed; an empty list for anything else."""
+    return [changed(each) if isinstance(each, Mapping) else each for each in list_at(things)]
+
+
+def _image_of(container: JsonObject) -> Iterator[str]:
+    if "image" in container:
+        yield text_at(container, "image")

@@ -165,7 +165,9 @@ def pinned_chart(name: str, namespace: str, pins: Pins, values: dict[str, Any]) 
 
 def minor_of(version: str) -> str:
     """1.30 of 1.30.7. Raises BadInput for anything else."""
-    return ".".join(str(part) for part in parse_version(version).release[:2])
+    release = parse_version(version).release
+    major_and_minor = map(str, release[:2])
+    return ".".join(major_and_minor)
 
 
 def gateway_api_manifest(pin: IstioMinor) -> str:
@@ -191,4 +193,7 @@ def _first_problem(error: ValidationError) -> str:
     problem = error.errors()[0]
     place = ".".join(str(part) for part in problem["loc"])
     message = problem["msg"].removeprefix("Value error, ")
-    return f"{place}: {message}" if place else message
+    # A validator of the whole file has no place.
+    if not place:
+        return message
+    return f"{place}: {message}"

@@ -91,10 +91,10 @@ def _pool_in(network: IPv4Network, taken: set[IPv4Address]) -> str | None:
 def _first_of_stretch(last: int, lowest: int, taken: set[IPv4Address]) -> int:
     """The lowest address such that it and all up to `last` are free; `last` + 1 when that one is
     taken."""
+    # More than POOL_MAX are never needed.
+    lowest = max(lowest, last + 1 - POOL_MAX)
     first = last + 1
-    while first > lowest and last - first + 1 < POOL_MAX:
-        if IPv4Address(first - 1) in taken:
-            break
+    while first > lowest and IPv4Address(first - 1) not in taken:
         first -= 1
     return first
 
@@ -102,12 +102,16 @@ def _first_of_stretch(last: int, lowest: int, taken: set[IPv4Address]) -> int:
 def _kept(entry: JsonObject) -> set[IPv4Address]:
     """The gateway, and the low end of the range that containers get addresses from, where there is
     one."""
+    kept: set[IPv4Address] = set()
     gateway = _address(str(entry.get("Gateway") or ""))
+    if gateway is not None:
+        kept.add(gateway)
+
     given = _ipv4_network(entry.get("IPRange"))
-    kept = set() if gateway is None else {gateway}
     if given is not None:
         lowest = int(given.network_address)
-        kept |= {IPv4Address(number) for number in range(lowest, lowest + KEPT_FOR_CONTAINERS)}
+        low_end = range(lowest, lowest + KEPT_FOR_CONTAINERS)
+        kept.update(IPv4Address(number) for number in low_end)
     return kept
 
 
@@ -120,8 +124,11 @@ def _ipv4_network(subnet: Any) -> IPv4Network | None:
 
 def _address(text: str) -> IPv4Address | None:
     """`text` without its prefix length, when it is an IPv4 address."""
+    without_prefix = text.partition("/")[0]
     try:
-        address: IPv4Address | IPv6Address = ip_address(text.partition("/")[0])
+        address: IPv4Address | IPv6Address = ip_address(without_prefix)
     except ValueError:
         return None
-    return address if isinstance(address, IPv4Address) else None
+    if not isinstance(address, IPv4Address):
+        return None
+    return address

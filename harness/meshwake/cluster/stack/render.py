@@ -92,31 +92,40 @@ def images(choice: Choice, pins: Pins) -> tuple[str, ...]:
         for piece in stage.pieces:
             # Charts are in chart_images: what they start is known only when helm renders them.
             if isinstance(piece, Objects):
-                references = image_references(piece.objects)
-                found |= {image for image in references if not is_built_here(image)}
-    return tuple(sorted(through_mirror(image, choice.mirror) for image in found))
+                found.update(image_references(piece.objects))
+
+    pulled = [image for image in found if not is_built_here(image)]
+    return tuple(sorted(through_mirror(image, choice.mirror) for image in pulled))
 
 
 def chart_images(choice: Choice, pins: Pins) -> tuple[str, ...]:
     """Every image that charts start, or that istiod starts later; as its project names it."""
-    by_part = {
-        "cilium": [pins.images[name] for name in ("cilium", "cilium-operator")],
-        "hubble": [
-            pins.images[name] for name in ("hubble-relay", "hubble-ui", "hubble-ui-backend")
-        ],
-        "metallb": [pins.images[name] for name in ("metallb-controller", "metallb-speaker")],
-        "istio": istio_images(choice, pins),
-        "cert-manager": list(certificate_images(pins)),
+    pinned_by_part = {
+        "cilium": ("cilium", "cilium-operator"),
+        "hubble": ("hubble-relay", "hubble-ui", "hubble-ui-backend"),
+        "metallb": ("metallb-controller", "metallb-speaker"),
     }
-    return tuple(image for part, some in by_part.items() if part in choice.parts for image in some)
+    found: list[str] = []
+    for part, names in pinned_by_part.items():
+        if part in choice.parts:
+            found += [pins.images[name] for name in names]
+
+    if "istio" in choice.parts:
+        found += istio_images(choice, pins)
+    if "cert-manager" in choice.parts:
+        found += certificate_images(pins)
+    return tuple(found)
 
 
 def istio_images(choice: Choice, pins: Pins) -> list[str]:
     """Istio's images of the chosen release; proxyv2 is that of waypoints and gateways."""
-    has_proxies = bool({"waypoint", "gateway"} & choice.parts)
-    used = [image for image in ISTIO_IMAGES if image != "proxyv2" or has_proxies]
+    used = list(ISTIO_IMAGES)
+    if choice.parts.isdisjoint({"waypoint", "gateway"}):
+        used.remove("proxyv2")
+
     hub = pins.istio_minor(choice.istio).hub
-    return [f"{hub}/{image}:{choice.istio}-{ISTIO_VARIANT}" for image in used]
+    tag = f"{choice.istio}-{ISTIO_VARIANT}"
+    return [f"{hub}/{image}:{tag}" for image in used]
 
 
 def _gateway_api(choice: Choice, pins: Pins) -> Stage:
@@ -198,7 +207,8 @@ def _pool(facts: Facts) -> Stage:
 
 def _istio(choice: Choice, pins: Pins) -> list[Stage]:
     """Base, istiod, CNI, ztunnel: each needs the one before it."""
-    return [_istio_stage(choice, pins, chart) for chart in ("base", "istiod", "cni", "ztunnel")]
+    charts = ("base", "istiod", "cni", "ztunnel")
+    return [_istio_stage(choice, pins, chart) for chart in charts]
 
 
 def _istio_stage(choice: Choice, pins: Pins, chart: str) -> Stage:
@@ -218,12 +228,14 @@ def istio_values(chart: str, choice: Choice, pins: Pins) -> dict[str, Any]:
     life = f"{choice.lifetime_s}s"
     if chart in {"istiod", "cni"}:
         values["global"].update(place)
+
     if chart == "cni" and Version(minor_of(choice.istio)) >= CNI_FILE_OF_ITS_OWN:
         values["istioOwnedCNIConfig"] = True
         # The file of the CNI that istio-cni is chained to.
         with_cilium = "cilium" in choice.parts
         values["cniConfFileName"] = "05-cilium.conflist" if with_cilium else "10-kindnet.conflist"
     if chart == "istiod":
+        # Of gateways and waypoints; ztunnel has its own.
         values["meshConfig"]["defaultConfig"]["proxyMetadata"]["SECRET_TTL"] = life
     if chart == "ztunnel":
         values.update(place)
@@ -266,6 +278,9 @@ def merged(below: JsonObject, above: JsonObject) -> dict[str, Any]:
     result = dict(below)
     for key, value in above.items():
         here = result.get(key)
-        both_are_tables = isinstance(value, Mapping) and isinstance(here, Mapping)
-        result[key] = merged(object_at(here), object_at(value)) if both_are_tables else value
+        if isinstance(value, Mapping) and isinstance(here, Mapping):
+            result[key] = merged(object_at(here), object_at(value))
+        else:
+            # A list replaces a list.
+            result[key] = value
     return result

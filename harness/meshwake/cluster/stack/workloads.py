@@ -69,7 +69,9 @@ def workload_objects(
         for identity in node.identities:
             check_placed(node.name, node_names)
             things += _objects_of(identity, node_names[node.name], image)
-    return tuple(labelled(thing, {**OUR_LABELS, **RUN_LABELS}) for thing in things)
+
+    labels = {**OUR_LABELS, **RUN_LABELS}
+    return tuple(labelled(thing, labels) for thing in things)
 
 
 def _namespaces_of(plan: Plan) -> list[str]:
@@ -77,16 +79,19 @@ def _namespaces_of(plan: Plan) -> list[str]:
     identities = [gateway.identity for gateway in plan.gateways]
     for node in plan.nodes:
         identities += node.identities
-    return sorted({namespace_of(each) for each in identities} - {SHARED_NAMESPACE})
+
+    namespaces = {namespace_of(identity) for identity in identities}
+    # That one is there in every cluster, and stays.
+    namespaces.discard(SHARED_NAMESPACE)
+    return sorted(namespaces)
 
 
 def check_placed(node: str, node_names: Mapping[str, str]) -> None:
     """Raises BadInput when `node` of the plan has no machine."""
-    if node not in node_names:
-        raise BadInput(
-            f"node {node!r} of the plan has no machine; known: "
-            f"{', '.join(sorted(node_names)) or 'none'}"
-        )
+    if node in node_names:
+        return
+    known = ", ".join(sorted(node_names)) or "none"
+    raise BadInput(f"node {node!r} of the plan has no machine; known: {known}")
 
 
 def identity_labels(identity: str) -> dict[str, str]:

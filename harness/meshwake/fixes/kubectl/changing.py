@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from fractions import Fraction
 
 from meshwake.fixes.effects import CommandContext, NotUnderstood
 from meshwake.fixes.shell import names
-from meshwake.fixes.shell.linear import NOW, Linear
+from meshwake.fixes.shell.linear import NOW
 from meshwake.fixes.shell.memory import Memory, Ran, Unknown
 
 # A patch whose annotation is $(date +%Y-%m) changes the template once a month, however often the
@@ -28,7 +29,7 @@ _TIMES_OF_DAY = (
 _ISO = re.compile(r"-I|--iso-8601|--rfc-3339")
 _ISO_STEPS = {"": _DAY_S, "date": _DAY_S, "hours": _HOUR_S, "minutes": _MINUTE_S}
 # What is another text in each run, as scripts write it.
-_RANDOM = ("$RANDOM", "$SRANDOM", "$EPOCHSECONDS", "${RANDOM}", "/proc/sys/kernel/random/uuid")
+_RANDOM = re.compile(r"\$RANDOM|\$SRANDOM|\$EPOCHSECONDS|\$\{RANDOM\}|/proc/sys/kernel/random/uuid")
 # They make another text of the same input, and of another input another text.
 _KEEP_DIFFERENCES = names("tr sed base64 md5sum sha1sum sha256sum sha512sum cksum xxd")
 _OF_HASHES = names("cut head awk")
@@ -45,14 +46,19 @@ def changes_every_s(text: str, memory: Memory, place: CommandContext) -> float:
             found.append(_of_unknown(unknown, place))
         except NotUnderstood:
             unsure.append(unknown)
+
     # One that surely changes is enough, whatever the others are.
     if found:
         return min(found)
+
+    # The first of them is enough for the message.
     if unsure:
         raise NotUnderstood(
             f"whether {unsure[0].text} is another value each time is not known, and pods are "
             "replaced only then; write the time, $(date +%s)"
         )
+
+    # A patch of written-out values changes the template once: the second run finds it as it is.
     raise NotUnderstood(
         "it writes the same value each time: pods are replaced the first time only; write the "
         "time, $(date +%s)"
@@ -60,24 +66,32 @@ def changes_every_s(text: str, memory: Memory, place: CommandContext) -> float:
 
 
 def _of_unknown(unknown: Unknown, place: CommandContext) -> float:
-    if unknown.value is not None and NOW in dict(unknown.value.factors):
-        return _of_time(unknown.value)
-    if _is_random(unknown) or (place.in_pod and unknown.text in _OF_POD):
+    """The same of one unknown, by what is known of it."""
+    # A sum of now and seconds.
+    factors = dict(unknown.value.factors) if unknown.value is not None else {}
+    if NOW in factors:
+        return _of_time(factors[NOW])
+
+    if _RANDOM.search(unknown.text):
         return _EACH_TIME_S
+
+    # A job has a pod of its own each time; on a machine the name stays.
+    if place.in_pod and unknown.text in _OF_POD:
+        return _EACH_TIME_S
+
+    # A variable that only a run knows.
     if not unknown.runs:
         raise NotUnderstood(unknown.text)
     return _of_commands(*unknown.runs)
 
 
-def _is_random(unknown: Unknown) -> bool:
-    return any(word in unknown.text for word in _RANDOM)
-
-
-def _of_time(value: Linear) -> float:
+def _of_time(factor: Fraction) -> float:
     """`$(( $(date +%s) / 3600 ))` is another number each hour."""
     # Divided by 3600 the factor is 1/3600; a remainder (% 60) is not a sum, and never comes here.
-    factor = abs(dict(value.factors)[NOW])
-    return _EACH_TIME_S if factor >= 1 else float(1 / factor)
+    step_s = 1 / abs(factor)
+    if step_s <= 1:
+        return _EACH_TIME_S
+    return float(step_s)
 
 
 # Its name is another one for each job.
@@ -89,31 +103,45 @@ def _of_commands(first: Ran, *filters: Ran) -> float:
     _check_filters(filters)
     if first.program == "date":
         return _of_date(first)
-    if first.program in ("uuidgen", "mktemp") or first.words[:2] == ("openssl", "rand"):
+
+    # What they print is random.
+    is_random = first.program in ("uuidgen", "mktemp") or first.words[:2] == ("openssl", "rand")
+    if is_random:
         return _EACH_TIME_S
+
     raise NotUnderstood(first.program)
 
 
 def _check_filters(filters: Sequence[Ran]) -> None:
     """Raises NotUnderstood for a filter that may make one text of two."""
-    hashed = False
+    harmless = _KEEP_DIFFERENCES
     for ran in filters:
-        hashed = hashed or ran.program in _HASHES
         # The first characters of a hash differ as the whole does; those of a date may not.
-        cuts_a_hash = hashed and ran.program in _OF_HASHES
-        if ran.program not in _KEEP_DIFFERENCES and not cuts_a_hash:
+        if ran.program in _HASHES:
+            harmless = _KEEP_DIFFERENCES | _OF_HASHES
+
+        if ran.program not in harmless:
             raise NotUnderstood(ran.program)
 
 
 def _of_date(ran: Ran) -> float:
     """After how long `date` prints another text."""
-    words = [word for word in ran.words[1:] if word not in _IN_UTC]
-    if any(map(_OF_ANOTHER_MOMENT.match, words)):
+    options: list[str] = []
+    form = ""
+    for word in ran.words[1:]:
+        if word.startswith("+"):
+            form = word
+        # The zone makes no difference to when it is another text.
+        elif word not in _IN_UTC:
+            options.append(word)
+
+    # `date -d yesterday`, or of a file, is not the time of the run.
+    if any(map(_OF_ANOTHER_MOMENT.match, options)):
         raise NotUnderstood("date of another moment")
-    formats = [word for word in words if word.startswith("+")]
-    if formats:
-        return _of_format(formats[-1])
-    return _of_options(words)
+
+    if form:
+        return _of_format(form)
+    return _of_options(options)
 
 
 _IN_UTC = ("-u", "--utc", "--universal")
@@ -126,12 +154,22 @@ def _of_options(words: list[str]) -> float:
         return _EACH_TIME_S
     if not _ISO.match(words[0]):
         raise NotUnderstood("an option of date")
-    return _ISO_STEPS.get(_ISO.sub("", words[0]).removeprefix("="), _EACH_TIME_S)
+
+    # date(1): -I alone is the date; seconds and ns are another text each time.
+    precision = _ISO.sub("", words[0]).removeprefix("=")
+    return _ISO_STEPS.get(precision, _EACH_TIME_S)
 
 
 def _of_format(form: str) -> float:
+    """With a format: as often as its finest field changes."""
     if _MOMENT.search(form):
         return _EACH_TIME_S
+
+    # A time of day without its day comes again the next day.
     if not _DAY.search(form):
         raise NotUnderstood("no day in it")
-    return next((step_s for field, step_s in _TIMES_OF_DAY if field.search(form)), _DAY_S)
+
+    for field, step_s in _TIMES_OF_DAY:
+        if field.search(form):
+            return step_s
+    return _DAY_S

@@ -39,10 +39,10 @@ _SWITCHES = names(
 _SWITCHES_OF_LOGS = ("-f", "-p")
 
 KINDS = {
-    "daemonset": ("daemonset", "daemonsets", "ds"),
-    "deployment": ("deployment", "deployments", "deploy"),
-    "statefulset": ("statefulset", "statefulsets", "sts"),
-    "pod": ("pod", "pods", "po"),
+    "daemonset": names("daemonset daemonsets ds"),
+    "deployment": names("deployment deployments deploy"),
+    "statefulset": names("statefulset statefulsets sts"),
+    "pod": names("pod pods po"),
 }
 
 
@@ -57,7 +57,9 @@ _HOST_NAMES = (
     "$(hostname -f)",
     "$(cat /etc/hostname)",
 )
-_FIELDS_OF_SELECTORS = ("spec.nodeName", "metadata.namespace", "status.phase")
+# "" is the group of pods, and what kubectl looks for where none is given.
+_OWN_GROUP = re.compile(r"(v\d\w*\.)?(apps)?|v1\.?")
+_FIELD_TERM = re.compile(r"(spec\.nodeName|metadata\.namespace|status\.phase)==?(.*)")
 
 
 # Objects in files, which are not part of the manifest.
@@ -69,73 +71,97 @@ class Kubectl:
     where kubectl would refuse them."""
 
     def __init__(self, words: Sequence[str], memory: Memory, place: CommandContext) -> None:
-        self.memory, self.place = memory, place
+        self.memory = memory
+        self.place = place
         self.operands: list[str] = []
+        # All values of each, in their order; "" of a switch.
         self.options: dict[str, list[str]] = {}
         self._read(list(words[1:]))
-        self.verb = self.operands[0] if self.operands else ""
+        self.verb = "".join(self.operands[:1])
 
     def _read(self, rest: list[str]) -> None:
+        """Sorts the words into options and operands, which kubectl takes in any order."""
         while rest:
             word = rest.pop(0)
             # What is behind it belongs to a program in a pod: kubectl exec POD -- COMMAND.
             if word == "--":
                 self.operands += ["--", *rest]
                 return
+
+            # A dash alone is the standard input: kubectl apply -f -.
             if word.startswith("-") and word != "-":
-                self._read_option(word, rest)
+                name, value = self._option_in(word, rest)
+                self.options.setdefault(name, []).append(value)
             else:
                 self.operands.append(word)
 
-    def _read_option(self, word: str, rest: list[str]) -> None:
+    def _option_in(self, word: str, rest: list[str]) -> tuple[str, str]:
+        """The name and the value of an option, which may be the next word."""
         name, equals, value = word.partition("=")
-        is_short = not word.startswith("--")
-        if is_short and len(name) > 2 and f"-{name[1]}" in _TAKES_VALUE:
-            # The value in the same word: -nistio-system, -n=istio-system.
-            name, value, equals = name[:2], word[2:].removeprefix("="), "="
+        # The value in the same word: -nistio-system. A word of two dashes has no such one: "--" is
+        # the name of no option.
+        short = name[:2]
+        if len(name) > 2 and short in _TAKES_VALUE:
+            return short, word.removeprefix(short).removeprefix("=")
+
         # -f and -p are switches of `kubectl logs`, and take a value everywhere else.
-        is_switch = self.operands[:1] in (["logs"], ["log"]) and name in _SWITCHES_OF_LOGS
-        if not equals and not is_switch:
-            value = self._value_behind(name, rest)
-        self.options.setdefault(name, []).append(value)
+        is_of_logs = self.operands[:1] in (["logs"], ["log"])
+        if equals or (is_of_logs and name in _SWITCHES_OF_LOGS):
+            return name, value
+
+        return name, self._value_behind(name, rest)
 
     def _value_behind(self, name: str, rest: list[str]) -> str:
         """The next word, for an option that takes one; "" for a switch."""
+        if name in _SWITCHES:
+            return ""
+
         # An unknown option cannot be passed over: whether the next word is its value decides what
         # the command is about.
-        if name in _TAKES_VALUE:
-            if not rest:
-                raise DoesNothing(f"kubectl needs a value behind {name}")
-            return rest.pop(0)
-        if name not in _SWITCHES:
+        if name not in _TAKES_VALUE:
             raise NotUnderstood(f"the option {name} of kubectl is not known here")
-        return ""
+
+        if not rest:
+            raise DoesNothing(f"kubectl needs a value behind {name}")
+        return rest.pop(0)
+
+    def _values(self, names: tuple[str, ...]) -> list[str]:
+        """The values of an option in all spellings of its name."""
+        found: list[str] = []
+        for name in names:
+            found += self.options.get(name, [])
+        return found
 
     def option(self, *names: str) -> str | None:
         """The last value of an option, or None."""
-        found = [value for name in names for value in self.options.get(name, [])]
+        values = self._values(names)
+        if not values:
+            return None
         # pflag, which kubectl uses: a flag that is given twice has the last value.
-        return found[-1] if found else None
+        return values[-1]
 
     def is_on(self, *names: str) -> bool:
         """Whether a switch is on."""
-        return any(value != "false" for name in names for value in self.options.get(name, []))
+        # --wait=false turns it off; without a value it is "" here.
+        values = set(self._values(names))
+        return bool(values - {"false"})
 
     # --- Where ---
 
     @property
     def namespace(self) -> str:
         """The namespace that it is about. Raises NotUnderstood where that cannot be known."""
-        given = self.option("-n", "--namespace")
-        if not given:
-            if self.place.namespace is None:
-                raise NotUnderstood(
-                    "neither kubectl (-n) nor metadata.namespace says in which namespace; write -n "
-                    f"{self.place.ztunnel_namespace}"
-                )
-            return self.place.namespace
+        # kubectl takes an empty one for none: -n "$NAMESPACE" of a variable that is not set.
+        given = self.option("-n", "--namespace") or self.place.namespace
+        if given is None:
+            raise NotUnderstood(
+                "neither kubectl (-n) nor metadata.namespace says in which namespace; write -n "
+                f"{self.place.ztunnel_namespace}"
+            )
+
         if not is_known(given):
-            raise NotUnderstood(f"its namespace is {self.memory.shown(given)}, which is not known")
+            shown = self.memory.shown(given)
+            raise NotUnderstood(f"its namespace is {shown}, which is not known")
         return given
 
     @property
@@ -145,11 +171,17 @@ class Kubectl:
 
     def here(self) -> bool:
         """Whether it is about ztunnel's namespace."""
-        return self.is_everywhere or self.namespace == self.place.ztunnel_namespace
+        # With -A it has no namespace of its own, also where -n is given.
+        if self.is_everywhere:
+            return True
+        return self.namespace == self.place.ztunnel_namespace
 
-    def elsewhere(self) -> DoesNothing:
-        """Says that it is about another namespace than that of ztunnel."""
-        return DoesNothing(
+    def check_is_here(self) -> None:
+        """Raises DoesNothing where it is about another namespace than that of ztunnel."""
+        if self.here():
+            return
+
+        raise DoesNothing(
             f"it is about namespace {self.namespace!r}, and ztunnel lives in "
             f"{self.place.ztunnel_namespace!r} (in a scenario [fix] ztunnel_namespace says where)"
         )
@@ -164,72 +196,96 @@ class Kubectl:
             )
         if not operands:
             raise DoesNothing("kubectl needs the type of what is meant")
-        if any("/" in each for each in operands):
+
+        if "/" in "".join(operands):
             return self._named_with_types(operands)
+
         # `ds,deploy a b` means both names in both kinds.
         kinds = map(self.kind, operands[0].split(","))
         names: list[str | None] = [*operands[1:]] or [None]
         return list(product(kinds, names))
 
     def _named_with_types(self, operands: list[str]) -> list[tuple[str, str | None]]:
-        if not all("/" in each for each in operands):
-            raise DoesNothing("kubectl takes TYPE/NAME or TYPE NAME, and not both in one command")
-        pairs = [each.split("/", 1) for each in operands]
-        return [(self.kind(kind), name) for kind, name in pairs]
+        """TYPE/NAME..., each with its own type."""
+        named: list[tuple[str, str | None]] = []
+        for operand in operands:
+            kind, slash, name = operand.partition("/")
+            if not slash:
+                raise DoesNothing(
+                    "kubectl takes TYPE/NAME or TYPE NAME, and not both in one command"
+                )
+            named.append((self.kind(kind), name))
+        return named
 
     def kind(self, written: str) -> str:
         """The kind that a type names, in any spelling."""
         if not is_known(written):
             raise NotUnderstood(f"the type {self.memory.shown(written)} is not known")
+
+        # kubectl takes types in any case, with their version and group or without.
         name = written.lower()
         short, _, group = name.partition(".")
+
         # daemonset.apps and daemonset.v1.apps are the one of Kubernetes; a kind of the same name in
         # another group is another kind.
-        if group and not re.fullmatch(r"(v\d\w*\.)?(apps)?|v1\.?", group):
+        if not _OWN_GROUP.fullmatch(group):
             return name
         return KIND_OF.get(short, short)
 
     def selects_ztunnel(self) -> bool | None:
         """Whether the selector matches ztunnel's labels; None without one."""
         selector = self.option("-l", "--selector")
+        # An empty one selects everything, as none does.
         if not selector:
             return None
         return selects_ztunnel(selector, self.memory)
 
     def nodes(self) -> tuple[How, str | None]:
         """Which nodes a field selector leaves."""
-        fields = self.option("--field-selector")
+        fields = self.option("--field-selector") or ""
         how: How = "at once"
         node = None
-        for term in fields.split(",") if fields else ():
+        # Terms are separated by commas, and all of them must match.
+        for term in filter(None, fields.split(",")):
             # Only equality: `!=` leaves several nodes, and which those are depends on the cluster.
-            match = re.fullmatch(r"([\w.]+)(==?)(.*)", term)
-            if match is None or match[1] not in _FIELDS_OF_SELECTORS:
+            match = _FIELD_TERM.fullmatch(term)
+            if match is None:
                 shown = self.memory.shown(term)
                 raise NotUnderstood(f"the field selector {shown!r} is not understood")
-            field, value = match[1], match[3]
+
+            field, value = match.groups()
+            # A pod that has ended is not restarted, and one that is Pending serves nothing.
             if field == "status.phase" and value != "Running":
                 raise DoesNothing(
                     f"a ztunnel that serves is Running, and {term!r} leaves only others"
                 )
+
             if field == "spec.nodeName":
                 how, node = self._node_named(value)
+
         return how, node
 
     def _node_named(self, name: str) -> tuple[How, str | None]:
+        """The node that `spec.nodeName=name` leaves."""
+        # A pod without a node is not scheduled yet.
+        if not name:
+            raise DoesNothing("spec.nodeName= leaves pods of no node")
         if is_known(name):
-            if not name:
-                raise DoesNothing("spec.nodeName= leaves pods of no node")
             return "at once", name
-        (unknown, *_) = self.memory.unknowns_in(name)
+
+        unknown = self.memory.unknowns_in(name)[0]
         # Of an environment variable with fieldRef: spec.nodeName (jobs.py).
         if unknown.text == "the node's name":
             return "own node", None
-        if unknown.text in _HOST_NAMES or unknown.text.startswith("${HOSTNAME"):
-            if self.place.in_pod:
-                raise DoesNothing("in a pod hostname is the pod's name, and no node is called so")
-            return "own node", None
-        raise not_known(unknown)
+
+        # ${HOSTNAME%%.*}, too: a node may be registered without its domain.
+        is_host_name = unknown.text in _HOST_NAMES or unknown.text.startswith("${HOSTNAME")
+        if not is_host_name:
+            raise not_known(unknown)
+
+        if self.place.in_pod:
+            raise DoesNothing("in a pod hostname is the pod's name, and no node is called so")
+        return "own node", None
 
 
 def not_known(unknown: Unknown) -> NotUnderstood:

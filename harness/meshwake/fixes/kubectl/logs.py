@@ -11,10 +11,9 @@ from meshwake.fixes.effects import (
     Harms,
     NotUnderstood,
     Waits,
-    without_prefix,
 )
 from meshwake.fixes.kubectl.command import KIND_OF, Kubectl
-from meshwake.fixes.kubectl.printed import printed_pods
+from meshwake.fixes.kubectl.printed import kubectl_words, printed_pods
 from meshwake.fixes.kubectl.selectors import selects_ztunnel
 from meshwake.fixes.shell.memory import Memory, Ran, is_known
 from meshwake.ztunnel.names import PROXY_CONTAINER
@@ -34,13 +33,17 @@ class PodLogs:
 
 def pod_logs(ran: Ran, memory: Memory, place: CommandContext) -> PodLogs | str:
     """The logs of ztunnel that a command reads, or why it reads none."""
-    words = without_prefix(ran.program, list(ran.words))
-    if not words or words[0].rsplit("/", 1)[-1] not in ("kubectl", "oc"):
-        return f"{memory.shown(ran.words)[:60]!r} is not kubectl logs"
+    words = kubectl_words(ran)
+    if words is None:
+        shown = memory.shown(ran.words)[:60]
+        return f"{shown!r} is not kubectl logs"
+
     try:
         command = Kubectl(words, memory, place)
         if command.verb not in ("logs", "log"):
             return f"kubectl {command.verb} reads no log"
+
+        # A reason of one of the first two, or else the logs.
         return _shows_less(command) or _target(command) or _options(command)
     except (NotUnderstood, DoesNothing, Harms, Waits) as why:
         return str(why)
@@ -51,38 +54,47 @@ def _shows_less(command: Kubectl) -> str | None:
     container = command.option("-c", "--container")
     if container not in (None, PROXY_CONTAINER):
         return f"ztunnel's container is {PROXY_CONTAINER}, and not {container!r}"
+
     if command.is_on("-p", "--previous"):
         return "--previous reads the log of the container before"
+
+    # A job that looks at the log would never come to its end.
     if command.is_on("-f", "--follow"):
         return "-f waits for more without end"
+
+    # kubectl logs --help: 0, the default, means without a limit.
     if command.option("--limit-bytes") not in (None, "0"):
         return "--limit-bytes shows the beginning only"
+
     return None
 
 
 def _target(command: Kubectl) -> str | None:
     """Why what it names is not ztunnel, if it is not."""
-    if not command.here():
-        raise command.elsewhere()
+    command.check_is_here()
+
     selector = command.option("-l", "--selector")
     if selector is not None:
-        if not selects_ztunnel(selector, command.memory):
-            return "its selector leaves ztunnel out"
-        return None
-    target = command.operands[1] if len(command.operands) > 1 else ""
+        is_selected = selects_ztunnel(selector, command.memory)
+        return None if is_selected else "its selector leaves ztunnel out"
+
+    # A pod by a name that another command prints; one that is written out is gone after a restart.
+    target = "".join(command.operands[1:2])
     unknowns = command.memory.unknowns_in(target)
     if unknowns:
         printed_pods(unknowns[0], command.memory, command.place)
         return None
+
     kind, _, name = target.rpartition("/")
-    if name != DAEMON_SET or KIND_OF.get(kind) != "daemonset":
-        return f"{command.memory.shown(target)!r} is not ztunnel: write -l app=ztunnel"
+    if (KIND_OF.get(kind), name) != ("daemonset", DAEMON_SET):
+        return f"{target!r} is not ztunnel: write -l app=ztunnel"
     return None
 
 
 def _options(command: Kubectl) -> PodLogs:
     # `kubectl logs ds/ztunnel` prints "Found 2 pods, using pod/...", and reads that one only.
-    names_daemon_set = is_known(" ".join(command.operands[1:2])) and len(command.operands) > 1
+    target = "".join(command.operands[1:2])
+    names_daemon_set = target != "" and is_known(target)
     return PodLogs(
         since=command.option("--since"),
         since_time=command.option("--since-time"),

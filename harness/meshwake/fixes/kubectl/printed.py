@@ -14,6 +14,7 @@ from meshwake.fixes.effects import (
 )
 from meshwake.fixes.kubectl.command import Kubectl, not_known
 from meshwake.fixes.pipelines import lines_left
+from meshwake.fixes.shell import program_name
 from meshwake.fixes.shell.memory import Memory, Ran, Unknown
 from meshwake.ztunnel.names import ISTIO_NAMESPACE
 
@@ -25,50 +26,61 @@ _NAME_LINE = f"pod/{POD}"
 def printed_pods(unknown: Unknown, memory: Memory, place: CommandContext) -> list[Action]:
     """What is restarted when the pods are deleted whose names `unknown` is. Raises NotUnderstood
     and DoesNothing."""
-    first, *filters = unknown.runs or (None,)
-    if first is None or _program(first) not in ("kubectl", "oc"):
+    # What a file or a variable of the machine has is not known.
+    if not unknown.runs:
         raise not_known(unknown)
-    get = Kubectl(without_prefix(first.program, list(first.words)), memory, place)
+
+    first, *filters = unknown.runs
+    words = kubectl_words(first)
+    if words is None:
+        raise not_known(unknown)
+
+    get = Kubectl(words, memory, place)
     _check_gets_ztunnel(get, unknown)
     how, node = get.nodes()
+
+    # Other formats (jsonpath, custom columns) are lines with the name in them, as the table is.
     output = get.option("-o", "--output") or ""
     line = _NAME_LINE if output == "name" else _TABLE_LINE
     if not lines_left(filters, [line]):
         raise DoesNothing("its filter leaves ztunnel out")
-    if _takes_first(output, filters):
+
+    # Of several pods only one is printed: jsonpath='{.items[0]...}', or by a filter.
+    if "[0]" in output or any(map(_takes_one, filters)):
         how = "one of them"
     return [Action("ztunnel", "", how, node=node)]
 
 
-def _takes_first(output: str, filters: list[Ran]) -> bool:
-    """Whether of several pods only one is printed: jsonpath='{.items[0]...}', or by a filter."""
-    return "[0]" in output or any(map(_takes_one, filters))
+def kubectl_words(ran: Ran) -> list[str] | None:
+    """The words of a kubectl command, `k3s kubectl` and `/usr/bin/oc` as well; None for any other
+    program."""
+    words = without_prefix(ran.program, list(ran.words))
+    program = program_name("".join(words[:1]))
+    if program not in ("kubectl", "oc"):
+        return None
+    return words
 
 
 def _check_gets_ztunnel(get: Kubectl, unknown: Unknown) -> None:
     """Raises where `kubectl get` prints no ztunnel, or something else than pods."""
-    if not _gets_pods(get):
+    operands = get.operands[1:]
+    # With a name it prints one pod, whose name is another after each restart.
+    gets_pods = get.verb == "get" and len(operands) == 1 and get.kind(operands[0]) == "pod"
+    if not gets_pods:
         raise NotUnderstood(f"what {unknown.text} prints is not understood")
-    if not get.here():
-        raise get.elsewhere()
+
+    get.check_is_here()
+
+    # None: without a selector it prints all pods of the namespace.
     if get.selects_ztunnel() is False:
         raise DoesNothing("its selector leaves ztunnel out")
-
-
-def _gets_pods(command: Kubectl) -> bool:
-    """Whether it is `kubectl get pods`, of no name."""
-    # With a name it prints one pod, whose name is another after each restart.
-    operands = command.operands[1:]
-    return command.verb == "get" and len(operands) == 1 and command.kind(operands[0]) == "pod"
-
-
-def _program(ran: Ran) -> str:
-    words = without_prefix(ran.program, list(ran.words))
-    return words[0].rsplit("/", 1)[-1] if words else ""
 
 
 def _takes_one(ran: Ran) -> bool:
     """head -1, tail -n 1."""
     if ran.program not in ("head", "tail"):
         return False
-    return any(re.fullmatch(r"-n?1|1", word) for word in ran.words[1:])
+
+    # The number alone is the value of -n or --lines.
+    is_one = re.compile(r"-n?1|1").fullmatch
+    return any(map(is_one, ran.words[1:]))

@@ -12,7 +12,7 @@ import yaml
 from meshwake.fixes.effects import DAEMON_SET, Action, DoesNothing, Harms, How, NotUnderstood, Waits
 from meshwake.fixes.kubectl.changing import changes_every_s
 from meshwake.fixes.kubectl.command import KINDS, Kubectl, not_known
-from meshwake.fixes.kubectl.printed import printed_pods
+from meshwake.fixes.kubectl.printed import kubectl_words, printed_pods
 from meshwake.fixes.pipelines import lines_left
 from meshwake.fixes.shell import names
 from meshwake.fixes.shell.memory import Unknown, is_known
@@ -28,29 +28,43 @@ _READ_ONLY = names(
 def actions_of(command: Kubectl) -> list[Action]:
     """What `command` ends and starts again. Raises NotUnderstood, DoesNothing, Harms and Waits."""
     verb = command.verb
+    # Wherever it is among the words, kubectl does nothing else.
     if command.is_on("-h", "--help") or not verb:
         raise DoesNothing("kubectl prints its help")
+
     if not is_known(verb):
         raise NotUnderstood("its verb is not known")
+
     # Of commands that read only another cluster makes no difference.
     if verb not in _READ_ONLY:
         _check_cluster(command)
+
     if command.option("--dry-run") not in (None, "none", "false"):
         raise DoesNothing("--dry-run changes nothing")
+
     if verb in _READ_ONLY:
         return _read_only(command)
+
+    # apply, replace, scale, drain and others: what they do hangs on files or on the cluster.
     if verb not in _VERBS:
         raise NotUnderstood(f"kubectl {verb} is not understood here")
     return _VERBS[verb](command)
 
 
 def _read_only(command: Kubectl) -> NoReturn:
-    if command.verb == "wait" and _mentions_ztunnel(command):
-        raise Waits
+    if command.verb == "wait":
+        # By its name, or by a label that has it.
+        selector = command.option("-l", "--selector") or ""
+        names = [*command.operands, selector]
+        if "ztunnel" in " ".join(names):
+            raise Waits
+
     raise DoesNothing(f"kubectl {command.verb} restarts nothing")
 
 
 def _check_cluster(command: Kubectl) -> None:
+    """Raises NotUnderstood where it may be about another cluster than this one."""
+    # --kubeconfig is not among them: it is how a machine finds its own cluster.
     for name in _ANOTHER_CLUSTER:
         if name in command.options:
             raise NotUnderstood(
@@ -58,73 +72,98 @@ def _check_cluster(command: Kubectl) -> None:
             )
 
 
-def _mentions_ztunnel(command: Kubectl) -> bool:
-    selector = command.option("-l", "--selector") or ""
-    return any("ztunnel" in each for each in (*command.operands, selector))
-
-
 # --- rollout ---
 
 
 def _rollout(command: Kubectl) -> list[Action]:
-    verb = command.operands[1] if len(command.operands) > 1 else ""
+    # Its own verb, and what that is about.
+    verb = "".join(command.operands[1:2])
     operands = command.operands[2:]
+
+    if verb == "restart":
+        return _rollout_restart(command, operands)
+
     if verb == "status":
         if _names_ztunnel(operands) and command.here():
             raise Waits
         raise DoesNothing("kubectl rollout status only waits")
+
     if verb in ("history", "pause", "resume"):
         raise DoesNothing(f"kubectl rollout {verb} restarts nothing")
-    if verb != "restart":
-        raise NotUnderstood(f"kubectl rollout {verb} is not understood here")
-    return _rollout_restart(command, operands)
+
+    # undo replaces the pods where the template before was another one, which is not known.
+    raise NotUnderstood(f"kubectl rollout {verb} is not understood here")
 
 
 def _rollout_restart(command: Kubectl, operands: list[str]) -> list[Action]:
+    # An unknown flag is an error, at which kubectl does nothing.
     if command.is_everywhere:
         raise DoesNothing("kubectl rollout restart knows no --all-namespaces")
+
     if "--dry-run" in command.options:
         raise DoesNothing("kubectl rollout restart knows no --dry-run")
+
+    # One substitution alone: what it prints has kinds and names.
     if len(operands) == 1 and not is_known(operands[0]):
         return _restart_printed(command, operands[0])
+
     return _restarted(command, command.named(operands))
 
 
 def _names_ztunnel(operands: list[str]) -> bool:
-    return any("ztunnel" in each or each in KINDS["daemonset"] for each in operands)
+    """Whether it waits for ztunnel, by name or as one of all DaemonSets."""
+    # A kind without a name means all of its objects.
+    is_all = not KINDS["daemonset"].isdisjoint(operands)
+    return is_all or "ztunnel" in " ".join(operands)
 
 
 def _restart_printed(command: Kubectl, operand: str) -> list[Action]:
     """`kubectl rollout restart $(kubectl get ds -o name ...)`."""
-    (unknown, *_) = command.memory.unknowns_in(operand)
-    first, *filters = unknown.runs or (None,)
-    if first is None or first.program not in ("kubectl", "oc"):
+    # Of several substitutions in one word the first decides.
+    unknown = command.memory.unknowns_in(operand)[0]
+    if not unknown.runs:
         raise not_known(unknown)
-    inner = Kubectl(first.words, command.memory, command.place)
-    if inner.verb != "get" or inner.kind(inner.operands[1]) != "daemonset":
+
+    first, *filters = unknown.runs
+    words = kubectl_words(first)
+    if words is None:
         raise not_known(unknown)
-    is_printed = bool(lines_left(filters, [f"daemonset.apps/{DAEMON_SET}"]))
+
+    # What it prints is known only of `kubectl get daemonset`, as kind/name.
+    get = Kubectl(words, command.memory, command.place)
+    kinds = list(map(get.kind, get.operands[1:2]))
+    if get.verb != "get" or kinds != ["daemonset"]:
+        raise not_known(unknown)
+
+    if not lines_left(filters, [f"daemonset.apps/{DAEMON_SET}"]):
+        raise DoesNothing("what it restarts is not ztunnel")
+
     # Both must be about its namespace: what is printed has none, and `rollout restart` looks for
     # the name in its own.
-    are_here = inner.here() and command.here()
-    if not is_printed or not are_here:
-        raise DoesNothing("what it restarts is not ztunnel")
-    if inner.selects_ztunnel() is False:
+    for each in (get, command):
+        if not each.here():
+            raise DoesNothing("what it restarts is not ztunnel")
+
+    if get.selects_ztunnel() is False:
         raise DoesNothing("its selector leaves ztunnel out")
     return [Action("ztunnel", "", "rollout")]
 
 
 def _restarted(command: Kubectl, named: list[tuple[str, str | None]]) -> list[Action]:
+    """What is restarted of `named`. Raises DoesNothing where that is nothing, with all reasons."""
     found: list[Action] = []
-    # kubectl goes on after an object that it cannot restart, and so does this.
     idle: list[str] = []
+    # kubectl goes on after an object that it cannot restart, and so does this.
     for kind, name in named:
         try:
             found.append(_restart_of(command, kind, name))
         except DoesNothing as why:
             idle.append(str(why))
+
     if not found:
-        raise DoesNothing("; ".join(dict.fromkeys(idle)))
+        # The same reason of several objects is given once.
+        reasons = dict.fromkeys(idle)
+        raise DoesNothing("; ".join(reasons))
     return _merged(found)
 
 
@@ -133,37 +172,49 @@ def _restart_of(command: Kubectl, kind: str, name: str | None) -> Action:
         return _restart_of_daemon_set(command, name)
     if kind in ("deployment", "statefulset"):
         return _restart_of_workload(command, kind, name)
+
+    # `kubectl rollout restart pod/x` is an error: only what has a pod template can be restarted.
     raise DoesNothing(f"kubectl rollout restart knows no {kind!r}")
 
 
 def _restart_of_daemon_set(command: Kubectl, name: str | None) -> Action:
     _check_known(command, name)
-    if name is not None and name != DAEMON_SET:
+    if name not in (None, DAEMON_SET):
         raise DoesNothing(f"the DaemonSet {name!r} is not ztunnel's")
-    if not command.here():
-        raise command.elsewhere()
+
+    command.check_is_here()
+
+    # A selector counts only where no name is given: kubectl takes one of the two.
     if name is None and command.selects_ztunnel() is False:
         raise DoesNothing("its selector leaves ztunnel out")
     return Action("ztunnel", "", "rollout")
 
 
 def _restart_of_workload(command: Kubectl, kind: str, name: str | None) -> Action:
+    # The labels of applications are not in any file that is read here.
     selector = command.option("-l", "--selector")
     if name is None and selector:
         raise NotUnderstood(f"which {kind}s have the label {selector!r} is not known")
+
     _check_known(command, name)
     if command.here():
+        shown = name or "of any name"
         raise DoesNothing(
-            f"the {kind} {name or 'of any name'!r} in {command.namespace} is neither ztunnel nor "
-            "an application"
+            f"the {kind} {shown!r} in {command.namespace} is neither ztunnel nor an application"
         )
+
     names = None if name is None else (name,)
     return Action("applications", "", "at once", namespace=command.namespace, names=names)
 
 
 def _check_known(command: Kubectl, name: str | None) -> None:
-    if name is not None and not is_known(name):
-        raise NotUnderstood(f"the value of {command.memory.shown(name)} is not known")
+    """Raises NotUnderstood for a name that only a run of the script knows."""
+    # None is known: all objects of the kind.
+    if name is None or is_known(name):
+        return
+
+    shown = command.memory.shown(name)
+    raise NotUnderstood(f"the value of {shown} is not known")
 
 
 # --- delete ---
@@ -171,33 +222,48 @@ def _check_known(command: Kubectl, name: str | None) -> None:
 
 def _delete(command: Kubectl) -> list[Action]:
     operands = command.operands[1:]
-    if operands and all(_is_printed(each) for each in operands):
-        return _delete_printed(command, command.memory.unknowns_in("".join(operands)))
+    if operands and all(map(_is_printed, operands)):
+        unknowns = command.memory.unknowns_in("".join(operands))
+        return _delete_printed(command, unknowns)
+
     named = command.named(operands)
-    if _deletes_daemon_set(named) and command.here():
+    # The DaemonSet by its name, or with all others of the namespace.
+    deletes_daemon_set = not {("daemonset", None), ("daemonset", DAEMON_SET)}.isdisjoint(named)
+    if deletes_daemon_set and command.here():
         raise Harms("it deletes ztunnel's DaemonSet, and nothing creates it again")
+
     pod_names = _only_pods(named)
-    return _delete_names(command, pod_names) if pod_names else _delete_selected(command)
-
-
-def _only_pods(named: list[tuple[str, str | None]]) -> list[str]:
-    """The names of pods; none where they are chosen by labels. Raises where a kind is another."""
-    kinds = {kind for kind, _ in named}
-    if kinds != {"pod"}:
-        raise DoesNothing(f"deleting {', '.join(sorted(kinds))} does not restart ztunnel")
-    return [name for _, name in named if name is not None]
+    if pod_names:
+        return _delete_names(command, pod_names)
+    return _delete_selected(command)
 
 
 def _is_printed(operand: str) -> bool:
     """What other commands print, as TYPE/NAME: `kubectl delete $(kubectl get pods -o name)`."""
-    return not is_known(operand) and "/" not in operand
+    # `pod/$NAME` has a type that is known.
+    if "/" in operand:
+        return False
+    return not is_known(operand)
 
 
-def _deletes_daemon_set(named: list[tuple[str, str | None]]) -> bool:
-    return any(kind == "daemonset" and name in (None, DAEMON_SET) for kind, name in named)
+def _only_pods(named: list[tuple[str, str | None]]) -> list[str]:
+    """The names of pods; none where they are chosen by labels. Raises where a kind is another."""
+    kinds: set[str] = set()
+    names: list[str] = []
+    for kind, name in named:
+        kinds.add(kind)
+        if name is not None:
+            names.append(name)
+
+    # A Service or a ConfigMap may be deleted without an effect on ztunnel.
+    if kinds != {"pod"}:
+        shown = ", ".join(sorted(kinds))
+        raise DoesNothing(f"deleting {shown} does not restart ztunnel")
+    return names
 
 
 def _delete_names(command: Kubectl, names: list[str]) -> list[Action]:
+    """Pods by names that other commands print."""
     printed: list[Unknown] = []
     for name in names:
         unknowns = command.memory.unknowns_in(name)
@@ -207,16 +273,17 @@ def _delete_names(command: Kubectl, names: list[str]) -> list[Action]:
                 "-l app=ztunnel"
             )
         printed += unknowns
+
     return _delete_printed(command, printed)
 
 
 def _delete_printed(command: Kubectl, unknowns: Iterable[Unknown]) -> list[Action]:
     """The pods whose names are printed by the commands of `unknowns`."""
     found: list[Action] = []
+    # `kubectl delete` has a namespace of its own, whatever that of `kubectl get` is.
     for unknown in unknowns:
         found += printed_pods(unknown, command.memory, command.place)
-        if not command.here():
-            raise command.elsewhere()
+        command.check_is_here()
     return _merged(found)
 
 
@@ -226,11 +293,14 @@ def _delete_selected(command: Kubectl) -> list[Action]:
     how, node = command.nodes()
     if selects is False:
         raise DoesNothing("its selector leaves ztunnel out")
+
     if selects:
-        if not command.here():
-            raise command.elsewhere()
+        command.check_is_here()
         return [Action("ztunnel", "", how, node=node)]
-    if not (command.is_on("--all") or command.option("--field-selector")):
+
+    # Of several flags that choose pods one is enough.
+    chooses = command.is_on("--all") or command.option("--field-selector")
+    if not chooses:
         raise DoesNothing("kubectl deletes no pods without a name, -l or --all")
     return _delete_all(command, how, node)
 
@@ -238,10 +308,15 @@ def _delete_selected(command: Kubectl) -> list[Action]:
 def _delete_all(command: Kubectl, how: How, node: str | None) -> list[Action]:
     """Every pod of a namespace, or of all: ztunnel, applications, or both."""
     ztunnel = Action("ztunnel", "", how, node=node)
+    # No namespace of applications: those of all.
     if command.is_everywhere:
-        return [ztunnel, Action("applications", "", how, namespace="", node=node)]
+        applications = Action("applications", "", how, namespace="", node=node)
+        return [ztunnel, applications]
+
+    # No application runs in ztunnel's namespace.
     if command.here():
         return [ztunnel]
+
     return [Action("applications", "", how, namespace=command.namespace, node=node)]
 
 
@@ -251,10 +326,13 @@ def _delete_all(command: Kubectl, how: How, node: str | None) -> list[Action]:
 def _patch(command: Kubectl) -> list[Action]:
     """A patch of the DaemonSet's pod template replaces its pods, when the template becomes another
     one."""
-    _must_be_ztunnel(command, command.named(command.operands[1:]))
+    named = command.named(command.operands[1:])
+    _check_is_ztunnel(command, named)
+
     patch = command.option("-p", "--patch")
     if patch is None:
         raise NotUnderstood("kubectl patch without -p: what is in the file is not known here")
+
     template = _template_of(patch)
     if template is None:
         raise DoesNothing(
@@ -264,18 +342,22 @@ def _patch(command: Kubectl) -> list[Action]:
 
 
 def _set(command: Kubectl) -> list[Action]:
+    """`kubectl set env ds/ztunnel NAME=VALUE` replaces the pods as a patch does."""
     what, rest = command.operands[1:2], command.operands[2:]
     if what != ["env"]:
         raise NotUnderstood(f"kubectl set {' '.join(what)} is not understood here")
+
+    # -e and --env are other spellings of NAME=VALUE.
     values = [*command.options.get("-e", []), *command.options.get("--env", [])]
     objects = []
     for operand in rest:
         if "=" in operand:
             values.append(operand)
-        # NAME- removes a variable, which is not there any more the next time.
+        # kubectl set env --help: NAME- removes a variable, which is not there the next time.
         elif not operand.endswith("-"):
             objects.append(operand)
-    _must_be_ztunnel(command, command.named(objects))
+
+    _check_is_ztunnel(command, command.named(objects))
     if command.is_on("--list") or not values:
         raise DoesNothing("it sets nothing")
     return _changed(command, " ".join(values))
@@ -289,39 +371,57 @@ def _changed(command: Kubectl, text: str) -> list[Action]:
             f"it writes another value every {after_s / 3_600:g} h only, and comes more often: pods "
             "are not replaced each time; write the time, $(date +%s)"
         )
+
     return [Action("ztunnel", "", "rollout")]
 
 
-def _must_be_ztunnel(command: Kubectl, named: list[tuple[str, str | None]]) -> None:
+def _check_is_ztunnel(command: Kubectl, named: list[tuple[str, str | None]]) -> None:
+    """Raises DoesNothing where something else is changed, also besides ztunnel's DaemonSet."""
     for kind, name in named:
-        if kind != "daemonset" or name != DAEMON_SET:
-            shown = command.memory.shown(name or "")
-            raise DoesNothing(f"{kind} {shown!r} is not ztunnel's DaemonSet")
-    if not command.here():
-        raise command.elsewhere()
+        if (kind, name) == ("daemonset", DAEMON_SET):
+            continue
+
+        # Without a name it is about every object of the kind.
+        shown = command.memory.shown(name or "")
+        raise DoesNothing(f"{kind} {shown!r} is not ztunnel's DaemonSet")
+
+    command.check_is_here()
 
 
 def _template_of(patch: str) -> str | None:
     """What a patch writes below spec.template, as text; None when it writes nothing there."""
+    # kubectl takes YAML as well as JSON, of which every text is YAML, too.
     try:
         content = yaml.safe_load(patch)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise NotUnderstood(
-            f"its patch is not understood: {' '.join(patch.split())[:80]}"
-        ) from error
+        shown = " ".join(patch.split())[:80]
+        raise NotUnderstood(f"its patch is not understood: {shown}") from error
+
     if isinstance(content, list):
-        # A JSON patch (RFC 6902): a list of operations, each with its path.
-        below = [
-            each.get("value")
-            for each in content
-            if isinstance(each, dict) and str(each.get("path", "")).startswith("/spec/template")
-        ]
-        return json.dumps(below, default=str, ensure_ascii=False) if below else None
-    if not isinstance(content, dict):
+        template: object = _values_below_template(content)
+    elif isinstance(content, dict):
+        spec = content.get("spec")
+        template = spec.get("template") if isinstance(spec, dict) else None
+    else:
         raise NotUnderstood("its patch is not an object")
-    spec = content.get("spec")
-    template = spec.get("template") if isinstance(spec, dict) else None
-    return json.dumps(template, default=str, ensure_ascii=False) if template else None
+
+    if not template:
+        return None
+    return json.dumps(template, default=str, ensure_ascii=False)
+
+
+def _values_below_template(operations: list[object]) -> list[object]:
+    """What a JSON patch (RFC 6902) writes there: a list of operations, each with its path."""
+    values: list[object] = []
+    for operation in operations:
+        # RFC 6902: each operation is an object.
+        if not isinstance(operation, dict):
+            continue
+
+        path = str(operation.get("path", ""))
+        if path.startswith("/spec/template"):
+            values.append(operation.get("value"))
+    return values
 
 
 _VERBS: dict[str, Callable[[Kubectl], list[Action]]] = {
@@ -337,11 +437,13 @@ def _merged(found: list[Action]) -> list[Action]:
     merged: dict[tuple[str, str, str], Action] = {}
     for action in found:
         key = (action.what, action.namespace, action.how)
-        before = merged.get(key)
-        if before is None:
-            merged[key] = action
-        # names None is all of them already.
-        elif before.names is not None:
-            names = None if action.names is None else (*before.names, *action.names)
-            merged[key] = replace(before, names=names)
+        before = merged.setdefault(key, action)
+
+        # The first of its kind, or one that is about all of them already.
+        is_first = before is action
+        if is_first or before.names is None:
+            continue
+
+        names = None if action.names is None else (*before.names, *action.names)
+        merged[key] = replace(before, names=names)
     return list(merged.values())

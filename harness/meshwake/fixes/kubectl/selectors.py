@@ -19,26 +19,34 @@ def selects_ztunnel(selector: str, memory: Memory) -> bool:
     """Whether a label selector matches ztunnel's pods. Raises NotUnderstood."""
     if not is_known(selector):
         raise NotUnderstood(f"the selector {memory.shown(selector)!r} is not known")
-    return all(_matches_ztunnel(term) for term in _BETWEEN_TERMS.split(selector))
+
+    # Terms are joined by and.
+    terms = _BETWEEN_TERMS.split(selector)
+    return all(map(_matches_ztunnel, terms))
 
 
 def _matches_ztunnel(term: str) -> bool:
+    """The same of one term, of one label."""
     match = _TERM.fullmatch(term)
     if match is None:
         raise NotUnderstood(f"the selector {term!r} is not understood")
+
     absent, key, operator, value, within, values = match.groups()
     if key not in LABELS:
         raise NotUnderstood(
             f"whether ztunnel has the label {key!r} is not known here; take app=ztunnel"
         )
+
     own = LABELS[key]
     # ztunnel has every label of the table, so `!key` never matches it.
     if absent:
         return False
+
     if operator:
         return (own == value) != (operator == "!=")
+
     if within:
-        is_listed = own in [each.strip() for each in values.split(",")]
+        is_listed = own in map(str.strip, values.split(","))
         return is_listed != (within == "notin")
     # A key alone: the label is there, with any value.
     return True

@@ -8,42 +8,49 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
-from meshwake.fixes.shell import names
+from meshwake.fixes.shell import names, program_name
 from meshwake.fixes.shell.conditions import decide
 from meshwake.fixes.shell.expansion import unknown
-from meshwake.fixes.shell.memory import Ends, Ran, Status
+from meshwake.fixes.shell.memory import Ends, Status
 from meshwake.fixes.shell.parser import parse
-from meshwake.fixes.shell.programs import UNIT_S, after_options, printed
+from meshwake.fixes.shell.programs import UNIT_S, after_options, printed, take_option
 
 if TYPE_CHECKING:
     from meshwake.fixes.shell.shell import Shell
 
 
-def _succeeds(shell: Shell, words: list[str]) -> Status:
-    return True
-
-
-def _fails(shell: Shell, words: list[str]) -> Status:
-    return False
+def _status_by_name(shell: Shell, words: list[str]) -> Status:
+    """Of what changes nothing here: true, cd, ulimit and so on succeed."""
+    return program_name(words[0]) != "false"
 
 
 def _prints(shell: Shell, words: list[str]) -> Status:
-    shell.memory.ran.append(
-        Ran(tuple(words), shell.conditions, shell.after_s, shell.background, shell.piped)
-    )
+    shell.record(words)
     return True
 
 
 def _exit(shell: Shell, words: list[str]) -> Status:
     what = "return" if words[0] == "return" else "exit"
     # Without a number the status is that of the command before, which is taken for a success.
-    raise Ends(what, words[1:2] in ([], ["0"]))
+    succeeds = words[1:2] in ([], ["0"])
+    raise Ends(what, succeeds)
+
+
+def _number_of(words: list[str]) -> int:
+    """The number that a builtin takes, as `shift 2`; 1 without one."""
+    given = "".join(words[1:2])
+    # A variable that only a run knows has the number that is usual.
+    return int(given) if given.isdecimal() else 1
 
 
 def _leave_loop(shell: Shell, words: list[str]) -> Status:
-    levels = int(words[1]) if len(words) > 1 and words[1].isdigit() else 1
-    # More levels than there are loops leave all of them.
-    raise Ends(words[0], levels=max(1, min(levels, 50)))
+    # bash(1): more levels than there are loops leave all of them, and 0 is out of range.
+    levels = max(1, min(_number_of(words), _LOOPS_MOST))
+    raise Ends(words[0], levels=levels)
+
+
+# No script has more loops in one another. Each is left by an exception of its own.
+_LOOPS_MOST = 50
 
 
 def _test(shell: Shell, words: list[str]) -> Status:
@@ -53,25 +60,40 @@ def _test(shell: Shell, words: list[str]) -> Status:
         if operands[-1:] != ["]"]:
             return False
         operands = operands[:-1]
+
+    # POSIX, test: only = is of the standard, and test of dash knows no other.
     if "==" in operands:
         shell.must_not_be_dash("== in a test", "=")
+
     return decide(shell, operands, shell.memory.shown(words))
 
 
+_DECLARED = re.compile(r"([A-Za-z_]\w*)(=|$)")
+
+
 def _declare(shell: Shell, words: list[str]) -> Status:
-    exports = words[0] == "export" or "-x" in words or shell.exports_all
+    # `declare -x` is another spelling of `export`.
+    exports = words[0] == "export" or "-x" in words or "allexport" in shell.options
+
     for word in words[1:]:
-        match = re.match(r"([A-Za-z_]\w*)(=|$)", word)
+        # An option, or a name that no shell takes.
+        match = _DECLARED.match(word)
         if match is None:
             continue
-        if match[2]:
-            shell.variables[match[1]] = word[match.end() :]
+
+        name, equals = match.groups()
+        # `export NAME` alone keeps the value that it has.
+        if equals:
+            shell.variables[name] = word[match.end() :]
+
         if exports:
-            shell.exported |= {match[1]}
+            shell.exported |= {name}
     return True
 
 
 def _unset(shell: Shell, words: list[str]) -> Status:
+    # bash(1): without -v or -f a name is that of a variable and, where there is none, that of a
+    # function; here both are taken away.
     for word in words[1:]:
         shell.variables.pop(word, None)
         shell.functions.pop(word, None)
@@ -79,36 +101,46 @@ def _unset(shell: Shell, words: list[str]) -> Status:
 
 
 def _shift(shell: Shell, words: list[str]) -> Status:
-    many = int(words[1]) if len(words) > 1 and words[1].isdigit() else 1
-    del shell.arguments[1 : 1 + many]
+    # $0 stays.
+    del shell.arguments[1 : 1 + _number_of(words)]
     return True
 
 
 def _trap(shell: Shell, words: list[str]) -> Status:
     """What a script does at its end; what signals make of it is not followed."""
-    # `trap - EXIT` takes it back. 0 is another name of EXIT.
-    if len(words) > 2 and {"EXIT", "0"} & set(words[2:]):
-        shell.at_exit = "" if words[1] == "-" else words[1]
+    # POSIX, trap: 0 is another name of EXIT.
+    if {"EXIT", "0"}.isdisjoint(words[2:]):
+        return True
+
+    # `trap - EXIT` takes it back.
+    action = words[1]
+    shell.at_exit = "" if action == "-" else action
     return True
 
 
 def _set(shell: Shell, words: list[str]) -> Status:
-    for option, following in pairwise([*words[1:], ""]):
-        # The rest are the new arguments.
-        if option == "--":
-            break
-        if option[:1] in ("-", "+"):
+    options = words[1:]
+    # POSIX, set: what comes behind -- are the new arguments, also when that is nothing.
+    if "--" in options:
+        end = options.index("--")
+        shell.arguments = [shell.arguments[0], *options[end + 1 :]]
+        options = options[:end]
+
+    # The next word is the name of the option where this is -o or +o.
+    for option, following in pairwise([*options, ""]):
+        if option.startswith(("-", "+")):
             shell.set_option(option, following)
-    if "--" in words:
-        shell.arguments = [shell.arguments[0], *words[words.index("--") + 1 :]]
     return True
 
 
 def _read(shell: Shell, words: list[str]) -> Status:
+    # POSIX, read: what it reads is split into as many words as there are names; bash has REPLY
+    # where there are none.
+    names = [word for word in words[1:] if not word.startswith("-")]
+
     # A loop `... | while read POD` is followed once, with what all lines have in common: where they
     # come from.
-    names = [word for word in words[1:] if not word.startswith("-")] or ["REPLY"]
-    for name in names:
+    for name in names or ["REPLY"]:
         shell.variables[name] = unknown(shell, f"${name}", shell.piped)
     return True
 
@@ -117,8 +149,13 @@ def _source(shell: Shell, words: list[str]) -> Status:
     """`. FILE`: what is known of it runs here."""
     if words[0] == "source":
         shell.must_not_be_dash("source", ".")
-    file = shell.memory.files.get(words[1]) if len(words) > 1 else None
-    return shell.follow(parse(file.text)) if file is not None else shell.program(words)
+
+    # Only files that are mounted from the same manifest are known.
+    path = "".join(words[1:2])
+    file = shell.memory.files.get(path)
+    if file is None:
+        return shell.program(words)
+    return shell.follow(parse(file.text))
 
 
 def _eval(shell: Shell, words: list[str]) -> Status:
@@ -130,6 +167,8 @@ def _alias(shell: Shell, words: list[str]) -> Status:
     # bash(1): aliases are not expanded when the shell is not interactive, but dash expands them.
     if shell.expands_braces:
         return True
+
+    # A function of the same text does the same: the words behind the alias are its arguments.
     for word in words[1:]:
         name, equals, text = word.partition("=")
         if equals:
@@ -141,11 +180,13 @@ def _xargs(shell: Shell, words: list[str]) -> Status:
     """Runs its words with what it reads behind them, or in place of what -I names."""
     options = _xargs_options(words[1:])
     status: Status = True
-    for read in _given_to_xargs(shell, options.replaces is not None, options.at_once):
+    for read in _given_to_xargs(shell, options):
         if options.replaces:
             command = [word.replace(options.replaces, read[0]) for word in options.command]
         else:
             command = [*options.command, *read]
+
+        # No program knows the functions of a shell: `... | xargs f` starts none.
         with shell.in_a_program():
             status = shell.execute(command)
     return status
@@ -160,53 +201,58 @@ class _XargsOptions(NamedTuple):
     at_once: int
 
 
-_XARGS_WITH_VALUE = names("-n -L -P -d -E -s -a --max-args --max-procs --delimiter --max-lines")
-# The value in the same word: -n1, --max-args=1.
-_XARGS_NUMBER = re.compile(r"(?:-[nL]|--max-(?:args|lines)=)(\d+)")
+_XARGS_WITH_VALUE = names("-n -L -P -d -E -s -a -I --max-args --max-procs --delimiter --max-lines")
+# The value in the same word: -n1, -I{}.
+_XARGS_JOINED = re.compile(r"(-[nLIi])(.+)", re.DOTALL)
+# Their value is never the next word; without one it is {}.
+_XARGS_BRACES = ("-i", "--replace")
 # Options that mean the same here: lines and words of them are not distinguished.
-_XARGS_NAMES = {"--replace": "-I", "-L": "-n", "--max-args": "-n", "--max-lines": "-n"}
+_XARGS_NAMES = {"--replace": "-I", "-i": "-I", "-L": "-n", "--max-args": "-n", "--max-lines": "-n"}
 
 
 def _xargs_options(words: list[str]) -> _XargsOptions:
     rest = list(words)
     options: dict[str, str] = {}
     while rest and rest[0].startswith("-"):
-        name, value = _xargs_option(rest)
+        joined = _XARGS_JOINED.fullmatch(rest[0])
+        if joined is not None:
+            rest[:1] = joined.groups()
+
+        name, value = take_option(rest, _XARGS_WITH_VALUE)
+        if name in _XARGS_BRACES:
+            value = value or "{}"
         if value:
             options[_XARGS_NAMES.get(name, name)] = value
+
     at_once = options.get("-n", "")
     return _XargsOptions(
-        # Without a command xargs runs echo.
+        # xargs(1): without a command it runs echo.
         command=rest or ["echo"],
         replaces=options.get("-I"),
         at_once=int(at_once) if at_once.isdigit() else 0,
     )
 
 
-def _xargs_option(rest: list[str]) -> tuple[str, str]:
-    """Takes one option from `rest`: its name and its value, "" where it has none."""
-    option = rest.pop(0)
-    number_inside = _XARGS_NUMBER.fullmatch(option)
-    if number_inside is not None:
-        return "-n", number_inside[1]
-    if option.startswith("-I") and option != "-I":
-        return "-I", option.removeprefix("-I")
-    takes_next = option in _XARGS_WITH_VALUE or option in ("-I", "--replace")
-    if not takes_next or not rest:
-        return option, ""
-    return option, rest.pop(0)
+# xargs(1), -s: a command line has a limit, and what is longer is run in parts.
+_XARGS_WORDS_MOST = 1_000
 
 
-def _given_to_xargs(shell: Shell, by_lines: bool, at_once: int) -> list[list[str]]:
+def _given_to_xargs(shell: Shell, options: _XargsOptions) -> list[list[str]]:
     """The words that it reads, for each time that it runs its command."""
     text = printed(shell.piped) if shell.piped else None
     # What is not known is one unknown, for as many words as it may be.
     if text is None:
         return [[unknown(shell, "what xargs reads", shell.piped)]]
+
     # xargs(1): with -I an item is a line, and otherwise a word.
-    words = text.split("\n") if by_lines else text.split()
-    size = 1 if by_lines else min(at_once or len(words), 1_000)
-    return [words[at : at + size] for at in range(0, len(words), max(size, 1))]
+    if options.replaces is not None:
+        return [[line] for line in text.split("\n")]
+
+    words = text.split()
+    size = min(options.at_once or len(words), _XARGS_WORDS_MOST)
+    # Of no words it makes no command, and a step of 0 is an error.
+    starts = range(0, len(words), size or 1)
+    return [words[start : start + size] for start in starts]
 
 
 def _su(shell: Shell, words: list[str]) -> Status:
@@ -214,11 +260,17 @@ def _su(shell: Shell, words: list[str]) -> Status:
     if "-c" in words[:-1]:
         script = words[words.index("-c") + 1]
         return shell.script_in_subshell(script)
+
+    # runuser(1): `runuser -u USER -- COMMAND` runs it without a shell.
     if "--" in words:
-        return shell.execute(words[words.index("--") + 1 :])
-    rest = after_options(words[1:], frozenset({"-u", "--user", "-g", "-s"}))
-    if words[0].endswith("runuser") and rest:
-        return shell.execute(rest)
+        command = words[words.index("--") + 1 :]
+        return shell.execute(command)
+
+    command = after_options(words[1:], frozenset({"-u", "--user", "-g", "-s"}))
+    if command and words[0].endswith("runuser"):
+        return shell.execute(command)
+
+    # `su USER` alone is a shell that reads what comes in, which is not known.
     return shell.program(words)
 
 
@@ -230,47 +282,53 @@ _TIMERS = names("--on-active --on-boot --on-calendar --on-startup --on-unit-acti
 
 def _systemd_run(shell: Shell, words: list[str]) -> Status:
     """A transient unit lives on by itself, also when its starter is ended; a timer of it waits."""
-    rest, wait_s = list(words[1:]), 0.0
+    rest, wait_s = words[1:], 0.0
     while rest and rest[0].startswith("-"):
-        name, value = _systemd_run_option(rest)
-        if name in _TIMERS:
-            timer_s = _timer_s(value)
-            # Of the timers only --on-active counts from now; when the others fire is not known.
-            if name != "--on-active" or timer_s is None:
-                return shell.program(words)
-            wait_s = timer_s
+        name, value = take_option(rest, _SYSTEMD_RUN_WITH_VALUE | _TIMERS)
+        if name not in _TIMERS:
+            continue
+
+        # Of the timers only --on-active counts from now; when the others fire is not known.
+        timer_s = _timer_s(value)
+        if name != "--on-active" or timer_s is None:
+            return shell.program(words)
+        wait_s = timer_s
+
     inner = shell.copy()
     # Not in the background even with `&`: it is systemd's child, and nothing of the script ends it.
-    inner.background, inner.after_s = False, shell.after_s + wait_s
+    inner.background = False
+    inner.after_s = shell.after_s + wait_s
     with inner.ending():
         inner.execute(rest)
+
+    # systemd-run(1): it returns as soon as the unit is started.
     return True
 
 
-def _systemd_run_option(rest: list[str]) -> tuple[str, str]:
-    """Takes one option from `rest`: its name and its value, "" where it has none."""
-    name, equals, value = rest.pop(0).partition("=")
-    takes_next = name in _TIMERS or name in _SYSTEMD_RUN_WITH_VALUE
-    if takes_next and not equals and rest:
-        value = rest.pop(0)
-    return name, value
+_TIME_SPAN = re.compile(r"(\d+)\s*(s|sec|m|min|h)?")
 
 
 def _timer_s(text: str) -> float | None:
     """A time span of systemd with one unit, seconds where it has none; None for any other."""
-    match = re.fullmatch(r"(\d+)\s*(s|sec|m|min|h)?", text)
-    return int(match[1]) * UNIT_S[(match[2] or "s")[0]] if match is not None else None
+    match = _TIME_SPAN.fullmatch(text)
+    if match is None:
+        return None
+
+    # systemd.time(7): m and min are minutes. Months, M, are not read.
+    number, unit = match.groups(default="s")
+    return int(number) * UNIT_S[unit[0]]
 
 
 BUILTINS: dict[str, Callable[[Shell, list[str]], Status]] = {
-    **dict.fromkeys([":", "true", "umask", "ulimit", "cd", "hash", "shopt", "disown"], _succeeds),
+    **dict.fromkeys(
+        [":", "true", "false", "umask", "ulimit", "cd", "hash", "shopt", "disown"], _status_by_name
+    ),
     **dict.fromkeys(["echo", "printf", "wait"], _prints),
     **dict.fromkeys(["exit", "return"], _exit),
     **dict.fromkeys(["break", "continue"], _leave_loop),
     **dict.fromkeys(["[", "test"], _test),
     **dict.fromkeys(["export", "readonly", "local", "declare", "typeset"], _declare),
     **dict.fromkeys(["su", "runuser"], _su),
-    "false": _fails,
     "unset": _unset,
     "shift": _shift,
     "set": _set,

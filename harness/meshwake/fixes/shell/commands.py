@@ -10,7 +10,7 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from meshwake.fixes.shell import expansion, tree
+from meshwake.fixes.shell import expansion, program_name, tree
 from meshwake.fixes.shell.builtins import BUILTINS
 from meshwake.fixes.shell.memory import Doubt, Ends, File, Ran, Status
 from meshwake.fixes.shell.programs import (
@@ -33,25 +33,31 @@ _OF_THE_SHELL = ("exec", "command", "builtin", "time")
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
 # Options of a shell whose value is the next word.
 _TAKE_VALUE = ("-o", "+o", "-O")
+# Letters may be joined: sh -ec SCRIPT.
+_TAKES_SCRIPT = re.compile(r"[-+][^-]*c")
 
 
 def simple(shell: Shell, node: tree.Simple) -> Status:
     """A simple command: its words expanded, its variables set."""
     shell.check_redirects(node.redirects)
+    # POSIX, 2.9.1: words are expanded before the values of assignments.
     words = expansion.all_fields(shell, node.words)
     values: dict[str, str] = {}
     for name, appends, word in node.assignments:
         before = shell.variables.get(name, "") if appends else ""
         values[name] = before + expansion.text(shell, word)
+
     # NAME=value alone sets the shell's own variable; in front of a command it is for that command.
     if not words:
         shell.variables |= values
-        if shell.exports_all:
+        if "allexport" in shell.options:
             shell.exported |= values.keys()
         return True
+
     kept, piped, exported = shell.variables, shell.piped, shell.exported
     shell.variables, shell.exported = kept | values, exported | values.keys()
     script = _stdin_script(shell, node, words)
+    # A redirect of the command takes the place of the pipe.
     shell.piped = _here_string(shell, node) or piped
     try:
         status = execute(shell, words) if script is None else shell.script_in_subshell(script)
@@ -59,6 +65,7 @@ def simple(shell: Shell, node: tree.Simple) -> Status:
         shell.piped = piped
         shell.exported -= values.keys() - exported
         _restore(shell, kept, values)
+
     # A person recognises a condition by how the script has it.
     if isinstance(status, Doubt) and not status.text:
         status = replace(status, text=node.text)
@@ -67,11 +74,11 @@ def simple(shell: Shell, node: tree.Simple) -> Status:
 
 def _restore(shell: Shell, before: dict[str, str], own: dict[str, str]) -> None:
     """Variables that are written in front of a command are set for that command only."""
+    # Others are kept as they are now: a function may have set them.
     for name in own:
+        shell.variables.pop(name, None)
         if name in before:
             shell.variables[name] = before[name]
-        else:
-            shell.variables.pop(name, None)
 
 
 def _stdin_script(shell: Shell, node: tree.Simple, words: list[str]) -> str | None:
@@ -79,26 +86,41 @@ def _stdin_script(shell: Shell, node: tree.Simple, words: list[str]) -> str | No
     not known."""
     if not _reads_script_from_stdin(words):
         return None
+
     for redirect in node.redirects:
         if redirect.operator == "<<<":
             return expansion.text(shell, redirect.target)
+
         # A here-document. The outer shell expands variables in it, unless its delimiter is quoted;
         # here the inner one does, which is the same where they are exported.
         if redirect.operator in ("<<", "<<-"):
             return "\n".join(redirect.lines)
-    return printed(shell.piped) if shell.piped else None
+
+    # `echo kubectl ... | sh`
+    if shell.piped:
+        return printed(shell.piped)
+    return None
 
 
 def _reads_script_from_stdin(words: list[str]) -> bool:
     """Whether it is a shell with options only: `sh -s`, `bash -e`."""
-    has_operand = any(not word.startswith(("-", "+")) for word in words[1:])
-    return _name(words[0]) in _SHELLS and not has_operand
+    if program_name(words[0]) not in _SHELLS:
+        return False
+
+    # An operand is the script's file, or the script itself behind -c.
+    is_option = [word.startswith(("-", "+")) for word in words[1:]]
+    return all(is_option)
 
 
 def _here_string(shell: Shell, node: tree.Simple) -> tuple[Ran, ...]:
     """What a here-string gives to a command, as an echo would."""
-    given = [redirect.target for redirect in node.redirects if redirect.operator == "<<<"]
-    return (Ran(("echo", expansion.text(shell, given[-1]))),) if given else ()
+    given: tuple[Ran, ...] = ()
+    # Of several the last one counts: each redirects the standard input once more.
+    for redirect in node.redirects:
+        if redirect.operator == "<<<":
+            text = expansion.text(shell, redirect.target)
+            given = (Ran(("echo", text)),)
+    return given
 
 
 def execute(shell: Shell, words: list[str]) -> Status:
@@ -113,29 +135,40 @@ def execute(shell: Shell, words: list[str]) -> Status:
 
 
 def _execute(shell: Shell, words: list[str]) -> Status:
+    # POSIX, 2.9.1: a command whose words expand to nothing succeeds.
     if not words:
         return True
-    name = _name(words[0])
+
+    name = program_name(words[0])
     # bash(1), command execution: functions come before builtins, and both before programs.
     if name in shell.functions:
         return _call(shell, name, words)
     if name in BUILTINS:
         return BUILTINS[name](shell, words)
+
     if name in _SHELLS:
         return _other_shell(shell, words)
-    if words[0] in shell.memory.files:
-        return _file(shell, shell.memory.files[words[0]], words)
+
+    # By its path: the folders of PATH hold nothing that a manifest mounts.
+    file = shell.memory.files.get(words[0])
+    if file is not None:
+        return _file(shell, file, words)
+
     return _program_or_started(shell, name, words)
 
 
 def _program_or_started(shell: Shell, name: str, words: list[str]) -> Status:
+    """What is neither of the shell nor a script: a program, or what it starts in its turn."""
     started = started_by(words)
     if started is None:
         return program(shell, words)
+
     if name not in _OF_THE_SHELL:
         return _by_a_program(shell, words, started)
+
     if name != "exec":
         return execute(shell, started)
+
     # `exec >file` only redirects the shell. With a command nothing behind it ever runs.
     if not started:
         return True
@@ -146,29 +179,33 @@ def _by_a_program(shell: Shell, words: list[str], started: list[str]) -> Status:
     """What timeout, env, sudo start: no program knows the functions of a shell."""
     # env NAME=value COMMAND: between the starter and what it starts.
     own_words = words[1 : len(words) - len(started)]
-    given = dict(word.split("=", 1) for word in own_words if _ASSIGNMENT.match(word))
-    with shell.in_a_program(given, kept_variables(words, started)):
+    given: dict[str, str] = {}
+    for word in filter(_ASSIGNMENT.match, own_words):
+        name, _, value = word.partition("=")
+        given[name] = value
+
+    kept = kept_variables(words, started)
+    with shell.in_a_program(given, kept):
         return execute(shell, started)
 
 
 def program(shell: Shell, words: list[str]) -> Status:
     """A program that starts no other."""
-    ran = Ran(tuple(words), shell.conditions, shell.after_s, shell.background, shell.piped)
-    shell.memory.ran.append(ran)
+    ran = shell.record(words)
     if ran.program == "sleep":
-        is_endless = any(word.lower() in ("inf", "infinity") for word in words[1:])
-        # What comes behind it never runs.
+        arguments = [word.lower() for word in words[1:]]
+        # sleep(1) reads numbers as strtod(3) does. What comes behind it never runs.
+        is_endless = not {"inf", "infinity"}.isdisjoint(arguments)
         if is_endless and not shell.background:
             raise Ends("exit", False)
+
         shell.after_s += slept_s(words[1:])
+
     return status_of(ran, shell.memory)
 
 
-def _name(program: str) -> str:
-    return program.rsplit("/", 1)[-1]
-
-
 def _call(shell: Shell, name: str, words: list[str]) -> Status:
+    """A function of the script. $0 stays that of the script (POSIX, 2.9.5)."""
     arguments = shell.arguments
     shell.arguments = [arguments[0], *words[1:]]
     try:
@@ -196,34 +233,38 @@ def _other_shell(shell: Shell, words: list[str]) -> Status:
     """`sh -c SCRIPT NAME ARGUMENTS` or `sh FILE ARGUMENTS`, in any spelling of its options."""
     inner = shell.new_process(["sh"])
     inner.obey_name(words[0])
-    rest, is_command = _after_options_of_shell(inner, words)
-    files = shell.memory.files
-    # `sh FILE` reads the file, so it need not be executable.
-    if not is_command and rest and rest[0] in files:
-        inner.arguments = rest
-        return shell.after(inner, inner.script(files[rest[0]].text))
-    if not is_command or not rest:
+    operands, is_command = _after_options_of_shell(inner, words)
+    # What it reads from the standard input is not known here (see _stdin_script).
+    if not operands:
         return program(shell, words)
+
     # sh -c SCRIPT NAME ARGUMENTS: the word behind the script is $0.
-    inner.arguments = rest[1:] or ["sh"]
-    return shell.after(inner, inner.script(rest[0]))
+    if is_command:
+        inner.arguments = operands[1:] or ["sh"]
+        return shell.after(inner, inner.script(operands[0]))
+
+    # `sh FILE` reads the file, so it need not be executable.
+    file = shell.memory.files.get(operands[0])
+    if file is None:
+        return program(shell, words)
+    inner.arguments = operands
+    return shell.after(inner, inner.script(file.text))
 
 
 def _after_options_of_shell(inner: Shell, words: list[str]) -> tuple[list[str], bool]:
     """The words behind the options, which `inner` takes; and whether the first is a script (-c)."""
-    position, is_command = 1, False
-    while position < len(words) and words[position].startswith(("-", "+")):
-        option = words[position]
-        position += 1
+    rest = words[1:]
+    is_command = False
+    while rest and rest[0].startswith(("-", "+")):
+        option = rest.pop(0)
         if option == "--":
             break
+
         # -o and +o name their option in the next word: -o errexit.
-        following = words[position] if position < len(words) else ""
-        inner.set_option(option, following)
+        inner.set_option(option, "".join(rest[:1]))
         if option in _TAKE_VALUE:
-            position += 1
-            continue
-        # Letters may be joined: -ec SCRIPT.
-        is_letters = not option.startswith("--")
-        is_command = is_command or (is_letters and "c" in option)
-    return words[position:], is_command
+            del rest[:1]
+
+        if _TAKES_SCRIPT.match(option):
+            is_command = True
+    return rest, is_command

@@ -5,6 +5,7 @@ A value is a sum of names with factors and a number; "now" is the time at which 
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -37,94 +38,146 @@ class Linear:
         return Linear(((NOW, Fraction(1)),), Fraction(offset_s))
 
     def __add__(self, other: Linear) -> Linear:
-        names = dict(self.factors)
+        factors = dict(self.factors)
         for name, factor in other.factors:
-            names[name] = names.get(name, Fraction(0)) + factor
-        # Without what has cancelled out, and in one order: equal sums are equal values.
-        kept = tuple(sorted((name, factor) for name, factor in names.items() if factor))
-        return Linear(kept, self.number + other.number)
+            factors[name] = factors.get(name, Fraction(0)) + factor
+            # It has cancelled out: `$A - $A` is known.
+            if not factors[name]:
+                del factors[name]
+
+        # In one order, so that equal sums are equal values.
+        return Linear(tuple(sorted(factors.items())), self.number + other.number)
 
     def __sub__(self, other: Linear) -> Linear:
         return self + other.times(Fraction(-1))
 
     def times(self, by: Fraction) -> Linear:
         """All of it `by` times."""
-        return Linear(
-            tuple((name, factor * by) for name, factor in self.factors if by), self.number * by
-        )
+        # 0 times something unknown is known.
+        if not by:
+            return Linear.of_int(0)
+
+        factors = tuple((name, factor * by) for name, factor in self.factors)
+        return Linear(factors, self.number * by)
 
     def as_int(self) -> int | None:
         """The number, when nothing in it is unknown."""
-        return None if self.factors else int(self.number)
+        if self.factors:
+            return None
+        return int(self.number)
 
 
 def evaluate(text: str, value_of: Callable[[str], Linear | None]) -> Linear | None:
     """The sum that `text` is, or None when it is none. `value_of` knows the names in it."""
     tokens = _TOKEN.findall(text)
-    # More than a script has. Each parenthesis is three calls deeper, and Python allows some 1,000.
-    if len(tokens) > 200 or "".join(tokens) != re.sub(r"\s", "", text):
+    if len(tokens) > _TOKENS_MOST:
         return None
+
     try:
         value, rest = _sum(tokens, value_of)
     except (ValueError, ZeroDivisionError, RecursionError):
         return None
-    return value if not rest else None
+
+    # `1 2`, a parenthesis too many, or a number of 19 digits, on which shells disagree.
+    if rest:
+        return None
+    return value
 
 
-def _sum(tokens: list[str], value_of: Callable[[str], Linear | None]) -> tuple[Linear, list[str]]:
+# More than a script has. Each parenthesis is three calls deeper, and Python allows some 1,000.
+_TOKENS_MOST = 200
+
+
+def _sum(
+    tokens: list[str],
+    value_of: Callable[[str], Linear | None],
+) -> tuple[Linear, list[str]]:
+    """Products joined by + and -, from the left; and the tokens behind them."""
     value, rest = _product(tokens, value_of)
-    while rest and rest[0] in "+-":
-        other, after = _product(rest[1:], value_of)
-        value, rest = (value + other if rest[0] == "+" else value - other), after
+    while rest and rest[0] in _SUMS:
+        join = _SUMS[rest[0]]
+        other, rest = _product(rest[1:], value_of)
+        value = join(value, other)
     return value, rest
 
 
 def _product(
-    tokens: list[str], value_of: Callable[[str], Linear | None]
+    tokens: list[str],
+    value_of: Callable[[str], Linear | None],
 ) -> tuple[Linear, list[str]]:
+    """Factors joined by *, / and %, from the left; and the tokens behind them."""
     value, rest = _factor(tokens, value_of)
-    while rest and rest[0] in "*/%":
-        other, after = _factor(rest[1:], value_of)
-        value = _times(value, other) if rest[0] == "*" else _divided(value, rest[0], other)
-        rest = after
+    while rest and rest[0] in _PRODUCTS:
+        join = _PRODUCTS[rest[0]]
+        other, rest = _factor(rest[1:], value_of)
+        value = join(value, other)
     return value, rest
 
 
 def _times(one: Linear, other: Linear) -> Linear:
     # One of the two must be a number, or the product is not a sum of names any more.
-    if other.factors:
-        one, other = other, one
-    if other.factors:
-        raise ValueError("a product of unknowns")
-    return one.times(other.number)
+    if not other.factors:
+        return one.times(other.number)
+    if not one.factors:
+        return other.times(one.number)
+
+    raise ValueError("a product of unknowns")
 
 
-def _divided(value: Linear, operator: str, by: Linear) -> Linear:
-    if by.factors or (value.factors and operator == "%"):
+def _quotient(value: Linear, by: Linear) -> Linear:
+    if by.factors:
         raise ValueError("divided by an unknown")
+
     # A shell drops the rest of a division; of a sum with an unknown it is kept, which is less than
     # one.
     if value.factors:
         return value.times(1 / by.number)
-    dividend, divisor = int(value.number), int(by.number)
-    return Linear.of_int(dividend // divisor if operator == "/" else dividend % divisor)
+
+    # As C, and not as Python: -5 / 2 is -2 (POSIX, 1.1.2.1).
+    return Linear.of_int(int(value.number / by.number))
+
+
+def _remainder(value: Linear, by: Linear) -> Linear:
+    # The remainder of an unknown is not a sum: `$RANDOM % 60` is any number below 60.
+    if value.factors or by.factors:
+        raise ValueError("the remainder of an unknown")
+
+    # Its sign is that of the dividend: -5 % 2 is -1.
+    quotient = _quotient(value, by)
+    return value - by.times(quotient.number)
+
+
+_SUMS = {"+": operator.add, "-": operator.sub}
+_PRODUCTS = {"*": _times, "/": _quotient, "%": _remainder}
 
 
 def _factor(
-    tokens: list[str], value_of: Callable[[str], Linear | None]
+    tokens: list[str],
+    value_of: Callable[[str], Linear | None],
 ) -> tuple[Linear, list[str]]:
+    """A number, a name, or a sum in parentheses, with its sign; and the tokens behind it."""
     if not tokens:
         raise ValueError("an end where a number belongs")
     first, rest = tokens[0], tokens[1:]
+
     if first == "(":
         value, rest = _sum(rest, value_of)
         if rest[:1] != [")"]:
             raise ValueError("a parenthesis that nothing closes")
         return value, rest[1:]
-    if first in "+-":
+
+    # Signs of a number may be several: 3 - -2.
+    if first == "+":
+        return _factor(rest, value_of)
+    if first == "-":
         value, rest = _factor(rest, value_of)
-        return (value if first == "+" else value.times(Fraction(-1))), rest
-    known = Linear.of_int(int(first)) if first.isdigit() else value_of(first)
+        return value.times(Fraction(-1)), rest
+
+    if first.isdigit():
+        return Linear.of_int(int(first)), rest
+
+    # Any other character, an operator in the wrong place too, is a name that has no value.
+    known = value_of(first)
     if known is None:
         raise ValueError(f"{first!r} is not a number")
     return known, rest

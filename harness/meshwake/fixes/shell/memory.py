@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+from meshwake.fixes.shell import program_name
 from meshwake.fixes.shell.linear import Linear
 from meshwake.fixes.shell.tree import NotRead
 
@@ -46,17 +47,24 @@ Status = bool | Doubt
 
 def negated(status: Status) -> Status:
     """The status of `! command`."""
-    return not status if isinstance(status, bool) else status.negated()
+    if isinstance(status, Doubt):
+        return status.negated()
+    return not status
 
 
 def joined(operator: str, one: Status, other: Status) -> Status:
     """The status of `one && other`, or of `one || other`."""
     # What decides without the other: true for or, false for and.
     decides = operator == "||"
+    if decides in (one, other):
+        return decides
+
+    # The other of the two is neutral: false for or, true for and.
     if isinstance(one, bool):
-        return one if one is decides else other
+        return other
     if isinstance(other, bool):
-        return other if other is decides else one
+        return one
+
     return Doubt(f"{one.text} {operator} {other.text}", one.runs + other.runs)
 
 
@@ -74,7 +82,7 @@ class Ran:
     @property
     def program(self) -> str:
         """Its name, without the folder."""
-        return self.words[0].rsplit("/", 1)[-1] if self.words else ""
+        return program_name("".join(self.words[:1]))
 
 
 @dataclass
@@ -94,27 +102,39 @@ class Memory:
         """The character that represents `unknown` in words."""
         if len(self.unknowns) >= _UNKNOWNS_MOST:
             raise NotRead("has too many unknowns")
+
+        char = chr(_FIRST + len(self.unknowns))
         self.unknowns.append(unknown)
-        return chr(_FIRST + len(self.unknowns) - 1)
+        return char
+
+    def _unknown_of(self, char: str) -> Unknown:
+        """The unknown that a character represents."""
+        return self.unknowns[ord(char) - _FIRST]
 
     def unknowns_in(self, word: str) -> list[Unknown]:
         """What in `word` is unknown."""
-        return [self.unknowns[ord(each) - _FIRST] for each in UNKNOWN.findall(word)]
+        chars = UNKNOWN.findall(word)
+        return list(map(self._unknown_of, chars))
 
     def linear(self, text: str) -> Linear | None:
         """A text as a number: digits, or one unknown."""
         # 18 digits are less than 2**63, from where on shells disagree.
         if re.fullmatch(r"\s*[-+]?\d{1,18}\s*", text):
             return Linear.of_int(int(text))
-        unknowns = self.unknowns_in(text)
-        if len(unknowns) != 1 or len(text.strip()) != 1:
+
+        char = text.strip()
+        # The number 1$A is not a sum of what $A is.
+        if not UNKNOWN.fullmatch(char):
             return None
-        return unknowns[0].value or Linear.of_name(text.strip())
+
+        # Where nothing is known of its value, it is a name of its own in a sum.
+        unknown = self._unknown_of(char)
+        return unknown.value or Linear.of_name(char)
 
     def shown(self, words: str | Iterable[str]) -> str:
         """Words as a person writes them: unknowns by their text."""
         text = words if isinstance(words, str) else " ".join(words)
-        return UNKNOWN.sub(lambda found: self.unknowns[ord(found[0]) - _FIRST].text, text)
+        return UNKNOWN.sub(lambda found: self._unknown_of(found[0]).text, text)
 
 
 def is_known(word: str) -> bool:
@@ -133,4 +153,7 @@ class Ends(Exception):
     """The script, function or loop goes no further; `what` says which, `status` with what."""
 
     def __init__(self, what: str, status: Status = True, levels: int = 1) -> None:
-        self.what, self.status, self.levels = what, status, levels
+        self.what = what
+        self.status = status
+        # Of loops in one another: `break 2`.
+        self.levels = levels

@@ -45,6 +45,21 @@ _DOLLAR_NAME = re.compile(rf"\$([A-Za-z_]\w*|\d|[{re.escape(_SPECIAL)}])")
 _BRACE_NAME = re.compile(rf"\$\{{(#?)([A-Za-z_]\w*|\d+|[{re.escape(_SPECIAL)}])")
 _BRACE_OPERATOR = re.compile(r":[-=+?]|[-=+?]|##?|%%?|//?|\^\^?|,,?|:")
 _ENDS_WORD = " \t\n;&|<>()"
+_ENDS_COMMAND = "\n;&|)"
+_AND_OR = re.compile(r"&&|\|\|")
+# |& pipes the errors, too, which are not followed.
+_PIPE = re.compile(r"\|(?!\|)&?")
+_NEXT_RESERVED = re.compile(r"\[\[|[{}!]|[a-z]+")
+# bash(1): a function may have a name that no variable has, such as wait-for.it.
+_BEGINS_FUNCTION = re.compile(r"([\w.:-]+)[ \t]*\([ \t]*\)")
+_FUNCTION_NAME = re.compile(r"([\w.:-]+)[ \t]*(\([ \t]*\))?")
+_ENDS_TEST = re.compile(r"\]\](?=[\s;&|)]|$)")
+_TEST_OPERATOR = re.compile(r"&&|\|\||[<>()]")
+# What is between two quotes of a kind; only in backquotes a backslash escapes.
+_BETWEEN = {
+    "'": re.compile(r"'([^']*)'"),
+    "`": re.compile(r"`((?:[^`\\]|\\.)*)`", re.DOTALL),
+}
 _REDIRECT = re.compile(r"(\d*)(&>>|&>|<<<|<<-|<<|<>|<&|>&|>>|>\||<|>)")
 _RESERVED = names("if then else elif fi for while until do done case esac { } ! [[ function in")
 _ENDS_LIST = names("then else elif fi do done esac }")
@@ -78,21 +93,47 @@ class _Parser:
         return NotRead(f"line {line}: {what}")
 
     def rest(self) -> str:
-        return self.text[self.position : self.position + 20].split("\n")[0] or "the end of a line"
+        """What comes next, as messages show it."""
+        following = self.text[self.position : self.position + 20]
+        line, _, _ = following.partition("\n")
+        return line or "the end of a line"
 
     def at(self, what: str) -> bool:
         return self.text.startswith(what, self.position)
 
+    def at_any(self, chars: str) -> bool:
+        """Whether one of `chars` comes next, or the end of the script."""
+        # There nothing comes next, and "" is in every text.
+        return self.peek() in chars
+
     def peek(self) -> str:
         return self.text[self.position : self.position + 1]
 
+    def accept(self, pattern: re.Pattern[str]) -> re.Match[str] | None:
+        """Goes behind what matches here; None where nothing does."""
+        match = pattern.match(self.text, self.position)
+        if match is not None:
+            self.position = match.end()
+        return match
+
+    def expect(self, closing: str) -> None:
+        """Goes behind `closing`, which must come next."""
+        if not self.at(closing):
+            raise self.wrong(f"found {self.rest()!r}, expected {closing!r}")
+        self.position += len(closing)
+
     def blanks(self) -> None:
         """Skips blanks and a comment."""
-        while self.peek() in (" ", "\t", "\r") and self.peek():
+        while self.peek() in (" ", "\t", "\r"):
             self.position += 1
+
         if self.peek() == "#":
-            end = self.text.find("\n", self.position)
-            self.position = len(self.text) if end < 0 else end
+            self.position = self._line_end()
+
+    def _line_end(self) -> int:
+        """The position of the next line end, or of the end of the script."""
+        end = self.text.find("\n", self.position)
+        return end if end >= 0 else len(self.text)
 
     def newlines(self) -> None:
         """Skips blanks, comments and line ends; here-documents begin after one."""
@@ -105,27 +146,33 @@ class _Parser:
     def _read_here_documents(self) -> None:
         # Several of one line come one after another, in the order of their redirects.
         for delimiter, strips, lines in self.here_documents:
+            # Without its delimiter it ends with the script, as in a shell.
             while self.position < len(self.text):
-                end = self.text.find("\n", self.position)
-                end = len(self.text) if end < 0 else end
+                end = self._line_end()
                 line = self.text[self.position : end]
                 self.position = min(end + 1, len(self.text))
-                line = line.lstrip("\t") if strips else line
+
+                # <<- strips tabs, also those before the delimiter.
+                if strips:
+                    line = line.lstrip("\t")
                 if line == delimiter:
                     break
                 lines.append(line)
+
         self.here_documents.clear()
 
     def next_reserved(self) -> str:
         """The reserved word at this position, or ""."""
-        match = re.compile(r"\[\[|[{}!]|[a-z]+").match(self.text, self.position)
+        match = _NEXT_RESERVED.match(self.text, self.position)
         if match is None or match[0] not in _RESERVED:
             return ""
+
         # `iffy` begins with `if`, and is a word.
         after = self.text[match.end() : match.end() + 1]
-        return match[0] if not after or after in _ENDS_WORD else ""
+        return match[0] if after in _ENDS_WORD else ""
 
     def take(self, word: str) -> None:
+        """Goes behind a reserved word, which must come next."""
         self.newlines()
         if self.next_reserved() != word:
             raise self.wrong(f"found {self.rest()!r}, expected {word!r}")
@@ -135,9 +182,11 @@ class _Parser:
 
     def sequence(self, closing: str = "") -> Sequence:
         """Commands until what ends a list comes."""
+        # Each level is seven calls or so, and Python allows some 1,000.
         self.depth += 1
         if self.depth > DEEPEST:
             raise self.wrong("is nested too deeply")
+
         items: list[tuple[Node, bool]] = []
         self.newlines()
         while self.position < len(self.text) and not self._list_ends(closing):
@@ -145,6 +194,7 @@ class _Parser:
             self.blanks()
             background = self.at("&") and not self.at("&&")
             items.append((node, background))
+
             if background or (self.at(";") and not self.at(";;")):
                 self.position += 1
             # What follows a command without a separator ends the list: `)`, `}`, or an error of
@@ -152,65 +202,79 @@ class _Parser:
             elif self.peek() != "\n":
                 break
             self.newlines()
+
         self.depth -= 1
         return Sequence(tuple(items))
 
     def _list_ends(self, closing: str) -> bool:
-        return (
-            bool(closing and self.at(closing))
-            or self.at(";;")
-            or self.next_reserved() in _ENDS_LIST
-        )
+        # The caller goes behind it.
+        if closing and self.at(closing):
+            return True
+
+        # ;; ends an item of a case.
+        return self.at(";;") or self.next_reserved() in _ENDS_LIST
 
     def and_or(self) -> Node:
-        parts: list[tuple[str, Node]] = [("", self.pipeline())]
-        while True:
-            self.blanks()
-            if not (self.at("&&") or self.at("||")):
-                break
-            operator = self.text[self.position : self.position + 2]
-            self.position += 2
+        """Pipelines joined by `&&` and `||`."""
+        first = self.pipeline()
+        parts: list[tuple[str, Node]] = [("", first)]
+        self.blanks()
+        while operator := self.accept(_AND_OR):
+            # The line may end behind an operator.
             self.newlines()
-            parts.append((operator, self.pipeline()))
-        return parts[0][1] if len(parts) == 1 else AndOr(tuple(parts))
+            parts.append((operator[0], self.pipeline()))
+            self.blanks()
+
+        if len(parts) == 1:
+            return first
+        return AndOr(tuple(parts))
 
     def pipeline(self) -> Node:
+        """Commands joined by pipes."""
         self.blanks()
-        begins, negated = self.position, False
+        begins = self.position
+        negated = False
         while self.next_reserved() == "!":
             self.position += 1
             negated = not negated
             self.blanks()
+
         parts = [self.command()]
-        while True:
-            self.blanks()
-            if not self.at("|") or self.at("||"):
-                break
-            # |& pipes the errors, too, which are not followed.
-            self.position += 2 if self.at("|&") else 1
+        self.blanks()
+        while self.accept(_PIPE):
             self.newlines()
             parts.append(self.command())
+            self.blanks()
+
         if len(parts) == 1 and not negated:
             return parts[0]
-        return Pipeline(tuple(parts), negated, self.text[begins : self.position].strip())
+        written = self.text[begins : self.position].strip()
+        return Pipeline(tuple(parts), negated, written)
 
     # --- Commands ---
 
     def command(self) -> Node:
+        """One command, with its redirects."""
         self.blanks()
         node = self._compound()
+        # A simple command has its redirects between its words.
         if node is None:
             return self.simple()
+
         redirects = self._redirects()
         return Redirected(node, redirects) if redirects else node
 
     def _compound(self) -> Node | None:
+        """What begins with a reserved word or a parenthesis, or defines a function; or None."""
         # `((` is arithmetic only if `))` ends it; else it is a subshell in a subshell.
-        if self.at("((") and (end := self._double_end(self.position + 2)) is not None:
-            text, self.position = self.text[self.position + 2 : end], end + 2
-            return DoubleParenthesis(text)
+        if self.at("(("):
+            arithmetic = self._arithmetic(self.position + 2)
+            if arithmetic is not None:
+                return DoubleParenthesis(arithmetic)
         if self.at("("):
             return self._group("(", ")")
+
+        reserved = self.next_reserved()
         readers: dict[str, Callable[[], Node]] = {
             "if": self._if,
             "while": self._while,
@@ -218,31 +282,31 @@ class _Parser:
             "for": self._for,
             "case": self._case,
             "[[": self._double_bracket,
+            "{": lambda: self._group("{", "}"),
             "function": self._function,
         }
-        reserved = self.next_reserved()
-        if reserved == "{":
-            return self._group("{", "}")
         if reserved in readers:
             return readers[reserved]()
+        # `then` without `if`, `}` without `{`.
         if reserved:
             raise self.wrong(f"found {self.rest()!r}, expected a command")
-        if match := re.compile(r"([\w.:-]+)[ \t]*\([ \t]*\)").match(self.text, self.position):
-            self.position = match.end()
-            return self._body_of(match[1])
-        return None
+
+        name = self.accept(_BEGINS_FUNCTION)
+        return self._body_of(name[1]) if name is not None else None
 
     def _group(self, opening: str, closing: str) -> Group:
+        """A list in parentheses or in braces."""
         self.position += 1
         body = self.sequence(closing)
         self.newlines()
-        if not self.at(closing):
-            raise self.wrong(f"found {self.rest()!r}, expected {closing!r}")
-        self.position += 1
+        self.expect(closing)
         return Group(body, opening == "(")
 
     def _if(self) -> If:
-        branches, otherwise, word = [], None, "if"
+        branches = []
+        otherwise = None
+        word = "if"
+        # elif is another condition of the same if.
         while word in ("if", "elif"):
             self.take(word)
             condition = self.sequence()
@@ -250,6 +314,7 @@ class _Parser:
             branches.append((condition, self.sequence()))
             self.newlines()
             word = self.next_reserved()
+
         if word == "else":
             self.take("else")
             otherwise = self.sequence()
@@ -271,24 +336,27 @@ class _Parser:
     def _for(self) -> For:
         self.take("for")
         self.blanks()
-        match = _NAME.match(self.text, self.position)
-        if match is None:
+        name = self.accept(_NAME)
+        if name is None:
             raise self.wrong(f"'for {self.rest()}' is not understood; expected: for NAME in WORDS")
-        self.position = match.end()
+
+        # Without `in` it goes over the arguments.
         self.newlines()
         words = None
         if self.next_reserved() == "in":
             self.take("in")
             words = self._words()
+
+        # A semicolon or a line end comes before `do`, which skips line ends itself.
         self.blanks()
         if self.at(";"):
             self.position += 1
-        return For(match[0], words, self._do())
+        return For(name[0], words, self._do())
 
     def _words(self) -> tuple[Word, ...]:
         words = []
         self.blanks()
-        while self.peek() and self.peek() not in "\n;&|)":
+        while not self.at_any(_ENDS_COMMAND):
             words.append(self.word())
             self.blanks()
         return tuple(words)
@@ -298,22 +366,28 @@ class _Parser:
         self.blanks()
         subject = self.word()
         self.take("in")
+
         items = []
         self.newlines()
         while self.next_reserved() != "esac":
             if not self.peek():
                 raise self.wrong("a case without esac")
+
+            # POSIX, 2.9.4: a pattern may have an opening parenthesis, too.
             if self.at("("):
                 self.position += 1
             patterns = self._patterns()
             body = self.sequence()
             items.append((patterns, body))
             self._end_of_item()
+
         self.take("esac")
         return CaseCommand(subject, tuple(items))
 
     def _end_of_item(self) -> None:
+        """Goes behind the `;;` of an item, which the last one need not have."""
         self.newlines()
+        # bash(1): they go on with the next item, or with its patterns, which is not followed here.
         if self.at(";&") or self.at(";;&"):
             raise self.wrong("';&' in a case is not understood")
         if self.at(";;"):
@@ -321,26 +395,29 @@ class _Parser:
         self.newlines()
 
     def _patterns(self) -> tuple[Word, ...]:
+        """The patterns of an item, up to the parenthesis behind them."""
         patterns = []
         while True:
             self.blanks()
             patterns.append(self.word())
             self.blanks()
+
             if self.at(")"):
                 self.position += 1
                 return tuple(patterns)
+
             if not self.at("|"):
                 raise self.wrong(f"found {self.rest()!r}, expected ')' after the pattern of a case")
             self.position += 1
 
     def _function(self) -> Function:
+        """`function NAME`, with parentheses or without."""
         self.take("function")
         self.blanks()
-        match = re.compile(r"([\w.:-]+)[ \t]*(\([ \t]*\))?").match(self.text, self.position)
-        if match is None:
+        name = self.accept(_FUNCTION_NAME)
+        if name is None:
             raise self.wrong("a function without a name")
-        self.position = match.end()
-        return replace(self._body_of(match[1]), by_keyword=True)
+        return replace(self._body_of(name[1]), by_keyword=True)
 
     def _body_of(self, name: str) -> Function:
         self.newlines()
@@ -350,57 +427,77 @@ class _Parser:
         begins = self.position
         self.position += 2
         words: list[Word] = []
-        while True:
+        self.newlines()
+        while not self.accept(_ENDS_TEST):
+            words.append(self._word_of_test(words))
             self.newlines()
-            if match := re.compile(r"\]\](?=[\s;&|)]|$)").match(self.text, self.position):
-                self.position = match.end()
-                return DoubleBracket(tuple(words), self.text[begins : self.position])
-            if match := re.compile(r"&&|\|\||[<>()]").match(self.text, self.position):
-                self.position = match.end()
-                words.append(Word((Literal(match[0], quoted=False),), match[0]))
-                continue
-            if not self.peek():
-                raise self.wrong("'[[' without ']]'")
-            # Parentheses and bars belong to the expression behind =~, and end every other word.
-            is_pattern = bool(words) and words[-1].plain == "=~"
-            words.append(self.word(" \t\n" if is_pattern else _ENDS_WORD))
 
-    def _double_end(self, begins: int) -> int | None:
-        """The position of the `))` that ends what begins at `begins`; None without one."""
+        written = self.text[begins : self.position]
+        return DoubleBracket(tuple(words), written)
+
+    def _word_of_test(self, before: list[Word]) -> Word:
+        """The next word in `[[ ]]`, or an operator of one or two characters."""
+        operator = self.accept(_TEST_OPERATOR)
+        if operator is not None:
+            literal = Literal(operator[0], quoted=False)
+            return Word((literal,), operator[0])
+
+        if not self.peek():
+            raise self.wrong("'[[' without ']]'")
+
+        # Parentheses and bars belong to the expression behind =~, and end every other word.
+        if before and before[-1].plain == "=~":
+            return self.word(" \t\n")
+        return self.word()
+
+    def _arithmetic(self, begins: int) -> str | None:
+        """What is between `begins` and the `))` that ends it, and goes behind that; None without
+        one."""
         depth = 0
         for at in range(begins, len(self.text) - 1):
             if self.text[at] == "(":
                 depth += 1
-            elif self.text[at] == ")":
-                if depth == 0:
-                    return at if self.text[at + 1] == ")" else None
-                depth -= 1
+            if self.text[at] != ")":
+                continue
+
+            if depth == 0:
+                # `((a); b)` begins with two parentheses, too.
+                if self.text[at + 1] != ")":
+                    return None
+                self.position = at + 2
+                return self.text[begins:at]
+            depth -= 1
         return None
 
     def simple(self) -> Simple:
+        """Assignments, words and redirects, up to what ends a command."""
         begins = self.position
         assignments: list[tuple[str, bool, Word]] = []
         words: list[Word] = []
         redirects: list[Redirect] = []
         while True:
             self.blanks()
-            if redirect := self._redirect():
+            redirect = self._redirect()
+            if redirect is not None:
                 redirects.append(redirect)
                 continue
-            if not self.peek() or self.peek() in "\n;&|)":
+
+            if self.at_any(_ENDS_COMMAND):
                 break
             if self.at("("):
                 raise self.wrong(
                     "'(' is not understood here: arrays and process substitution are not read"
                 )
+
             # Only before the first word: `env A=1` has an argument, and no assignment.
-            match = _ASSIGNMENT.match(self.text, self.position) if not words else None
-            if match is not None:
-                self.position = match.end()
-                assignments.append((match[1], bool(match[2]), self._value()))
-            else:
+            assignment = self.accept(_ASSIGNMENT) if not words else None
+            if assignment is None:
                 words.append(self.word())
-        if not (assignments or words or redirects):
+                continue
+            name, appends = assignment.groups()
+            assignments.append((name, bool(appends), self._value()))
+
+        if self.position == begins:
             raise self.wrong(f"found {self.rest()!r}, expected a command")
         return Simple(
             tuple(assignments),
@@ -410,69 +507,84 @@ class _Parser:
         )
 
     def _value(self) -> Word:
+        """The value of an assignment, which may be empty."""
         if self.at("("):
             raise self.wrong("arrays are not read")
-        return self.word() if self.peek() and self.peek() not in _ENDS_WORD else Word((), "")
+        if self.at_any(_ENDS_WORD):
+            return Word((), "")
+        return self.word()
 
     def _redirects(self) -> tuple[Redirect, ...]:
+        """Those behind a compound command."""
         found: list[Redirect] = []
-        while True:
-            self.blanks()
-            redirect = self._redirect()
-            if redirect is None:
-                return tuple(found)
+        self.blanks()
+        while redirect := self._redirect():
             found.append(redirect)
+            self.blanks()
+        return tuple(found)
 
     def _redirect(self) -> Redirect | None:
-        match = _REDIRECT.match(self.text, self.position)
+        match = self.accept(_REDIRECT)
         if match is None:
             return None
-        if self.text.startswith("(", match.end()):
+        # <(...) and >(...)
+        if self.at("("):
             raise self.wrong("process substitution is not read")
-        self.position = match.end()
+
         self.blanks()
+        operator = match[2]
         target = self.word()
-        if match[2] in ("<<", "<<-"):
-            # Read when the line ends (newlines); until then the list is empty.
-            lines: list[str] = []
-            delimiter = "".join(each.text for each in target.segments if isinstance(each, Literal))
-            self.here_documents.append((delimiter, match[2] == "<<-", lines))
-            return Redirect(match[2], target, lines)
-        return Redirect(match[2], target)
+        if operator not in ("<<", "<<-"):
+            return Redirect(operator, target)
+
+        # Read when the line ends (newlines); until then the list is empty.
+        lines: list[str] = []
+        delimiter = "".join(each.text for each in target.segments if isinstance(each, Literal))
+        self.here_documents.append((delimiter, operator == "<<-", lines))
+        return Redirect(operator, target, lines)
 
     # --- Words ---
 
     def word(self, ends: str = _ENDS_WORD) -> Word:
-        begins, segments = self.position, list[Segment]()
-        while self.peek() and self.peek() not in ends:
-            self._segment(segments, quoted=False, ends=ends)
+        """A word, up to one of the characters `ends`."""
+        begins = self.position
+        segments: list[Segment] = []
+        while not self.at_any(ends):
+            segments += self._segments(quoted=False, ends=ends)
+
         if self.position == begins:
             raise self.wrong(f"found {self.rest()!r}, expected a word")
         return Word(tuple(segments), self.text[begins : self.position])
 
-    def _segment(self, segments: list[Segment], *, quoted: bool, ends: str) -> None:
+    def _segments(self, *, quoted: bool, ends: str) -> list[Segment]:
         """One piece of a word, or of a text in double quotes."""
-        char = self.peek()
-        if char == "\\":
-            segments.append(self._escaped(quoted=quoted))
-        elif char == "'" and not quoted:
-            segments.append(Literal(self._until("'"), quoted=True))
-        elif char == '"' and not quoted:
-            segments += self._double_quoted()
-        elif char == "$":
-            segments.append(self._dollar(quoted=quoted))
-        elif char == "`":
-            # POSIX, 2.6.3: in backquotes a backslash escapes these three.
-            text = re.sub(r"\\([`$\\])", r"\1", self._until("`"))
-            segments.append(Substitution(parse(text), text, quoted))
-        else:
-            segments.append(self._literal(quoted=quoted, ends=ends))
+        match self.peek():
+            case "\\":
+                return [self._escaped(quoted=quoted)]
+            case "$":
+                return [self._dollar(quoted=quoted)]
+            case "`":
+                return [self._backquoted(quoted=quoted)]
+            # Also in "${NAME:-"..."}", whose quotes are others than those around it.
+            case '"':
+                return self._double_quoted()
+            # POSIX, 2.2.3: in double quotes it means itself.
+            case "'" if not quoted:
+                return [Literal(self._until("'"), quoted=True)]
+        return [self._literal(quoted=quoted, ends=ends)]
+
+    def _backquoted(self, *, quoted: bool) -> Substitution:
+        """The older spelling of `$(...)`."""
+        # POSIX, 2.6.3: in backquotes a backslash escapes these three.
+        text = re.sub(r"\\([`$\\])", r"\1", self._until("`"))
+        return Substitution(parse(text), text, quoted)
 
     def _escaped(self, *, quoted: bool) -> Literal:
         """A backslash and what follows it. In double quotes it escapes four characters only, and
         stays in the text before any other."""
         following = self.text[self.position + 1 : self.position + 2]
         self.position += 2
+        # POSIX, 2.2.3.
         if quoted and following not in '$`"\\':
             return Literal(f"\\{following}", quoted=True)
         return Literal(following, quoted=True)
@@ -482,49 +594,51 @@ class _Parser:
         stops = f'\\"$`{ends}' if quoted else f"\\'\"$`{ends}"
         begins = self.position
         self.position += 1
-        while self.peek() and self.peek() not in stops:
+        while not self.at_any(stops):
             self.position += 1
         return Literal(self.text[begins : self.position], quoted)
 
     def _until(self, quote: str) -> str:
-        """What is between two quotes of this kind; only in backquotes a backslash escapes."""
-        begins = self.position + 1
-        end = begins
-        while end < len(self.text) and self.text[end] != quote:
-            end += 2 if quote == "`" and self.text[end] == "\\" else 1
-        if end >= len(self.text):
+        """What is between two quotes of this kind."""
+        match = self.accept(_BETWEEN[quote])
+        if match is None:
             raise self.wrong(f"a {quote} that nothing closes")
-        self.position = end + 1
-        return self.text[begins:end]
+        return match[1]
 
     def _double_quoted(self) -> list[Segment]:
         self.position += 1
         # "" is an empty argument, and not nothing.
         segments: list[Segment] = [Literal("", quoted=True)]
-        while self.peek() != '"':
-            if not self.peek():
-                raise self.wrong('a " that nothing closes')
-            self._segment(segments, quoted=True, ends='"')
+        while not self.at_any('"'):
+            segments += self._segments(quoted=True, ends='"')
+
+        if not self.peek():
+            raise self.wrong('a " that nothing closes')
         self.position += 1
         return segments
 
     def _dollar(self, *, quoted: bool) -> Segment:
-        if self.at("$((") and (end := self._double_end(self.position + 3)) is not None:
-            text, self.position = self.text[self.position + 3 : end], end + 2
-            return Arithmetic(text, quoted)
+        """What a dollar begins."""
+        # `$((` is arithmetic only if `))` ends it; else a subshell is the first of a substitution.
+        if self.at("$(("):
+            arithmetic = self._arithmetic(self.position + 3)
+            if arithmetic is not None:
+                return Arithmetic(arithmetic, quoted)
+
         if self.at("$("):
             return self._substitution(quoted=quoted)
         if self.at("${"):
             return self._braces(quoted=quoted)
-        if not quoted and self.at("$'"):
+        if self.at("$'") and not quoted:
             return self._escapes()
-        match = _DOLLAR_NAME.match(self.text, self.position)
+
+        name = self.accept(_DOLLAR_NAME)
+        if name is not None:
+            return Variable(name[1], "", None, quoted)
+
         # A dollar before a blank, or at the end, means itself.
-        if match is None:
-            self.position += 1
-            return Literal("$", quoted)
-        self.position = match.end()
-        return Variable(match[1], "", None, quoted)
+        self.position += 1
+        return Literal("$", quoted)
 
     def _escapes(self) -> Literal:
         """`$'...'`, with the escapes of C in it."""
@@ -537,43 +651,37 @@ class _Parser:
         return Literal(text, quoted=True)
 
     def _substitution(self, *, quoted: bool) -> Substitution:
+        """`$(...)`."""
         self.position += 2
         begins = self.position
         body = self.sequence(")")
         self.newlines()
-        if not self.at(")"):
-            raise self.wrong(f"found {self.rest()!r}, expected ')'")
         text = self.text[begins : self.position].strip()
-        self.position += 1
+        self.expect(")")
         return Substitution(body, text, quoted)
 
     def _braces(self, *, quoted: bool) -> Variable:
         """`${name}`, `${#name}`, or `${name` with an operator and its argument."""
-        match = _BRACE_NAME.match(self.text, self.position)
-        if match is None:
+        name = self.accept(_BRACE_NAME)
+        if name is None:
             raise self.wrong(f"{self.rest()!r} is not understood")
-        is_length, name = match[1] == "#", match[2]
-        self.position = match.end()
-        operator, word = "", None
-        if is_length:
-            operator = "length"
-            if self.peek() != "}":
+
+        # Only a whole variable has a length.
+        if name[1] == "#":
+            if not self.at("}"):
                 raise self.wrong("'${#' is not understood here")
-        elif found := _BRACE_OPERATOR.match(self.text, self.position):
-            operator, self.position = found[0], found.end()
-            word = self._brace_word(quoted=quoted)
-        if not self.at("}"):
-            raise self.wrong(f"found {self.rest()!r}, expected '}}'")
-        self.position += 1
-        return Variable(name, operator, word, quoted)
+            self.expect("}")
+            return Variable(name[2], "length", None, quoted)
+
+        operator = self.accept(_BRACE_OPERATOR)
+        word = self._brace_word(quoted=quoted) if operator is not None else None
+        self.expect("}")
+        return Variable(name[2], operator[0] if operator is not None else "", word, quoted)
 
     def _brace_word(self, *, quoted: bool) -> Word:
         """The argument of an operator, up to the closing brace."""
-        segments: list[Segment] = []
         begins = self.position
-        while self.peek() and self.peek() != "}":
-            if quoted and self.peek() == '"':
-                segments += self._double_quoted()
-            else:
-                self._segment(segments, quoted=quoted, ends="}")
+        segments: list[Segment] = []
+        while not self.at_any("}"):
+            segments += self._segments(quoted=quoted, ends="}")
         return Word(tuple(segments), self.text[begins : self.position])

@@ -16,7 +16,7 @@ from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any, NamedTuple
 
-from meshwake.fixes.shell import commands, conditions, expansion, tree
+from meshwake.fixes.shell import commands, conditions, expansion, program_name, tree
 from meshwake.fixes.shell.memory import (
     UNKNOWN,
     Doubt,
@@ -85,22 +85,29 @@ def run_words(
     )
     with shell.ending() as result:
         result.append(shell.execute(list(words)))
+
     return Ended(result[-1], shell.after_s)
 
 
 def check_characters(script: str) -> None:
     """Raises NotRead for what would be taken for an unknown."""
-    if UNKNOWN.search(script) or "\x00" in script:
+    # A zero byte ends a word in C, so no shell can hold it in one.
+    has_zero = "\x00" in script
+    if has_zero or UNKNOWN.search(script):
         raise NotRead("holds characters that no script has")
 
 
 def _option_names(option: str, following: str) -> set[str]:
     """The options that `-euo` and the word behind it mean."""
-    letters = "" if option.startswith("--") else option[1:]
-    names = {_OPTIONS[letter] for letter in letters if letter in _OPTIONS}
+    # --posix, --login: none of them counts here.
+    if option.startswith("--"):
+        return set()
+
+    letters = option[1:]
+    found = {_OPTIONS.get(letter, letter) for letter in letters}
     if letters.endswith("o"):
-        names.add(following)
-    return names
+        found.add(following)
+    return found
 
 
 @dataclass
@@ -117,18 +124,17 @@ class Shell:
     functions: dict[str, tree.Node] = field(default_factory=dict)
     # The names of the variables that a program which is started gets too.
     exported: frozenset[str] = frozenset()
-    exports_all: bool = False
+    # By the names of `set -o`: with errexit a command that fails ends the script unless its status
+    # is tested, with nounset a variable that is not set does, with allexport all are exported.
+    options: frozenset[str] = frozenset()
     conditions: tuple[Doubt, ...] = ()
     after_s: float = 0
     background: bool = False
     piped: tuple[Ran, ...] = ()
     unset_is_unknown: bool = False
     depth: int = 0
-    # `set -e`: a command that fails ends the script, unless its status is tested.
-    ends_on_failure: bool = False
+    # The status of what runs now is tested.
     asks: bool = False
-    # `set -u`: so does a variable that is not set.
-    ends_on_unset: bool = False
     expands_braces: bool = False
     # Whether it may be dash, which knows no more than POSIX asks for.
     may_be_dash: bool = False
@@ -140,6 +146,7 @@ class Shell:
         """Follows a whole script, to its end or exit, and what it does then (trap)."""
         with self.ending() as result:
             result.append(self.follow(parse(text)))
+
         # Whatever ended it. An exit in the trap itself does not come to the trap again.
         if self.at_exit:
             last, self.at_exit = self.at_exit, ""
@@ -163,6 +170,7 @@ class Shell:
         first, _, _ = text.partition("\n")
         if not first.startswith("#!"):
             return
+
         # Every word, because the shell may be behind `env`: #!/usr/bin/env bash.
         for word in first.removeprefix("#!").split():
             self.obey_name(word)
@@ -171,22 +179,19 @@ class Shell:
 
     def obey_name(self, program: str) -> None:
         """Learns what the shell of this name knows beyond POSIX."""
-        name = program.rsplit("/", 1)[-1]
-        if name in _EXPAND_BRACES:
-            self.expands_braces = True
-        if name in _MAY_BE_DASH and not self.memory.sh_is_not_dash:
-            self.may_be_dash = True
+        name = program_name(program)
+        self.expands_braces |= name in _EXPAND_BRACES
+        # In images of Alpine, Red Hat and SUSE sh is another shell (see Memory).
+        if not self.memory.sh_is_not_dash:
+            self.may_be_dash |= name in _MAY_BE_DASH
 
     def set_option(self, option: str, following: str) -> None:
-        """`-e`, `-euo pipefail`, `-o errexit`, and what takes them back."""
-        is_on = option.startswith("-")
+        """`-e`, `-euo pipefail`, `-o errexit`; with a plus it is taken back."""
         names = _option_names(option, following)
-        if "errexit" in names:
-            self.ends_on_failure = is_on
-        if "nounset" in names:
-            self.ends_on_unset = is_on
-        if "allexport" in names:
-            self.exports_all = is_on
+        if option.startswith("+"):
+            self.options -= names
+        else:
+            self.options |= names
 
     def must_not_be_dash(self, what: str, instead: str) -> None:
         """Raises NotRead for what only some of the shells understand that may be called sh."""
@@ -209,6 +214,12 @@ class Shell:
         """Follows a program that starts no other (commands.py)."""
         return commands.program(self, words)
 
+    def record(self, words: Iterable[str]) -> Ran:
+        """Adds a command to those that the script comes to."""
+        ran = Ran(tuple(words), self.conditions, self.after_s, self.background, self.piped)
+        self.memory.ran.append(ran)
+        return ran
+
     def follow(self, node: tree.Node) -> Status:
         """Follows one node; its status."""
         self.memory.steps += 1
@@ -224,6 +235,7 @@ class Shell:
                 self._in_background(each)
                 status = True
                 continue
+
             status = self.follow(each)
             # POSIX, set -e: not after a pipeline with `!`.
             is_negated = isinstance(each, tree.Pipeline) and each.negated
@@ -232,22 +244,29 @@ class Shell:
         return status
 
     def _in_background(self, node: tree.Node) -> None:
+        """In a subshell for which nothing waits."""
         other = self.copy()
         other.background = True
         with other.ending():
             other.follow(node)
+
         self.variables["!"] = expansion.unknown(self, "$!")
 
     def check(self, status: Status) -> None:
         """`set -e`: goes on only where a command has succeeded."""
-        if not self.ends_on_failure or self.asks:
+        # POSIX, set -e: not in the condition of an if, a loop, `&&` or `||`.
+        if self.asks or "errexit" not in self.options:
             return
+
         if status is False:
             raise Ends("exit", False)
-        # What comes behind it happens only if it succeeds. That a download does is taken for
-        # granted.
-        if isinstance(status, Doubt) and not is_download(status):
-            self.conditions = (*self.conditions, status)
+
+        # That a download succeeds is taken for granted.
+        if status is True or is_download(status):
+            return
+
+        # What comes behind it happens only if it succeeds.
+        self.conditions = (*self.conditions, status)
 
     @contextmanager
     def asking(self) -> Iterator[None]:
@@ -279,9 +298,7 @@ class Shell:
             variables=variables,
             arguments=arguments,
             functions={},
-            exports_all=False,
-            ends_on_failure=False,
-            ends_on_unset=False,
+            options=frozenset(),
             asks=False,
             expands_braces=False,
             may_be_dash=False,
@@ -316,7 +333,7 @@ class Shell:
             if operator == "":
                 status = self._part(each, each is last)
             elif isinstance(status, Doubt):
-                # The next part runs on one of the two outcomes.
+                # The next part runs on one of the two outcomes, which may be the opposite.
                 doubt = status if operator == "&&" else status.negated()
                 taken = self.perhaps(doubt, partial(self._part, each, each is last))
                 status = joined(operator, status, taken)
@@ -332,11 +349,15 @@ class Shell:
             if isinstance(status, bool):
                 self.check(status)
             return status
+
         with self.asking():
             return self.follow(node)
 
     def perhaps(
-        self, doubt: Doubt, way: Callable[[], Status], other: Callable[[], Status] | None = None
+        self,
+        doubt: Doubt,
+        way: Callable[[], Status],
+        other: Callable[[], Status] = lambda: True,
     ) -> Status:
         """Follows `way` on the condition of `doubt`, and `other` on its opposite. Where one of them
         ends, the rest is on the condition of the other."""
@@ -344,35 +365,46 @@ class Shell:
         ends: list[Ends | None] = []
         outcomes: list[Status] = []
         variables: list[dict[str, str]] = []
+        # Each begins with the variables and the conditions of now.
         for condition, follow in ((doubt, way), (doubt.negated(), other)):
             self.variables, self.conditions = dict(before), (*conditions, condition)
             try:
-                outcomes.append(follow() if follow is not None else True)
+                outcomes.append(follow())
                 ends.append(None)
             except Ends as end:
-                ends.append(end)
                 outcomes.append(end.status)
+                ends.append(end)
             variables.append(self.variables)
+
         # What either way sleeps is not counted behind the two.
         self.after_s = after_s
         first, second = ends
         if first is not None and second is not None:
             raise first
-        if first is not None or second is not None:
-            goes_on = 1 if first is not None else 0
-            self.variables = variables[goes_on]
-            self.conditions = (*conditions, doubt.negated() if goes_on else doubt)
-            return outcomes[goes_on]
-        self.conditions, self.variables = conditions, self._merged(*variables)
-        return outcomes[0] if outcomes[0] == outcomes[1] else Doubt(doubt.text, doubt.runs)
+
+        if first is not None:
+            self.variables = variables[1]
+            self.conditions = (*conditions, doubt.negated())
+            return outcomes[1]
+
+        if second is not None:
+            self.variables = variables[0]
+            self.conditions = (*conditions, doubt)
+            return outcomes[0]
+
+        # Both go on, and what comes behind them hangs on neither.
+        self.conditions = conditions
+        self.variables = self._merged(*variables)
+        if outcomes[0] == outcomes[1]:
+            return outcomes[0]
+        return Doubt(doubt.text, doubt.runs)
 
     def _merged(self, one: dict[str, str], other: dict[str, str]) -> dict[str, str]:
         """The variables after either of two ways: unknown where the two differ."""
-        merged = {}
-        for name in one.keys() | other.keys():
-            if one.get(name) == other.get(name):
-                merged[name] = one.get(name, "")
-            else:
+        # In the order of the script, so that unknowns are numbered alike in each run.
+        merged = one | other
+        for name in merged:
+            if one.get(name) != other.get(name):
                 merged[name] = expansion.unknown(self, f"${name}")
         return merged
 
@@ -385,8 +417,10 @@ class Shell:
         branches: list[tuple[tree.Sequence, tree.Sequence]],
         otherwise: tree.Sequence | None,
     ) -> Status:
+        # An if of which no condition is true, and that has no else, succeeds (POSIX, 2.9.4).
         if not branches:
             return self.follow(otherwise) if otherwise is not None else True
+
         (condition, body), *rest = branches
         with self.asking():
             status = self.follow(condition)
@@ -394,8 +428,11 @@ class Shell:
             return self.follow(body)
         if status is False:
             return self._branches(rest, otherwise)
+
         return self.perhaps(
-            status, lambda: self.follow(body), lambda: self._branches(rest, otherwise)
+            status,
+            lambda: self.follow(body),
+            lambda: self._branches(rest, otherwise),
         )
 
     def while_(self, node: tree.While) -> Status:
@@ -405,8 +442,11 @@ class Shell:
         if isinstance(status, Doubt):
             doubt = status if node.wanted else status.negated()
             return self.perhaps(doubt, lambda: self._loop_body(node.body))
+
+        # Without a turn of the body it succeeds (POSIX, 2.9.4).
         if status is not node.wanted:
             return True
+
         # `while read` ends with its input, and `while true` only by a break.
         reads = bool(self.piped)
         if self._loop_body(node.body) is False and not reads:
@@ -434,10 +474,13 @@ class Shell:
     def for_(self, node: tree.For) -> Status:
         """A for, over the words that are known and once for each unknown."""
         words = node.words
+        # POSIX, 2.9.4: without `in` it is "$@".
         items = self.arguments[1:] if words is None else expansion.all_fields(self, words)
+
         for item in items:
             self.variables[node.name] = item
-            if self._loop_body(node.body):
+            has_ended = self._loop_body(node.body)
+            if has_ended:
                 break
         return True
 
@@ -446,27 +489,35 @@ class Shell:
         return self._items(expansion.text(self, node.subject), node, 0)
 
     def _items(self, subject: str, node: tree.CaseCommand, at: int) -> Status:
+        # A case of which no item matches succeeds (POSIX, 2.9.4).
         if at >= len(node.items):
             return True
+
         patterns, body = node.items[at]
         matches = [self._matches(subject, pattern) for pattern in patterns]
         if True in matches:
             return self.follow(body)
-        if None in matches:
-            shapes = "|".join(each.text for each in patterns)
-            written = f"case {node.subject.text} in {shapes})"
-            doubt = Doubt(written, expansion.runs_in(self, subject))
-            return self.perhaps(
-                doubt, lambda: self.follow(body), lambda: self._items(subject, node, at + 1)
-            )
-        return self._items(subject, node, at + 1)
+        if None not in matches:
+            return self._items(subject, node, at + 1)
+
+        # Whether it is this item hangs on what the subject is.
+        shapes = "|".join(each.text for each in patterns)
+        written = f"case {node.subject.text} in {shapes})"
+        doubt = Doubt(written, expansion.runs_in(self, subject))
+        return self.perhaps(
+            doubt,
+            lambda: self.follow(body),
+            lambda: self._items(subject, node, at + 1),
+        )
 
     def _matches(self, subject: str, pattern: tree.Word) -> bool | None:
+        """Whether a pattern of a case matches; None where that is not known."""
         shape = expansion.pattern(self, pattern)
         # Also what is unknown matches it: the default of a case.
         if shape == "*":
             return True
-        if not is_known(subject) or not is_known(shape):
+
+        if not is_known(subject + shape):
             return None
         return fnmatchcase(subject, shape)
 
@@ -494,21 +545,26 @@ class Shell:
     def check_redirects(self, redirects: Iterable[tree.Redirect]) -> None:
         """Raises NotRead for redirects that dash takes for something else."""
         for redirect in redirects:
-            if redirect.operator in _NOT_OF_DASH:
-                self.must_not_be_dash(redirect.operator, _NOT_OF_DASH[redirect.operator])
+            operator = redirect.operator
+            if operator in _NOT_OF_DASH:
+                instead = _NOT_OF_DASH[operator]
+                self.must_not_be_dash(operator, instead)
 
     def pipeline(self, node: tree.Pipeline) -> Status:
         """A pipeline: each part reads what those before print; the status is that of the last."""
         begins = len(self.memory.ran)
+        # `! command` alone, which needs no subshell.
         if len(node.parts) == 1:
             with self.asking():
                 status = self.follow(node.parts[0])
         else:
             status = self._piped(node.parts)
+
         if isinstance(status, Doubt):
             # All parts decide: what the last one finds is what the others print.
             runs = tuple(self.memory.ran[begins:])
             status = Doubt(node.text.lstrip("! "), runs, status.test, status.is_true)
+
         return negated(status) if node.negated else status
 
     def _piped(self, parts: Iterable[tree.Node]) -> Status:
@@ -517,8 +573,10 @@ class Shell:
         begins = len(self.memory.ran)
         for position, part in enumerate(parts):
             inner = self.copy()
+            # The first one reads what the pipeline as a whole reads.
             if position:
                 inner.piped = tuple(self.memory.ran[begins:])
+
             with inner.ending() as result:
                 result.append(inner.follow(part))
             status = self.after(inner, result[-1])

@@ -55,9 +55,12 @@ class Word(NamedTuple):
     @property
     def plain(self) -> str | None:
         """The word where nothing in it is quoted or expanded, or None."""
-        if all(isinstance(each, Literal) and not each.quoted for each in self.segments):
-            return "".join(each.text for each in self.segments if isinstance(each, Literal))
-        return None
+        text = ""
+        for segment in self.segments:
+            if not isinstance(segment, Literal) or segment.quoted:
+                return None
+            text += segment.text
+        return text
 
 
 @dataclass(frozen=True)
@@ -211,6 +214,8 @@ def without_braces(word: Word) -> list[Word]:
             waiting += reversed(alternatives)
         else:
             found.append(first)
+
+        # {a,b}{a,b}... doubles with each pair.
         if len(found) + len(waiting) > _WORDS_MOST:
             raise NotRead(f"{word.text[:40]!r} is more than {_WORDS_MOST} words")
     return found
@@ -219,18 +224,27 @@ def without_braces(word: Word) -> list[Word]:
 def _first_braces(word: Word) -> list[Word]:
     """`word` once for each alternative of its first braces; nothing without braces."""
     for position, segment in enumerate(word.segments):
+        # bash(1), brace expansion: braces in quotes mean themselves.
         if not isinstance(segment, Literal) or segment.quoted:
             continue
+
         match = _BRACES.search(segment.text)
-        if match is not None:
-            before, after = segment.text[: match.start()], segment.text[match.end() :]
-            return [
-                _with_literal(word, position, before + alternative + after)
-                for alternative in match[1].split(",")
-            ]
+        if match is None:
+            continue
+
+        before = segment.text[: match.start()]
+        after = segment.text[match.end() :]
+        return [
+            _with_literal(word, position, before + alternative + after)
+            for alternative in match[1].split(",")
+        ]
+
     return []
 
 
 def _with_literal(word: Word, position: int, text: str) -> Word:
-    before, after = word.segments[:position], word.segments[position + 1 :]
-    return Word((*before, Literal(text, quoted=False), *after), word.text)
+    """`word` with another text in one of its segments."""
+    before = word.segments[:position]
+    after = word.segments[position + 1 :]
+    literal = Literal(text, quoted=False)
+    return Word((*before, literal, *after), word.text)

@@ -46,8 +46,13 @@ class WithJobs:
 
     def next_world_ns(self) -> int | None:
         """See FaultsOfRun."""
-        times = (self._faults.next_world_ns(), self._jobs.next_world_ns())
-        return min((world_ns for world_ns in times if world_ns is not None), default=None)
+        fault_ns = self._faults.next_world_ns()
+        job_ns = self._jobs.next_world_ns()
+        if fault_ns is None:
+            return job_ns
+        if job_ns is None:
+            return fault_ns
+        return min(fault_ns, job_ns)
 
     def do_next(self) -> None:
         """See FaultsOfRun. A fault comes first where both are due: its time is the plan's own, that
@@ -67,10 +72,14 @@ class FixJobs:
         self._session, self._kubernetes = session, kubernetes
         self._due = list(due)
         self._started = 0
+        # How the last job that was started ended.
+        self._outcome: tuple[str, str] | None = None
 
     def next_world_ns(self) -> int | None:
         """See FaultsOfRun."""
-        return self._due[0].world_ns if self._due else None
+        if not self._due:
+            return None
+        return self._due[0].world_ns
 
     def do_next(self) -> None:
         """See FaultsOfRun."""
@@ -108,21 +117,25 @@ class FixJobs:
         self._kubernetes.apply([of_this_run(job_of(cron_job, name))])
         return name
 
-    def _read(self, due: DueJob, name: str) -> JsonObject:
-        return self._kubernetes.read("Job.batch", due.namespace, name) or {}
-
     def _running(self, due: DueJob, name: str) -> str | None:
         """None once it has ended, well or not; until then what it waits for."""
-        if _outcome(self._read(due, name)) is not None:
+        # Kept: a Job with ttlSecondsAfterFinished may be gone at the next read.
+        job = self._kubernetes.read("Job.batch", due.namespace, name) or {}
+        self._outcome = _outcome(job)
+        if self._outcome is not None:
             return None
+
         pods = self._kubernetes.all("Pod", due.namespace, {JOB_LABEL: name})
         cause = first_cause(ClusterEvidence({"Pod": pods}), "")
-        return f"{len(pods)} pods, none has ended" if cause is None else str(cause)
+        if cause is None:
+            return f"{len(pods)} pods, none has ended"
+        return str(cause)
 
     def _record_end(self, due: DueJob, name: str) -> None:
         """A job that fails restarts nothing, in a cluster as it would anywhere: that is a result,
         and no failure of the run."""
-        outcome, message = _outcome(self._read(due, name)) or ("failed", "the job is gone")
+        assert self._outcome is not None
+        outcome, message = self._outcome
         world_ns = self._session.world.now_ns
         self._session.events.add(
             world_ns,
@@ -152,7 +165,9 @@ class FixJobs:
             self._session.wait_until(what, within_s, done)
         except SubjectFailed as error:
             # `seen` is None when the wait was not ended by its timeout.
-            raise SubjectFailed(f"{error}; last seen: {seen}" if seen else str(error)) from error
+            if not seen:
+                raise
+            raise SubjectFailed(f"{error}; last seen: {seen}") from error
 
 
 def _outcome(job: JsonObject) -> tuple[str, str] | None:
@@ -160,7 +175,8 @@ def _outcome(job: JsonObject) -> tuple[str, str] | None:
     for name in ("Complete", "Failed"):
         found = condition(job, name)
         if found.get("status") == "True":
-            return name.lower(), str(found.get("message", ""))
+            message = str(found.get("message", ""))
+            return name.lower(), message
     return None
 
 

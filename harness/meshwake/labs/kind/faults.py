@@ -50,7 +50,10 @@ class Faults:
 
     def next_world_ns(self) -> int | None:
         """See FaultsOfRun."""
-        return self._schedule[0][0] if self._schedule else None
+        if not self._schedule:
+            return None
+        next_world_ns, *_ = self._schedule[0]
+        return next_world_ns
 
     def do_next(self) -> None:
         """See FaultsOfRun."""
@@ -79,18 +82,26 @@ class Faults:
         for fault in group:
             self._record("fault_began", fault)
         self._mark_begun(*group)
-        self._jumped, self._woken = False, set()
+
+        self._jumped = False
+        self._woken = set()
         move = self._move_while_running if self._mover.name == "process" else self._move_and_wait
-        for moved in [move(group, fault) for fault in group]:
+        # All are moved before the first is recorded: they are one event.
+        results = [move(group, fault) for fault in group]
+        for moved in results:
             self._jump_once(moved.skipped_world_ns)
             self._record_moved(moved)
         self._mark_ended(*group)
 
     def _mark_begun(self, *faults: PlannedFault) -> None:
         for fault in faults:
-            where = f" of {fault.node}" if fault.node is not None else ""
-            lasts = f" for {format_duration(fault.duration_ns)}" if fault.duration_ns else ""
-            self._under_way[fault.index] = f"{fault.kind}{where}{lasts}"
+            words: str = fault.kind
+            # A fault of a service has no node, and a step takes no time.
+            if fault.node is not None:
+                words += f" of {fault.node}"
+            if fault.duration_ns:
+                words += f" for {format_duration(fault.duration_ns)}"
+            self._under_way[fault.index] = words
         self._session.setting.report_under_way(", ".join(self._under_way.values()))
 
     def _mark_ended(self, *faults: PlannedFault) -> None:
@@ -211,14 +222,15 @@ class Faults:
         self._mark_ended(fault)
 
     def _await_istiod(self, replicas: int) -> None:
-        def scaled() -> bool:
-            try:
-                pods = self._kubernetes.pods(ISTIO_NAMESPACE, ISTIOD_LABELS)
-            except Unreachable:
-                return False
-            return len(pods) == replicas and all(pod.ready for pod in pods)
+        is_scaled = partial(self._istiod_is_scaled, replicas)
+        self._session.wait_until(f"{replicas} ready istiod", SCALE_TIMEOUT_S, is_scaled)
 
-        self._session.wait_until(f"{replicas} ready istiod", SCALE_TIMEOUT_S, scaled)
+    def _istiod_is_scaled(self, replicas: int) -> bool:
+        try:
+            pods = self._kubernetes.pods(ISTIO_NAMESPACE, ISTIOD_LABELS)
+        except Unreachable:
+            return False
+        return len(pods) == replicas and all(pod.ready for pod in pods)
 
 
 def _all_but_node(fault: PlannedFault) -> tuple[int, str, str]:

@@ -30,9 +30,15 @@ APPLIED = (*CRON_JOBS, GUARD)
 
 def objects_of_fix(plan: Plan) -> list[JsonObject]:
     """The manifest that the user would apply, unchanged."""
-    if plan.fix is None or plan.fix.name not in APPLIED or plan.fix.manifest is None:
+    fix = plan.fix
+    if fix is None or fix.manifest is None:
         return []
-    return [thing for thing in yaml.safe_load_all(plan.fix.manifest) if isinstance(thing, dict)]
+    # Others have a manifest too, which is a chart's values and not what is applied.
+    if fix.name not in APPLIED:
+        return []
+
+    documents = yaml.safe_load_all(fix.manifest)
+    return [thing for thing in documents if isinstance(thing, dict)]
 
 
 def objects_to_apply(plan: Plan, gateways: Iterable[str]) -> Sequence[JsonObject]:
@@ -42,16 +48,21 @@ def objects_to_apply(plan: Plan, gateways: Iterable[str]) -> Sequence[JsonObject
     objects: Sequence[JsonObject] = objects_of_fix(plan)
     if OUR_GUARD in own_images_in(objects):
         objects = with_gateways(objects, gateways, ztunnel_namespace=ISTIO_NAMESPACE)
+    # Suspended, so that their controller does not start the same jobs a second time.
     if jobs_are_started_by_run(plan):
         objects = [suspended(thing) for thing in objects]
-    return [with_images_of_node(thing) for thing in with_own_images(objects)]
+
+    built_here = with_own_images(objects)
+    return [with_images_of_node(thing) for thing in built_here]
 
 
 def images_of_fix(plan: Plan) -> tuple[str, ...]:
     """What the objects of the fix run, but for images of ours; in order, each once."""
     objects = objects_of_fix(plan)
     ours = {image.named for image in own_images_in(objects)}
-    return tuple(dict.fromkeys(name for name in image_references(objects) if name not in ours))
+    # As the keys of a dict: each once, and in their order.
+    named = dict.fromkeys(image_references(objects))
+    return tuple(name for name in named if name not in ours)
 
 
 def with_images_of_node(thing: Any) -> Any:
@@ -63,8 +74,9 @@ def with_images_of_node(thing: Any) -> Any:
 
 def jobs_are_started_by_run(plan: Plan) -> bool:
     """Whether the run starts the jobs of the fix's CronJobs in the place of their controller."""
-    is_by_calendar = plan.fix is not None and plan.fix.name in BY_THE_CALENDAR
-    return plan.is_in_time_lapse and is_by_calendar
+    if plan.fix is None or not plan.is_in_time_lapse:
+        return False
+    return plan.fix.name in BY_THE_CALENDAR
 
 
 def due_jobs_of(plan: Plan) -> list[DueJob]:
@@ -79,6 +91,8 @@ def awaited_of_fix(plan: Plan) -> Iterator[tuple[str, Mapping[str, str]]]:
     """(namespace, labels) of the long-running pods of a fix: they must be ready before the first
     fault."""
     for thing in objects_of_fix(plan):
-        if thing.get("kind") in ("DaemonSet", "Deployment"):
-            namespace = text_at(thing, "metadata", "namespace")
-            yield namespace, texts_at(thing, "spec", "selector", "matchLabels")
+        # The pods of a CronJob come and go.
+        if thing.get("kind") not in ("DaemonSet", "Deployment"):
+            continue
+        namespace = text_at(thing, "metadata", "namespace")
+        yield namespace, texts_at(thing, "spec", "selector", "matchLabels")

@@ -163,10 +163,13 @@ class _Run:
             session.run(self._faults(session, mover))
 
     def _faults(self, session: ClusterSession, mover: Mover) -> FaultsOfRun:
-        if isinstance(mover, LapseMover) and isinstance(session.pace, LapsePace):
-            faults = LapsedFaults(session, mover, self._kubernetes, session.pace)
-            return WithJobs(faults, FixJobs(session, self._kubernetes, due_jobs_of(self._plan)))
-        return Faults(session, mover, self._kubernetes)
+        # In time lapse both are of that kind; both are looked at for the sake of their types.
+        if not isinstance(mover, LapseMover) or not isinstance(session.pace, LapsePace):
+            return Faults(session, mover, self._kubernetes)
+
+        faults = LapsedFaults(session, mover, self._kubernetes, session.pace)
+        jobs = FixJobs(session, self._kubernetes, due_jobs_of(self._plan))
+        return WithJobs(faults, jobs)
 
     def _say(self) -> None:
         """Print what is about to happen, before anything is changed."""
@@ -194,9 +197,13 @@ class _Run:
     @property
     def _namespaces_of_gateways(self) -> tuple[str, ...]:
         """Of the stack's gateway and waypoint, and of the plan's gateways."""
-        of_stack = [DEMO_NAMESPACE] if self._place.parts & {"gateway", "waypoint"} else []
-        of_plan = [split_identity(gateway.identity)[0] for gateway in self._plan.gateways]
-        return (*of_stack, *of_plan)
+        namespaces = []
+        if self._place.parts & {"gateway", "waypoint"}:
+            namespaces.append(DEMO_NAMESPACE)
+        for gateway in self._plan.gateways:
+            namespace, _ = split_identity(gateway.identity)
+            namespaces.append(namespace)
+        return tuple(namespaces)
 
     @contextmanager
     def _changed(self) -> Iterator[None]:

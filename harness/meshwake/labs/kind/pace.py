@@ -177,23 +177,30 @@ class LapsePace:
         now_ns = session.world.now_ns
         if session.all_asleep():
             return  # nothing happens before the fault ends
+
         attempt_ns = session.next_attempt_world_ns()
         if attempt_ns is not None:
             yield attempt_ns
             cleanup_ns = attempt_ns - ENVOY_CLEANUP_NS
             if self._has_gateways and now_ns + ENVOY_CLEANUP_NS <= cleanup_ns:
                 yield cleanup_ns
+
         renewal_in_ns = session.renewals.next_in_ns(session.asleep)
         if renewal_in_ns is not None:
+            leap_ns = renewal_in_ns
             # The leap ends less than LEAST_LEAP_NS before a renewal, so that the renewal itself
             # happens in real time.
-            is_near = renewal_in_ns <= BEFORE_RENEWAL_NS
-            yield now_ns + (renewal_in_ns if is_near else renewal_in_ns - BEFORE_RENEWAL_NS)
+            if renewal_in_ns > BEFORE_RENEWAL_NS:
+                leap_ns = renewal_in_ns - BEFORE_RENEWAL_NS
+            yield now_ns + leap_ns
+
         if self._since_ns:
             yield now_ns + RETRY_STEP_NS
         if self._has_fix:
+            # A fix acts when it sees a fault, so it is polled more often after one.
             is_after_fault = now_ns < session.disturbed_world_ns + AFTER_FAULT_NS
-            yield now_ns + (FIX_POLLS_AFTER_FAULT_NS if is_after_fault else FIX_POLLS_NS)
+            polls_ns = FIX_POLLS_AFTER_FAULT_NS if is_after_fault else FIX_POLLS_NS
+            yield now_ns + polls_ns
 
     def _must_wait(self) -> bool:
         """Whether something is still awaited; what has passed its timeout no longer is."""

@@ -104,21 +104,23 @@ def _about_numbers(plan: Plan) -> Iterator[str]:
 
 
 def _about_faults(plan: Plan) -> Iterator[str]:
+    is_elsewhere = plan.cluster is not None and plan.cluster.kubeconfig is not None
+    moves_programs = plan.cluster is not None and plan.cluster.clock == "process"
+
+    # Of faults that come again and again the first is named.
     for (kind, _), group in groupby(plan.faults, key=_kind_and_step):
         fault = next(group)
-        if kind == "freeze" and plan.cluster is not None and plan.cluster.clock == "process":
+        place = f"[fault {fault.index}]"
+        if kind == "freeze" and moves_programs:
             continue
+
         if kind in _NEVER:
-            yield f"[fault {fault.index}] {kind}: {_NEVER[kind]}"
-        elif (
-            kind in _NOT_ELSEWHERE
-            and plan.cluster is not None
-            and plan.cluster.kubeconfig is not None
-        ):
-            yield f"[fault {fault.index}] {kind}: {_NOT_ELSEWHERE[kind]}; leave --kubeconfig out"
+            yield f"{place} {kind}: {_NEVER[kind]}"
+        elif kind in _NOT_ELSEWHERE and is_elsewhere:
+            yield f"{place} {kind}: {_NOT_ELSEWHERE[kind]}; leave --kubeconfig out"
         elif fault.kind == "step" and _floods(plan, fault):
             yield (
-                f"[fault {fault.index}] step by {format_duration(fault.by_wall_ns)}: more "
+                f"{place} step by {format_duration(fault.by_wall_ns)}: more "
                 "than half a certificate's "
                 "life back, so ztunnel renews without a pause, and from outside only the "
                 "last certificate is seen; "
@@ -138,12 +140,14 @@ def _floods(plan: Plan, fault: PlannedStep) -> bool:
 
 
 def _about_authority(plan: Plan) -> Iterator[str]:
+    if plan.authority_node is not None:
+        return
     clock = plan.cluster.clock if plan.cluster is not None else "engine"
-    if (
-        plan.authority_node is None
-        and clock != "process"
-        and any(f.kind in CLOCK_FAULTS for f in plan.faults)
-    ):
+    # Of single programs istiod can be left out.
+    if clock == "process":
+        return
+
+    if any(fault.kind in CLOCK_FAULTS for fault in plan.faults):
         yield (
             f"authority apart: istiod runs on a machine whose clock --clock {clock} moves "
             "too; use --clock process, or "
@@ -156,42 +160,54 @@ def _about_fix(plan: Plan) -> Iterator[str]:
     the duration of a run."""
     if plan.token_s is not None:
         yield "authority.token: kubelet decides how long tokens live; use --lab model"
-    if plan.fix is None or plan.fix.name == "none":
+    fix = plan.fix
+    if fix is None or fix.name == "none":
         return
-    if plan.fix.name not in APPLIED:
+
+    if fix.name not in APPLIED:
         yield (
-            f"fix {plan.fix.name}: not an object to apply to a cluster (but a chart's value, "
+            f"fix {fix.name}: not an object to apply to a cluster (but a chart's value, "
             "a setting of the machine, "
             "or another ztunnel); use --lab model or --lab process"
         )
         return
-    if namespace_of(plan) != ISTIO_NAMESPACE:
+    namespace = namespace_of(plan)
+    if namespace != ISTIO_NAMESPACE:
         yield (
-            f"fix.ztunnel_namespace {namespace_of(plan)}: ztunnel of a run lives in "
+            f"fix.ztunnel_namespace {namespace}: ztunnel of a run lives in "
             f"{ISTIO_NAMESPACE}, where what is "
             "meant for another namespace finds none; leave ztunnel_namespace out and name "
             f"{ISTIO_NAMESPACE} in the manifest, or use --lab model"
         )
         return
+
     if plan.cluster is not None and plan.cluster.clock == "process":
-        yield from _about_clocks_of_fix(plan, plan.fix.name)
-    if plan.fix.name in BY_THE_CALENDAR and plan.fix.manifest is not None:
-        if jobs_are_started_by_run(plan):
-            yield from _about_sleeping_nodes(plan, plan.fix.name)
-        else:
-            yield from _about_schedule(plan, plan.fix.name, plan.fix.manifest)
+        yield from _about_clocks_of_fix(plan, fix.name)
+    if fix.name not in BY_THE_CALENDAR or fix.manifest is None:
+        return
+    if jobs_are_started_by_run(plan):
+        yield from _about_sleeping_nodes(plan, fix.name)
+    else:
+        yield from _about_schedule(plan, fix.name, fix.manifest)
 
 
 def _about_clocks_of_fix(plan: Plan, name: str) -> Iterator[str]:
     """The program that acts for a fix must see the moved clocks of its node, and --clock process
     moves the clocks of selected programs only. kube-controller-manager cannot be one of them:
     kubelet would restart it while it is stopped, which does not happen in a real sleep."""
-    if name in CRON_JOBS and plan.is_in_time_lapse:
+    if name == GUARD:
+        yield from _together_with(plan, f"fix {name}")
+    if name not in CRON_JOBS:
+        return
+
+    # There the run starts the jobs (cron_jobs.py), whatever clock kube-controller-manager has.
+    if plan.is_in_time_lapse:
         if name in _NOT_IN_LAPSE:
             yield f"fix {name}: {_NOT_IN_LAPSE[name]}; use --real-time, or --lab process"
         return
-    moved = [fault for fault in plan.faults if fault.kind in CLOCK_FAULTS]
-    if name in CRON_JOBS and any(fault.node == plan.authority_node for fault in moved):
+
+    moved_nodes = {fault.node for fault in plan.faults if fault.kind in CLOCK_FAULTS}
+    if plan.authority_node in moved_nodes:
         yield (
             f"fix {name}: its CronJob is run by kube-controller-manager on the control "
             "plane (authority.node "
@@ -200,8 +216,6 @@ def _about_clocks_of_fix(plan: Plan, name: str) -> Iterator[str]:
             "node's own; use --clock engine or --lab process, or let the authority live on "
             "a node that stays awake"
         )
-    if name == GUARD:
-        yield from _together_with(plan, f"fix {name}")
 
 
 def with_installed_guard(plan: Plan) -> list[str]:
@@ -212,6 +226,8 @@ def with_installed_guard(plan: Plan) -> list[str]:
             f"fix {GUARD}: a wake guard is installed already, and its objects are those of the "
             f"fix; {remove}, or leave the fix out: the installed one is judged then"
         ]
+
+    # A whole machine whose clock is moved has its guard moved with it.
     if plan.cluster is None or plan.cluster.clock != "process":
         return []
     return list(_together_with(plan, f"a wake guard that is installed ({remove})"))

@@ -39,13 +39,18 @@ class _Identity:
         """When its certificate will be renewed, by the monotonic clock of its node; None: it has no
         certificate yet."""
         held = self.held
-        if held is None or held.not_before_wall_s is None or held.not_after_wall_s is None:
+        if held is None:
             return None
+        if held.not_before_wall_s is None or held.not_after_wall_s is None:
+            return None
+
+        # Both count from the clocks at which they started, and see no later change of the wall clock.
+        base = self.base
         not_after_ns = held.not_after_wall_s * NS_PER_S
         if self.process.kind == "proxy":
-            return self.base.monotonic_ns + agent_waits_ns(not_after_ns - self.base.wall_ns)
+            return base.monotonic_ns + agent_waits_ns(not_after_ns - base.wall_ns)
         planned_ns = renewal_due_wall_ns(held.not_before_wall_s * NS_PER_S, not_after_ns)
-        return self.base.monotonic_ns + planned_ns - self.base.wall_ns
+        return base.monotonic_ns + planned_ns - base.wall_ns
 
 
 class Renewals:
@@ -84,21 +89,19 @@ class Renewals:
     def next_in_ns(self, asleep: Collection[str]) -> int | None:
         """How long until the next renewal is due on a node that is awake; None: no renewal ahead is
         known."""
-        return min(
-            (
-                left_ns
-                for _, _, left_ns in self._left(asleep)
-                if left_ns is not None and left_ns > 0
-            ),
-            default=None,
-        )
+        ahead = []
+        for _, _, left_ns in self._left(asleep):
+            # One that is overdue is awaited elsewhere.
+            if left_ns is not None and left_ns > 0:
+                ahead.append(left_ns)
+        return min(ahead, default=None)
 
     def _left(self, asleep: Collection[str]) -> Iterator[tuple[str, _Identity, int | None]]:
         for identity, each in self._identities.items():
-            if each.node not in asleep:
-                due_ns = each.due_monotonic_ns
-                yield (
-                    identity,
-                    each,
-                    None if due_ns is None else due_ns - self._clocks(each.node).monotonic_ns,
-                )
+            if each.node in asleep:
+                continue
+            left_ns = None
+            due_ns = each.due_monotonic_ns
+            if due_ns is not None:
+                left_ns = due_ns - self._clocks(each.node).monotonic_ns
+            yield identity, each, left_ns

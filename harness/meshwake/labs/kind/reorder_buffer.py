@@ -42,12 +42,17 @@ class ReorderBuffer:
     def flush_until(self, world_ns: int) -> None:
         """Record everything up to `world_ns`, in order; events of the same world time in the order
         in which they were added."""
-        while self._waiting and self._waiting[0][0] <= world_ns:
-            event = heapq.heappop(self._waiting)[2]
+        while self._waiting:
+            first_world_ns, *_ = self._waiting[0]
+            if first_world_ns > world_ns:
+                return
+            _, _, event = heapq.heappop(self._waiting)
             self._recorder.append(event)
             self._recorded_world_ns = event.world_ns
 
     def flush(self) -> None:
         """Record everything that is buffered."""
-        if self._waiting:
-            self.flush_until(max(entry[0] for entry in self._waiting))
+        if not self._waiting:
+            return
+        last_world_ns = max(world_ns for world_ns, *_ in self._waiting)
+        self.flush_until(last_world_ns)

@@ -190,8 +190,9 @@ class ClusterSession:
     def _has_guard(self) -> bool:
         """Whether something polls the mesh by its own clock. The jobs of a CronJob do not: the run
         starts them (cron_jobs.py)."""
-        is_fix = self.plan.fix is not None and self.plan.fix.name == GUARD
-        return is_fix or self.setting.guard_installed
+        if self.setting.guard_installed:
+            return True
+        return self.plan.fix is not None and self.plan.fix.name == GUARD
 
     @property
     def real(self) -> HostTime:
@@ -200,9 +201,12 @@ class ClusterSession:
 
     def _first_pods(self) -> dict[str, Pod]:
         pods = self._pods()
-        missing = [process for name, process in self._processes.items() if name not in pods]
+        missing = []
+        for name, process in self._processes.items():
+            if name not in pods:
+                missing.append(_in_words(process))
         if missing:
-            names = ", ".join(_in_words(process) for process in missing)
+            names = ", ".join(missing)
             raise SubjectFailed(f"{names}: no pod runs; see kubectl get pods --all-namespaces")
         return pods
 
@@ -213,17 +217,17 @@ class ClusterSession:
     def _since_first_issue_ns(self, clocks_source: Any, pods: Mapping[str, Pod]) -> int:
         """How long ago the first certificate of the run was issued. Clocks have not been moved
         yet, so istiod's wall clock is that of every node."""
-        ago_ns = [0]
+        longest_ns = 0
         for node, identities in self._identities.items():
             seen = self.ztunnels.look(node, pods[node], identities)
             wall_ns = clocks_source.read(node).wall_ns
-            begins_s = [
-                held.not_before_wall_s
-                for held in seen.held.values()
-                if held.not_before_wall_s is not None
-            ]
-            ago_ns += [wall_ns - (each + self.plan.backdate_s) * NS_PER_S for each in begins_s]
-        return max(ago_ns)
+            for held in seen.held.values():
+                # Requested, and not answered yet.
+                if held.not_before_wall_s is None:
+                    continue
+                issued_wall_s = held.not_before_wall_s + self.plan.backdate_s
+                longest_ns = max(longest_ns, wall_ns - issued_wall_s * NS_PER_S)
+        return longest_ns
 
     def _planned_clocks(self) -> dict[str | None, NodeClock]:
         """The plan's timeline, starting at the wall clock that the nodes have now."""
@@ -253,19 +257,26 @@ class ClusterSession:
 
     def _step(self, faults: FaultsOfRun) -> None:
         self.setting.check_held()
+
         fault_ns = faults.next_world_ns()
-        if fault_ns is not None and fault_ns <= self.world.now_ns and self.pace.may_go_on():
+        is_due = fault_ns is not None and fault_ns <= self.world.now_ns
+        if is_due and self.pace.may_go_on():
             self.settle()
             faults.do_next()
+
         if self.pace.may_go_on():
             self._attempt()
         self._poll()
         self._collect()
         self.events.flush_until(self.world.now_ns - HELD_BACK_NS)
         self.setting.progress(self.world.now_ns)
+
+        # Doing one may have brought another.
+        stop_ns = self.plan.duration_ns
         fault_ns = faults.next_world_ns()
-        end_ns = self.plan.duration_ns
-        self.pace.let_pass(end_ns if fault_ns is None else min(end_ns, fault_ns))
+        if fault_ns is not None:
+            stop_ns = min(stop_ns, fault_ns)
+        self.pace.let_pass(stop_ns)
 
     # What the pace calls
 
@@ -286,9 +297,11 @@ class ClusterSession:
         self.asleep -= set(nodes)
         self.disturbed_world_ns = self.world.now_ns
         self.poll_pods()
+
         gateways = [each for each in self._processes.values() if each.kind == "proxy"]
         woken = {gateway.name for gateway in gateways if gateway.node in nodes}
-        self._waking |= dict.fromkeys(woken - self._ready, self._routed_ns())
+        not_ready = woken - self._ready
+        self._waking |= dict.fromkeys(not_ready, self._routed_ns())
 
     def _routed_ns(self) -> int:
         """From when on, in real time, a gateway gets requests that is ready now."""
@@ -313,7 +326,7 @@ class ClusterSession:
         """See PacedSession."""
         for watcher in self.setting.watchers:
             if watcher.reads_logs:
-                self._start(_or_error(watcher.poll), partial(self._on_observations, watcher))
+                self._start_watcher(watcher)
         self._collect(wait_s=PENDING_WITHIN_S)
         self.failure_seen = False
 
@@ -350,12 +363,15 @@ class ClusterSession:
     def _collect(self, wait_s: float = 0.0) -> None:
         """Process the results that are there; with `wait_s`, wait for all of them."""
         if wait_s:
-            left = wait_for_futures([future for future, _ in self._pending], wait_s).not_done
+            futures = [future for future, _ in self._pending]
+            left = wait_for_futures(futures, wait_s).not_done
             if left:
                 raise HarnessFault(
                     f"{len(left)} polls or connection attempts did not end within their "
                     f"timeout of {wait_s:.0f} s"
                 )
+
+        # What finishes one may start another.
         pending, self._pending = self._pending, []
         for future, finish in pending:
             if future.done():
@@ -393,19 +409,20 @@ class ClusterSession:
 
     def _attempt(self) -> None:
         due_ns = self._probes.next_world_ns()
-        is_due = due_ns is not None and due_ns <= self.world.now_ns
-        if not is_due:
+        if due_ns is None or due_ns > self.world.now_ns:
             return
         if self.restarting and self.setting.skips is not None:
             # In the plan a restart takes no time, so a connection that is due meanwhile comes
             # after it, as in other labs.
             return
+
         pairs = self._probes.take(self.world.now_ns)
         for route in self.setting.routes:
             # A route through a waypoint or gateway is tried with every round of probes.
             is_direct = route.via is None
-            if not is_direct or (route.source, route.destination) in pairs:
-                self._attempt_route(route)
+            if is_direct and (route.source, route.destination) not in pairs:
+                continue
+            self._attempt_route(route)
 
     def _attempt_route(self, route: Route) -> None:
         world_ns = self.world.now_ns
@@ -447,16 +464,17 @@ class ClusterSession:
     def _poll(self) -> None:
         """Starts each poll that is due. They run next to one another, and their results are taken
         by `finish`."""
-        skips = self.setting.skips is not None
-        if self._is_due("ztunnels", LAPSE_POLL_EVERY_NS if skips else POLL_EVERY_NS):
-            if skips:
-                self.poll_ztunnels()
-            else:
+        if self.setting.skips is None:
+            if self._is_due("ztunnels", POLL_EVERY_NS):
                 self._poll_ztunnels()
+        elif self._is_due("ztunnels", LAPSE_POLL_EVERY_NS):
+            # With time skipped, the results are needed before the next leap.
+            self.poll_ztunnels()
+
         if self._is_due("istiod", ISTIOD_EVERY_NS):
-            self._start(
-                _or_error(lambda: istiod_nodes(self.setting.kubernetes)), self._on_istiod_nodes
-            )
+            poll = partial(istiod_nodes, self.setting.kubernetes)
+            self._start(_or_error(poll), self._on_istiod_nodes)
+
         # From the beginning of a fault to its end clocks are moved on purpose.
         if not self.moving and self._is_due("clocks", CLOCKS_EVERY_NS):
             for node in self._identities.keys() - self.asleep:
@@ -465,8 +483,12 @@ class ClusterSession:
 
     def _poll_watchers(self) -> None:
         for watcher in self.setting.watchers:
-            if self._is_due(watcher.name, int(watcher.every_s * NS_PER_S)):
-                self._start(_or_error(watcher.poll), partial(self._on_observations, watcher))
+            every_ns = int(watcher.every_s * NS_PER_S)
+            if self._is_due(watcher.name, every_ns):
+                self._start_watcher(watcher)
+
+    def _start_watcher(self, watcher: ClusterWatcher) -> None:
+        self._start(_or_error(watcher.poll), partial(self._on_observations, watcher))
 
     def _check_clocks(self, node: str) -> None:
         """A ztunnel that is just being restarted is skipped until the next time, within a bound."""
@@ -507,11 +529,15 @@ class ClusterSession:
         return self.ztunnels.look(process.name, pod, process.identities)
 
     def _on_pods(self, pods: dict[str, Pod] | Unreachable) -> None:
-        self._track_reachability("the API server", pods if isinstance(pods, Unreachable) else None)
         if isinstance(pods, Unreachable):
+            self._track_reachability("the API server", pods)
             return
+        self._track_reachability("the API server", None)
+
         self._missing = frozenset(self._processes.keys() - pods.keys())
-        self._on_readiness(frozenset(name for name, pod in pods.items() if pod.ready))
+        ready = [name for name, pod in pods.items() if pod.ready]
+        self._on_readiness(frozenset(ready))
+
         for name, pod in pods.items():
             if pod.process != self._running[name].process:
                 self._replaced(name, pod)
@@ -589,8 +615,12 @@ class ClusterSession:
 
     def _on_istiod_nodes(self, nodes: tuple[str, ...] | Unreachable) -> None:
         """Record where istiod runs; while it is unavailable its next node is unknown."""
-        if isinstance(nodes, Unreachable) or not nodes or self._istiod_on in nodes:
+        if isinstance(nodes, Unreachable) or not nodes:
             return
+        # Of several istiods the one that was first seen stays, as long as it is there.
+        if self._istiod_on in nodes:
+            return
+
         self._istiod_on = nodes[0]
         data = {"kubernetes_node": self._istiod_on}
         self.events.add(self.world.now_ns, "istiod_seen", self._istiod_node, None, **data)
@@ -598,17 +628,24 @@ class ClusterSession:
     @property
     def _istiod_node(self) -> str | None:
         """The node of the plan on which istiod runs."""
-        names = self.setting.node_names
-        return next((node for node in self._identities if names[node] == self._istiod_on), None)
+        for node in self._identities:
+            if self.setting.node_names[node] == self._istiod_on:
+                return node
+        return None
 
     def authority_clocks(self, world_ns: int) -> ClockReading:
         """The authority's clocks: those of the node on which istiod runs now. An authority that is
         "apart", or on a node outside the plan, has unmoved clocks, unless all machines share
         theirs."""
-        node = self._istiod_node if self.plan.authority_node is not None else None
+        node = None
+        if self.plan.authority_node is not None:
+            node = self._istiod_node
         if node is None and self._shares_clocks:
             node = next(iter(self._identities))
-        return self.clocks.unmoved(world_ns) if node is None else self.clocks.at(node, world_ns)
+
+        if node is None:
+            return self.clocks.unmoved(world_ns)
+        return self.clocks.at(node, world_ns)
 
     def answered(
         self, node: str, identity: str, world_ns: int, outcome: str, held: JsonObject
@@ -633,15 +670,21 @@ class ClusterSession:
             self._record_observation(one)
 
     def _record_observation(self, one: WatcherEvent) -> None:
+        # Watchers see the same again at every poll.
         if self._last_observed.get((one.kind, one.key)) == one.data:
             return
         self._last_observed[one.kind, one.key] = one.data
+
         world_ns = self.world.now_ns
-        if one.kind == "csr_answered" and one.node is not None:
-            identity, outcome = text_at(one.data, "identity"), text_at(one.data, "outcome")
+        if one.node is None:
+            self.events.add(world_ns, one.kind, None, None, **one.data)
+            return
+        if one.kind == "csr_answered":
+            identity = text_at(one.data, "identity")
+            outcome = text_at(one.data, "outcome")
             self.answered(one.node, identity, world_ns, outcome, one.data)
             return
-        clocks = None if one.node is None else self.clocks.at(one.node, world_ns)
+        clocks = self.clocks.at(one.node, world_ns)
         self.events.add(world_ns, one.kind, one.node, clocks, **one.data)
 
 

@@ -102,11 +102,14 @@ class ConnectionProbe:
 
     def _begin(self, route: Route) -> Conversation:
         client = self._clients[route.client]
-        pods = [pod for pod in self._kubernetes.pods(client.namespace, client.labels) if pod.ready]
-        if not pods:
+        pods = self._kubernetes.pods(client.namespace, client.labels)
+        ready = [pod for pod in pods if pod.ready]
+        if not ready:
             raise Unreachable(f"no pod of {route.client} is ready")
-        self._shells[route] = self._kubernetes.converse(pods[0], client.container, _SHELL)
-        return self._shells[route]
+
+        shell = self._kubernetes.converse(ready[0], client.container, _SHELL)
+        self._shells[route] = shell
+        return shell
 
     def _close_shell(self, route: Route) -> None:
         shell = self._shells.pop(route, None)

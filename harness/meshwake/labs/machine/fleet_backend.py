@@ -47,7 +47,10 @@ def guests_of(plan: Plan) -> list[str]:
     names = [node.name for node in plan.nodes]
     if plan.authority_node is not None:
         return names
-    return [*names, next(name for name in _names_like(APART) if name not in names)]
+
+    # A node of the plan may have the usual name of that one.
+    free = (name for name in _names_like(APART) if name not in names)
+    return [*names, next(free)]
 
 
 def _names_like(name: str) -> Iterator[str]:
@@ -228,12 +231,13 @@ class FleetBackend:
 
     def processes(self, node: str, kind: ProcessKind) -> list[MeshProcess]:
         """See Backend. There are no proxies: a plan with some was refused."""
-        return [
-            MeshProcess(process_name(identity), each.name, (identity,))
-            for each in self._plan.nodes
-            for identity in each.identities
-            if each.name == node and kind == "ztunnel"
-        ]
+        if kind != "ztunnel":
+            return []
+        found = []
+        for each in self._plan.nodes:
+            if each.name == node:
+                found += [MeshProcess(process_name(one), node, (one,)) for one in each.identities]
+        return found
 
     def start(self, process: MeshProcess) -> ClockReading:
         """See Backend. A guest starts all of its ztunnels together: see `await_ready`."""
@@ -247,7 +251,9 @@ class FleetBackend:
 
     def stop(self, processes: Sequence[MeshProcess]) -> None:
         """See Backend. A guest ends all of its ztunnels together."""
-        for node in dict.fromkeys(process.node for process in processes):
+        # Each node once, in the order of the processes.
+        nodes = dict.fromkeys(process.node for process in processes)
+        for node in nodes:
             self._fleet.order(node, "end")
 
     def remove_pod(self, identity: str) -> None:
@@ -345,7 +351,9 @@ class FleetBackend:
 
     def authority_answers(self) -> bool:
         """See Backend."""
-        return not self._authority_asleep and self._control.mode != "ca_outage"
+        if self._authority_asleep:
+            return False
+        return self._control.mode != "ca_outage"
 
     # Connections and state
 
@@ -372,7 +380,9 @@ class FleetBackend:
         if self._plan.node_of(identity) in self._stopped_nodes:
             return None
         state = self._order(identity, "certificate_state", identity=identity)
-        return None if state is None else ReportedCertificate(*state)
+        if state is None:
+            return None
+        return ReportedCertificate(*state)
 
     def observe(self, node: str) -> list[ObservedProcess]:
         """See Backend: what each ztunnel reports of its certificates, now."""

@@ -81,6 +81,8 @@ class MachineLab:
             reasons.append(str(error))
         if ztunnel is None:
             reasons.append(NO_BINARY)
+        elif reason := binaries.why_not_started(ztunnel):
+            reasons.append(reason)
         return reasons
 
     def refusals(self, plan: Plan) -> list[str]:

@@ -53,15 +53,17 @@ class ModelAuthority:
 
     def __init__(self, plan: Plan, clock: NodeClock) -> None:
         self._clock, self._backdate_s, self._plan = clock, plan.backdate_s, plan
-        self._faults = [
-            (fault.at_world_ns, fault.ends_world_ns, outcome)
-            for kind, outcome in _OUTCOMES.items()
-            for fault in plan.faults_on(None)
-            if fault.kind == kind
-        ]
-        self._roots_since_ns = [
-            fault.at_world_ns for fault in plan.faults_on(None) if fault.kind == "ca_root_change"
-        ]
+        self._faults: list[tuple[int, int, Outcome]] = []
+        self._roots_since_ns: list[int] = []
+        of_authority = list(plan.faults_on(None))
+        # In the order of precedence: of two at the same time the first decides.
+        for kind, outcome in _OUTCOMES.items():
+            for fault in of_authority:
+                if fault.kind == kind:
+                    self._faults.append((fault.at_world_ns, fault.ends_world_ns, outcome))
+        for fault in of_authority:
+            if fault.kind == "ca_root_change":
+                self._roots_since_ns.append(fault.at_world_ns)
         self._signed = 0
 
     def answer(self, lifetime_s: int, world_ns: int, root_of_world_ns: int | None = None) -> Answer:
@@ -96,8 +98,10 @@ class ModelAuthority:
         # On a machine that sleeps there is no authority; on one of its own it never does.
         if not self._clock.processes_run(world_ns):
             return "refused"
+
         for begins_ns, ends_ns, outcome in self._faults:
-            if begins_ns <= world_ns < ends_ns:
+            is_under_way = begins_ns <= world_ns < ends_ns
+            if is_under_way:
                 return outcome
         return "issued"
 

@@ -167,11 +167,9 @@ class ModelBackend:
     def processes(self, node: str, kind: ProcessKind) -> list[MeshProcess]:
         """See Backend. A node's ztunnel is called as the node is; gateways have names of their
         own."""
-        return [
-            process
-            for process in processes_of(self._plan)
-            if process.node == node and process.kind == kind
-        ]
+        wanted = (node, kind)
+        every = processes_of(self._plan)
+        return [process for process in every if (process.node, process.kind) == wanted]
 
     def start(self, process: MeshProcess) -> ClockReading:
         """See Backend."""
@@ -259,10 +257,13 @@ class ModelBackend:
         name = self._process_of[identity]
         root_of_ns = self.world_ns if reloads else self._started_ns[name]
         answer = self._authority.answer(process.requested_lifetime_s, self.world_ns, root_of_ns)
-        would_issue = answer.outcome in ("issued", "slow")
-        if would_issue and not self._tokens.accepted(name, self.world_ns):
-            return Answer("unauthenticated")
-        return answer
+
+        # One that is down refuses everything, whatever token comes with it.
+        if answer.outcome not in ("issued", "slow"):
+            return answer
+        if self._tokens.accepted(name, self.world_ns):
+            return answer
+        return Answer("unauthenticated")
 
     def _answer_late(self, identity: str, armed: int) -> None:
         """Has no effect when the requesting process has ended, or has lost the connection."""
@@ -315,10 +316,13 @@ class ModelBackend:
 
     def begin(self, fault: PlannedFault) -> None:
         """See Backend."""
-        if fault.kind == "ca_root_change":
-            for process in self._running.values():
-                for identity in filter(process.is_requesting, process.states):
-                    self._deliver_when_running(identity, Answer("lost"))
+        if fault.kind != "ca_root_change":
+            return
+        # As in the process lab, which replaces its authority: what is not answered then is lost.
+        for process in self._running.values():
+            requesting = filter(process.is_requesting, process.states)
+            for identity in requesting:
+                self._deliver_when_running(identity, Answer("lost"))
 
     def wake(self, fault: PlannedFault) -> None:
         """See Backend."""

@@ -70,7 +70,11 @@ class Due(NamedTuple):
             return True
         if self.wall_ns is not None and now.wall_ns >= self.wall_ns:
             return True
-        return self.below_wall_ns is not None and now.wall_ns < self.below_wall_ns
+
+        # This one waits for a wall clock that is set back.
+        if self.below_wall_ns is None:
+            return False
+        return now.wall_ns < self.below_wall_ns
 
     def _next_tick_world_ns(self, clock: NodeClock, world_ns: int) -> int:
         passed_ns = clock.reading(world_ns).monotonic_ns - self.ticks_monotonic_ns

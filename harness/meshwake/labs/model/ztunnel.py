@@ -157,7 +157,9 @@ class BackoffForEach:
 
 
 def _or_most(delay_ns: int | None) -> int:
-    return BACKOFF_MOST_NS if delay_ns is None else delay_ns
+    if delay_ns is None:
+        return BACKOFF_MOST_NS
+    return delay_ns
 
 
 @dataclass(frozen=True)

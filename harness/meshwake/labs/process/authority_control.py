@@ -47,9 +47,12 @@ class AuthorityControl:
             # Nothing there accepts a request, not even one that would never be answered. What a
             # node sees of a machine that sleeps is a timeout; here it is a refusal, at once.
             return "ca_outage"
-        active = {
-            fault.kind
-            for fault in self._plan.faults_on(None)
-            if fault.at_world_ns <= world_ns < fault.ends_world_ns
-        }
-        return next((mode for mode in _MODE_BY_PRECEDENCE if mode in active), "up")
+
+        active = set()
+        for fault in self._plan.faults_on(None):
+            if fault.at_world_ns <= world_ns < fault.ends_world_ns:
+                active.add(fault.kind)
+        for mode in _MODE_BY_PRECEDENCE:
+            if mode in active:
+                return mode
+        return "up"

@@ -86,8 +86,10 @@ class ProcessBackend(ProcessMesh):
     def _timers_world_ns(self) -> Iterator[int]:
         for node, watched in self.running():
             due_ns = watched.due_monotonic_ns()
-            if due_ns is not None:
-                yield self.timeline[node].world_ns_at_monotonic(due_ns, self.world_ns)
+            # It waits for something other than time.
+            if due_ns is None:
+                continue
+            yield self.timeline[node].world_ns_at_monotonic(due_ns, self.world_ns)
 
     def advance(self, world_ns: int) -> None:
         """See Backend."""
@@ -113,6 +115,7 @@ class ProcessBackend(ProcessMesh):
     def fire_timers(self) -> None:
         """See Backend."""
         self._answer_late()
+        names = ""
         for _ in range(WAKES_AT_ONE_TIME_MAX):
             due = [watched for node, watched in self.running() if self._is_due(node, watched)]
             if not due:
@@ -120,7 +123,8 @@ class ProcessBackend(ProcessMesh):
             for watched in due:
                 watched.wake(self.monotonic_now_ns(watched))
             self.recording.settle()
-        names = ", ".join(watched.name for watched in due)
+            names = ", ".join(watched.name for watched in due)
+
         raise HarnessFault(f"{names}: a timer is due again and again while its clock does not move")
 
     def _is_due(self, node: str, watched: WatchedProcess) -> bool:
@@ -147,14 +151,17 @@ class ProcessBackend(ProcessMesh):
 
     def _answer_late(self) -> None:
         """A slow authority answers what it took long enough ago."""
-        due = [
-            taken for taken, world_ns in self._answers_world_ns.items() if world_ns <= self.world_ns
-        ]
+        due = []
+        for taken, world_ns in self._answers_world_ns.items():
+            if world_ns <= self.world_ns:
+                due.append(taken)
+        if not due:
+            return
+
         for taken in due:
             del self._answers_world_ns[taken]
-        if due:
-            self.authority.answer(due)
-            self.recording.settle()
+        self.authority.answer(due)
+        self.recording.settle()
 
     # Faults
 
@@ -181,7 +188,9 @@ class ProcessBackend(ProcessMesh):
     def _let_root_file_be_read(self) -> None:
         """Once the new root file has been there for long enough by the clocks, those that poll it
         get the real time in which they do."""
-        if self._root_read_world_ns is not None and self.world_ns >= self._root_read_world_ns:
-            self._root_read_world_ns = None
-            time.sleep(ROOT_FILE_POLLED_WITHIN_S)
-            self.recording.settle()
+        due_world_ns = self._root_read_world_ns
+        if due_world_ns is None or self.world_ns < due_world_ns:
+            return
+        self._root_read_world_ns = None
+        time.sleep(ROOT_FILE_POLLED_WITHIN_S)
+        self.recording.settle()

@@ -33,6 +33,7 @@ from meshwake.fixes import patch_of
 from meshwake.fixes.patched import lacks_patch
 from meshwake.labs import NO_BINARY, Toolbox
 from meshwake.labs.messages import RunReceiver
+from meshwake.ztunnel import binaries
 
 # PROXY_WORKLOAD_INFO, by which a ztunnel learns whose proxy it is, came with 1.24.0-alpha.0
 # (istio/ztunnel#1218); older ones run in pod mode, behind a node agent of ours.
@@ -56,6 +57,8 @@ class ProcessLab:
         reasons = []
         if ztunnel is None:
             reasons.append(NO_BINARY)
+        elif reason := binaries.why_not_started(ztunnel):
+            reasons.append(reason)
         if reason := _namespaces_forbidden():
             reasons.append(reason)
         if not os.access("/etc/resolv.conf", os.R_OK):

@@ -181,10 +181,10 @@ class ProcessMesh(ABC):
             self._detector.watch_namespace(name, spec.name)
 
     def _publish_workloads(self) -> None:
-        if self.plan.discovery:
-            self.authority.set_workloads(
-                [discovery_entry(workload) for workload in self._workloads.values()]
-            )
+        if not self.plan.discovery:
+            return
+        entries = [discovery_entry(workload) for workload in self._workloads.values()]
+        self.authority.set_workloads(entries)
 
     def subject_details(self) -> MutableJsonObject:
         """See Backend."""
@@ -218,11 +218,10 @@ class ProcessMesh(ABC):
 
     def processes(self, node: str, kind: ProcessKind) -> list[MeshProcess]:
         """See Backend. There are no proxies: a plan with some was refused."""
-        return [
-            MeshProcess(spec.name, spec.node, spec.identities)
-            for spec in self._specs.values()
-            if spec.node == node and kind == "ztunnel"
-        ]
+        if kind != "ztunnel":
+            return []
+        specs = [spec for spec in self._specs.values() if spec.node == node]
+        return [MeshProcess(spec.name, spec.node, spec.identities) for spec in specs]
 
     def start(self, process: MeshProcess) -> ClockReading:
         """See Backend."""
@@ -273,8 +272,9 @@ class ProcessMesh(ABC):
     def running(self) -> Iterator[tuple[str, WatchedProcess]]:
         """The ztunnels that are not stopped: their node, and the process."""
         for ztunnel in self._ztunnels.values():
-            if not ztunnel.watched.stopped:
-                yield ztunnel.spec.node, ztunnel.watched
+            watched = ztunnel.watched
+            if not watched.stopped:
+                yield ztunnel.spec.node, watched
 
     # Faults
 
@@ -392,13 +392,20 @@ class ProcessMesh(ABC):
         messages = self.authority.requests()
         for message in messages:
             self.csr_reported(message)
+
+        # All are read, also when one of them had something.
         read = [_discard(handshake) for handshake in self._handshakes]
-        return self._traffic.serve() or any(read) or bool(messages)
+        served = self._traffic.serve()
+        return served or any(read) or bool(messages)
 
     def certificate_state(self, identity: str) -> ReportedCertificate | None:
         """See Backend."""
-        ztunnel = self._ztunnels.get(self._spec_of[identity].name)
-        if ztunnel is None or ztunnel.watched.stopped:
+        name = self._spec_of[identity].name
+        ztunnel = self._ztunnels.get(name)
+        if ztunnel is None:
+            return None
+        # One that is stopped does not answer, and the run would wait for it.
+        if ztunnel.watched.stopped:
             return None
         return ztunnel.certificate_state(identity)
 

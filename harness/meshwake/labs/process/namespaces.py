@@ -56,7 +56,9 @@ def enter_own_namespaces() -> None:
     """Moves this process (which must have one thread: user_namespaces(7), unshare(2)) into network
     and mount namespaces of its own, and into a user namespace where it has no right to make them
     otherwise. Raises LabUnavailable with the reason and the way out."""
-    if not _may_build_networks() or _unshare(CLONE_NEWNET | CLONE_NEWNS):
+    # The system call may be refused all the same: by a seccomp profile, for example.
+    is_done = _may_build_networks() and not _unshare(CLONE_NEWNET | CLONE_NEWNS)
+    if not is_done:
         _enter_own_namespaces_as_user(os.geteuid(), os.getegid())
     _use_small_socket_tables()
 

@@ -88,9 +88,13 @@ class ZtunnelProcess:
         names = {spiffe_id(identity): identity for identity in self.spec.identities}
         found = []
         for entry in self._certificates():
+            if entry.spiffe not in names:
+                continue
+            # Requested, and not answered yet.
             begins_s, ends_s = entry.not_before_wall_s, entry.not_after_wall_s
-            if entry.spiffe in names and begins_s is not None and ends_s is not None:
-                found.append((names[entry.spiffe], begins_s * NS_PER_S, ends_s * NS_PER_S))
+            if begins_s is None or ends_s is None:
+                continue
+            found.append((names[entry.spiffe], begins_s * NS_PER_S, ends_s * NS_PER_S))
         return found
 
     def certificate_state(self, identity: str) -> ReportedCertificate | None:
@@ -104,10 +108,20 @@ class ZtunnelProcess:
     def errors_since(self, position: int) -> list[str]:
         """The errors that its log has gained since `log_size` returned `position`: those of its own
         pods' connections first, which matters where it serves both ends."""
+        outbound = []
+        others = []
         with self.log.open("rb") as log:
             log.seek(position)
-            found = [error for line in log if (error := connection_error(line)) is not None]
-        return [error for error, _ in sorted(found, key=lambda error: error[1] != "outbound")]
+            for line in log:
+                found = connection_error(line)
+                if found is None:
+                    continue
+                error, direction = found
+                if direction == "outbound":
+                    outbound.append(error)
+                else:
+                    others.append(error)
+        return [*outbound, *others]
 
     def log_size(self) -> int:
         """How long its log is now, in bytes."""

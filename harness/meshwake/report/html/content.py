@@ -74,7 +74,7 @@ def again(run: Run) -> list[dict[str, str]]:
     elif (SCENARIOS / f"{run.plan.scenario}.toml").is_file():
         plan = run.plan
         command = (
-            f"meshwake run {plan.scenario} --lab {plan.lab} --istio {plan.version} "
+            f"meshwake run {shlex.quote(plan.scenario)} --lab {plan.lab} --istio {plan.version} "
             f"--seed {plan.seed}"
         )
         does = "Its command was not recorded. To run a scenario of this name that meshwake has:"

@@ -14,13 +14,14 @@ so it is whole or missing."""
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from meshwake.checks.format import lasting
 from meshwake.core.durations import seconds
@@ -35,7 +36,11 @@ from meshwake.report.html.entries import ReportEntry, entry_of
 from meshwake.report.result import Summary
 from meshwake.report.tally import tally
 
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
 _ASSETS = ("report.css", "report.js")
+_DATE = re.compile(r"\b(\d{4}-\d\d-\d\d)\b")
 
 
 class ReportFolder:
@@ -53,6 +58,7 @@ class ReportFolder:
             undefined=StrictUndefined,  # a misspelt name fails a test, and shows no gap on a page
             trim_blocks=True,
         )
+        self._pages.filters["unbroken_dates"] = _unbroken_dates
         self._shared = {"version": version("meshwake")}
 
     def add(self, run: Run, many: bool = True) -> ReportEntry:
@@ -177,6 +183,7 @@ def write_report(
 def _table(entries: list[ReportEntry]) -> dict[str, Any]:
     most_ns = max((entry.summary.outage_ns or 0 for entry in entries), default=0)
     return {
+        "dated": any(entry.summary.dates for entry in entries),
         "headline": tally([entry.summary for entry in entries]),
         "verdicts": _verdicts(entries),
         "entries": [_row(entry, most_ns) for entry in entries],
@@ -209,6 +216,16 @@ def _row(entry: ReportEntry, most_ns: int) -> dict[str, Any]:
     if summary.outage_ns:
         row["share"] = round(100 * summary.outage_ns / most_ns, 1)
     return row
+
+
+def _unbroken_dates(text: str) -> Markup:
+    """`text` for a page, where no line ends within a date: a hyphen is a place to break one."""
+    from markupsafe import Markup
+
+    # Every second piece is a date. What is joined is escaped, unless it is Markup already.
+    pieces: list[str] = _DATE.split(text)
+    pieces[1::2] = [Markup('<span class="date">{}</span>').format(date) for date in pieces[1::2]]
+    return Markup().join(pieces)
 
 
 def _why(entry: ReportEntry) -> str:

@@ -31,8 +31,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _send_all(socket: Path, request: str) -> None:
     """One request, or each line of standard input as it comes."""
-    for line in iter(sys.stdin.readline, "") if request == "-" else (request,):
-        sys.stdout.write(json.dumps(send(socket, line)) + "\n")
+    lines = iter(sys.stdin.readline, "") if request == "-" else (request,)
+    for line in lines:
+        answer = send(socket, line)
+        sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
 
 

@@ -47,10 +47,14 @@ class Idleness:
         first of them none has run."""
         if self._programs.is_one_starting:
             return "a program that is just being started"
+
         self._forget_the_ended()
         for pid in self._programs.known:
-            if busy := self._why_busy(pid):
-                return busy
+            why = self._why_busy(pid)
+            if why:
+                return why
+
+        # The second look: one that woke another, and then fell asleep itself, has run meanwhile.
         for pid, program in self._programs.known.items():
             if not self._watched[pid].still_asleep():
                 return program.executable
@@ -63,10 +67,13 @@ class Idleness:
 
     def _why_busy(self, pid: int) -> str:
         executable = self._programs.known[pid].executable
-        if pid not in self._watched:
-            self._watched[pid] = WatchedProcess(pid, executable, waits_virtually=False)
+        watched = self._watched.get(pid)
+        if watched is None:
+            watched = WatchedProcess(pid, executable, waits_virtually=False)
+            self._watched[pid] = watched
+
         rule = self._programs.rule_of(pid)
-        if _works(pid, rule) or not self._watched[pid].asleep(0):
+        if _works(pid, rule) or not watched.asleep(0):
             return f"{executable} ({pid})"
         if rule is not None and self._has_lost_a_stream(pid, rule):
             port = rule.streams_to_port
@@ -82,4 +89,6 @@ class Idleness:
 
 def _works(pid: int, rule: Rule | None) -> bool:
     """A program that idles in epoll, and is not there: it waits for an answer, for example."""
-    return rule is not None and rule.idles_in_epoll and not waits_in_epoll(pid)
+    if rule is None or not rule.idles_in_epoll:
+        return False
+    return not waits_in_epoll(pid)

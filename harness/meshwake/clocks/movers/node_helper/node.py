@@ -46,7 +46,7 @@ from meshwake.clocks.movers.node_helper.protocol import (
     read_owner,
     read_rules,
 )
-from meshwake.clocks.movers.node_helper.rules import Rule
+from meshwake.clocks.movers.node_helper.rules import Rule, first_rule
 from meshwake.clocks.movers.node_helper.sleep import (
     ALL_STOPPED_WITHIN_S,
     Sleep,
@@ -81,6 +81,13 @@ Result = Mapping[str, object]
 def _kernel_clocks() -> ClockReading:
     boottime_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
     return ClockReading(time.time_ns(), time.monotonic_ns(), boottime_ns)
+
+
+def _is_wanted(pid: Any, rule: Rule | None, known: int) -> bool:
+    """Whether a request means the program `known`: by its number, its executable, both or none."""
+    if pid is not None and pid != known:
+        return False
+    return rule is None or rule.fits(known)
 
 
 class HelperNode:
@@ -249,24 +256,26 @@ class HelperNode:
         }
 
     def _read(self, request: Request) -> Readings:
-        wanted, executable = request.get("pid"), request.get("executable")
-
-        def is_wanted(pid: int) -> bool:
-            fits = executable is None or Rule(str(executable)).fits(pid)
-            return wanted in {None, pid} and fits
+        pid = request.get("pid")
+        executable = request.get("executable")
+        rule = None if executable is None else Rule(str(executable))
+        is_wanted = partial(_is_wanted, pid, rule)
 
         self._programs.scan("late")
         readings: list[ReadProcess] = []
         failed: dict[str, str] = {}
-        for pid in [pid for pid in self._programs.known if is_wanted(pid)]:
+        wanted = [known for known in self._programs.known if is_wanted(known)]
+        for known in wanted:
             try:
-                readings.append(self._read_one(pid))
+                readings.append(self._read_one(known))
             except HarnessError as error:
-                failed[str(pid)] = str(error)
-        if wanted is not None and not readings and not failed:
-            raise SubjectFailed(f"process {wanted} is not under this node's clocks; see list")
-        refused = self._programs.refused.items()
-        failed |= {str(pid): why for (pid, _), why in refused if is_wanted(pid)}
+                failed[str(known)] = str(error)
+        if pid is not None and not readings and not failed:
+            raise SubjectFailed(f"process {pid} is not under this node's clocks; see list")
+
+        for (refused, _), why in self._programs.refused.items():
+            if is_wanted(refused):
+                failed[str(refused)] = why
         return {
             "readings": readings,
             "failed": failed,
@@ -362,6 +371,7 @@ class HelperNode:
         asleep = self._asleep
         if asleep is None or asleep.is_guarded():
             return
+
         self._asleep = None
         set_at_wake = None
         # Before its time, the clocks of its end would go back.
@@ -379,10 +389,13 @@ class HelperNode:
 
     def _note_caught(self, pid: int, ticks: int) -> None:
         """A program that starts while the others sleep sleeps too."""
-        if self._asleep is not None:
+        asleep = self._asleep
+        if asleep is not None:
             os.kill(pid, signal.SIGSTOP)
-            self._asleep.sleepers[pid] = ticks
-        if self._asleep is not None or pid in self._programs.begun_moved:
+            asleep.sleepers[pid] = ticks
+
+        # What the next helper needs to know if this one is killed.
+        if asleep is not None or pid in self._programs.begun_moved:
             self._save()
 
     # Listing and releasing
@@ -465,7 +478,9 @@ class HelperNode:
         state is lost."""
         if self._pages.has(pid):
             return True
-        return any(rule.fits(pid) for rule in others) and is_on_a_page(pid)
+        if first_rule(others, pid) is None:
+            return False
+        return is_on_a_page(pid)
 
     def _is_ahead(self, pid: int) -> bool:
         """Whether a clock of it would go back if it were detached. A wall clock may, unless the
@@ -473,7 +488,9 @@ class HelperNode:
         offsets = offsets_inside(pid)
         if offsets is None:
             return False
-        return offsets.monotonic_ns > 0 or (self._programs.ends and max(offsets) > 0)
+        if self._programs.ends:
+            return max(offsets) > 0
+        return offsets.monotonic_ns > 0
 
     def _end(self, pid: int) -> None:
         """Raises SubjectFailed when it outlives that."""
@@ -501,8 +518,10 @@ class HelperNode:
         """A program that is started again here must not ask one that is ahead: the node that runs
         such a one is the first to give up."""
         programs = self._programs
+        if not programs.ends:
+            return 0.0
         runs_istiod = any(programs.keeps_monotonic(pid) for pid in programs.known)
-        return 0.0 if runs_istiod or not programs.ends else _GIVES_UP_LATER_S
+        return 0.0 if runs_istiod else _GIVES_UP_LATER_S
 
     def _give_up(self, why: str) -> None:
         """Releases, and notes it for the next client; what fails is tried again a second later."""

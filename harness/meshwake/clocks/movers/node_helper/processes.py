@@ -50,8 +50,15 @@ def describe(pid: int) -> DescribedProcess:
 def other_processes() -> list[int]:
     """All processes but us and our children (guardians of a sleep, children that attach)."""
     own = os.getpid()
-    pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
-    return sorted(pid for pid in pids if pid != own and _parent_of(pid) != own)
+    others = []
+    for entry in Path("/proc").iterdir():
+        # Next to the processes there are the kernel's own files.
+        if not entry.name.isdigit():
+            continue
+        pid = int(entry.name)
+        if pid != own and _parent_of(pid) != own:
+            others.append(pid)
+    return sorted(others)
 
 
 def send_signal(pid: int, ticks: int, number: signal.Signals) -> None:

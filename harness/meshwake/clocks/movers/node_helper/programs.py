@@ -85,8 +85,12 @@ class Programs:
 
     def moved_monotonic(self) -> list[int]:
         """The known ones whose monotonic clock is moved too."""
-        rules = {pid: self.rule_of(pid) for pid in self.known}
-        return [pid for pid, rule in rules.items() if rule is not None and not rule.keeps_monotonic]
+        moved = []
+        for pid in self.known:
+            rule = self.rule_of(pid)
+            if rule is not None and not rule.keeps_monotonic:
+                moved.append(pid)
+        return moved
 
     def in_order_of_release(self, pids: Iterable[int]) -> list[int]:
         """Those first that the others ask."""
@@ -95,10 +99,12 @@ class Programs:
     def described_begun_moved(self) -> list[DescribedProcess]:
         """The programs that took their time base while clocks were moved: it is wrong when these
         are restored."""
-        still_there = [
-            pid for pid, ticks in sorted(self.begun_moved.items()) if started_ticks(pid) == ticks
-        ]
-        return [describe(pid) for pid in still_there]
+        described = []
+        for pid, ticks in sorted(self.begun_moved.items()):
+            # One that has ended took its time base with it; its number may be another's now.
+            if started_ticks(pid) == ticks:
+                described.append(describe(pid))
+        return described
 
     # Scans
 
@@ -106,9 +112,13 @@ class Programs:
         """Every program that fits is under our page afterwards, or is in `refused`."""
         self.forget_the_ended()
         for pid in other_processes():
-            ticks = started_ticks(pid)
-            if ticks is None or pid in self.known or (pid, ticks) in self.refused:
+            if pid in self.known:
                 continue
+            ticks = started_ticks(pid)
+            # It has just ended, or an earlier scan has found out that it is too late.
+            if ticks is None or (pid, ticks) in self.refused:
+                continue
+
             rule = self.rule_of(pid)
             if rule is not None:
                 self._attach(pid, ticks, how, self._pages.of(rule))
@@ -116,25 +126,34 @@ class Programs:
     def forget_the_ended(self) -> None:
         """Also those that have become another program."""
         for pid, program in list(self.known.items()):
-            is_the_same = (
-                started_ticks(pid) == program.started_ticks
-                and executable_of(pid) == program.executable
-            )
-            if not is_the_same or not self._pages.has(pid):
+            if not (self._is_still(pid, program) and self._pages.has(pid)):
                 self.known.pop(pid, None)
+
         for pid, ticks in list(self.refused):
             if started_ticks(pid) != ticks:
                 del self.refused[pid, ticks]
 
+    def _is_still(self, pid: int, program: KnownProgram) -> bool:
+        # The number of a process is given to another one later; an exec keeps number and start.
+        if started_ticks(pid) != program.started_ticks:
+            return False
+        return executable_of(pid) == program.executable
+
     def _attach(self, pid: int, ticks: int, how: How, page: ClockPage) -> None:
         if self.watch is not None and self.watch.follows(pid):
             return  # it has just been executed, and is caught in a moment
+
         had_page = self._pages.has(pid)
-        if not had_page and (why := self._why_too_late(page)):
+        why_too_late = "" if had_page else self._why_too_late(page)
+        if why_too_late:
+            # A younger one may be caught yet.
             if age_s(ticks) > _CAUGHT_WITHIN_S:
                 executable = executable_of(pid)
-                self.refused[pid, ticks] = f"{executable} was not caught at its start, {why}"
+                self.refused[pid, ticks] = (
+                    f"{executable} was not caught at its start, {why_too_late}"
+                )
             return
+
         try:
             launched = attach(pid, page, ATTACHED_WITHIN_S, self.meanwhile)
         except SubjectFailed:
@@ -142,6 +161,7 @@ class Programs:
         except LabUnavailable as error:
             self.refused[pid, ticks] = str(error)
             return
+
         program = KnownProgram(launched, ticks, executable_of(pid) or "", _how(how, had_page))
         # An exec that was caught meanwhile may have entered it already.
         self.known.setdefault(pid, program)
@@ -162,7 +182,8 @@ class Programs:
     @property
     def tick_s(self) -> float:
         """How soon the watch is to be served again."""
-        return _BUSY_TICK_S if self.watch is not None and self.watch.is_busy else _TICK_S
+        is_busy = self.watch is not None and self.watch.is_busy
+        return _BUSY_TICK_S if is_busy else _TICK_S
 
     @property
     def is_one_starting(self) -> bool:
@@ -218,6 +239,7 @@ class Programs:
         if self.launchers and not self._launchers_found:
             paths = ", ".join(self.launchers)
             return f"new containers: no container runtime at {paths} below {self._node_root}"
+
         if not watch.holds:
             return "programs started again within a container: that needs Linux 6.8"
         return None
@@ -233,6 +255,7 @@ class Programs:
         rule = self.rule_of(pid)
         page = self._pages.moved if rule is None else self._pages.of(rule)
         launched = install_stopped(tracee, page)
+
         ticks = started_ticks(pid) or 0
         self.known[pid] = KnownProgram(launched, ticks, executable_of(pid) or "", "caught")
         self.refused.pop((pid, ticks), None)
@@ -241,19 +264,20 @@ class Programs:
         self._when_caught(pid, ticks)
 
     def _not_caught(self, pid: int, why: str) -> None:
-        self.refused[pid, started_ticks(pid) or 0] = why
+        ticks = started_ticks(pid) or 0
+        self.refused[pid, ticks] = why
 
     def _mark_programs(self, pid: int) -> None:
         """Marks what fits a rule in the file system of this process."""
         if self.watch is None:
             return
-        paths = [
-            Path(f"/proc/{pid}/root{rule.executable}")
-            for rule in self.rules
-            if rule.executable.startswith("/")
-        ]
+
+        # A rule with the name of a file alone does not say where that lies.
+        executables = [rule.executable for rule in self.rules if rule.executable.startswith("/")]
+        paths = [Path(f"/proc/{pid}/root{executable}") for executable in executables]
         if pid in self.known:
             paths.append(Path(f"/proc/{pid}/exe"))
+
         for path in paths:
             # In a file system that cannot be watched programs are found late, by a scan.
             with suppress(LabUnavailable):
@@ -262,6 +286,7 @@ class Programs:
 
 def _how(how: How, had_page: bool) -> How:
     """`how` a scan would say, corrected by whether the process was on our page already."""
-    if had_page:
-        return "found" if how == "found" else "inherited"
-    return "late" if how == "found" else how
+    if how == "found":
+        # It runs since before we came: on the page that an earlier helper left, or on none.
+        return "found" if had_page else "late"
+    return "inherited" if had_page else how

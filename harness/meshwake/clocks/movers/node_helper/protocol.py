@@ -101,7 +101,8 @@ def read_rules(value: Any) -> tuple[Rule, ...]:
     """A list of at least one rule."""
     if not isinstance(value, list) or not value:
         raise BadInput(f"rules {value!r}: a list of at least one is expected")
-    return tuple(_read_rule(entry) for entry in value)
+    rules = [_read_rule(entry) for entry in value]
+    return tuple(rules)
 
 
 def _read_rule(entry: Any) -> Rule:
@@ -134,7 +135,9 @@ def read_launchers(value: Any) -> tuple[str, ...]:
     """Paths on the node; None means those that are usual."""
     if value is None:
         return USUAL_LAUNCHERS
-    if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
+
+    is_of_texts = isinstance(value, list) and all(isinstance(entry, str) for entry in value)
+    if not is_of_texts:
         raise BadInput(f"launchers {value!r}: a list of paths is expected")
     return tuple(value)
 
@@ -150,9 +153,11 @@ def read_owner(value: Any) -> str:
 
 def read_number(value: Any, name: str, least: float, most: float) -> float:
     """A number within bounds; true and false are not numbers here."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not least <= value <= most:
-        raise BadInput(f"{name} {value!r}: a number from {least:g} to {most:g} is expected")
+    wrong = BadInput(f"{name} {value!r}: a number from {least:g} to {most:g} is expected")
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise wrong
+    if not least <= value <= most:
+        raise wrong
     number: float = value
     return number
 
@@ -160,8 +165,15 @@ def read_number(value: Any, name: str, least: float, most: float) -> float:
 def read_offsets(request: Any) -> ClockReading:
     """Offsets of the three clocks, whole nanoseconds."""
     names = ClockReading._fields
-    values = [request.get(name) for name in names] if isinstance(request, dict) else []
-    whole = [value for value in values if isinstance(value, int) and abs(value) < _OFFSET_NS_END]
-    if len(whole) != len(names):
-        raise BadInput(f"offsets {request!r}: whole numbers {', '.join(names)} are expected")
-    return ClockReading(*whole)
+    wrong = BadInput(f"offsets {request!r}: whole numbers {', '.join(names)} are expected")
+    if not isinstance(request, dict):
+        raise wrong
+
+    offsets = []
+    for name in names:
+        offset_ns = request.get(name)
+        # A page has 64 bits with a sign for each.
+        if not isinstance(offset_ns, int) or abs(offset_ns) >= _OFFSET_NS_END:
+            raise wrong
+        offsets.append(offset_ns)
+    return ClockReading(*offsets)

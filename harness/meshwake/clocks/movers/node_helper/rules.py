@@ -27,18 +27,24 @@ class Rule(NamedTuple):
 
     def fits(self, pid: int) -> bool:
         """Whether process `pid` is meant by this rule."""
-        return self._fits_executable(pid) and self._fits_cgroup(pid)
+        # The executable first: for most processes it alone decides.
+        if not self._fits_executable(pid):
+            return False
+        return self.cgroup is None or self.cgroup in read_text(pid, "cgroup")
 
     def _fits_executable(self, pid: int) -> bool:
         path = executable_of(pid)
         if path is None:
             return False
-        return self.executable == (path if "/" in self.executable else path.rpartition("/")[2])
-
-    def _fits_cgroup(self, pid: int) -> bool:
-        return self.cgroup is None or self.cgroup in read_text(pid, "cgroup")
+        # A whole path, or the name of a file in whatever folder.
+        if "/" in self.executable:
+            return path == self.executable
+        return path.rpartition("/")[2] == self.executable
 
 
 def first_rule(rules: Sequence[Rule], pid: int) -> Rule | None:
     """The first rule that fits the process; None when it is not meant."""
-    return next((rule for rule in rules if rule.fits(pid)), None)
+    for rule in rules:
+        if rule.fits(pid):
+            return rule
+    return None

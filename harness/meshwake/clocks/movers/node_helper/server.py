@@ -85,9 +85,12 @@ class Server:
 
     def _register_watch(self) -> None:
         """Execs that wait wake us at once. The file of the watch changes with each take."""
-        file = self._node.watch.file if self._node.watch is not None else None
-        if file == self._watched and (file is None or file in self._selector.get_map()):
+        watch = self._node.watch
+        file = None if watch is None else watch.file
+        is_registered = file is None or file in self._selector.get_map()
+        if file == self._watched and is_registered:
             return
+
         if self._watched is not None:
             with suppress(KeyError, ValueError):
                 self._selector.unregister(self._watched)
@@ -111,12 +114,14 @@ class Server:
         except BlockingIOError:
             return
         except OSError:
+            # A client that is gone is dropped like one that has closed its end.
             piece = b""
         received += piece
+
         if b"\n" in received:
             self._answer(connection, bytes(received).partition(b"\n")[0])
         elif piece and len(received) <= REQUEST_BYTES_MAX:
-            return
+            return  # the rest of the line is still to come
         self._drop(connection)
 
     def _answer(self, connection: socket.socket, line: bytes) -> None:
@@ -131,6 +136,7 @@ class Server:
         connection.close()
 
     def _drop_late(self) -> None:
+        # A list, as each that is dropped leaves the table.
         for connection, (_, deadline) in list(self._open.items()):
             if deadline.has_passed:
                 self._drop(connection)

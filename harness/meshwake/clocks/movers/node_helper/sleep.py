@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -66,7 +66,7 @@ class Sleep:
 
     def are_all_stopped(self) -> bool:
         """Whether none of the sleepers runs any more."""
-        return not any(is_running(pid) for pid in self.sleepers)
+        return _are_all_stopped(self.sleepers)
 
     def slept_ns(self) -> int:
         """How long all have been stopped: by so much their clocks may go back at the wake."""
@@ -85,6 +85,7 @@ class Sleep:
         if not self._guardian_lives():
             return
         os.kill(self.guardian, signal.SIGKILL)
+
         deadline = Deadline("the guardian to end", ALL_STOPPED_WITHIN_S)
         while self._guardian_lives() and not deadline.has_passed:
             deadline.sleep(_POLL_EVERY_S)
@@ -135,6 +136,12 @@ def _become_guardian() -> None:
 def _stop(sleepers: Mapping[int, int]) -> None:
     for pid, ticks in sleepers.items():
         send_signal(pid, ticks, signal.SIGSTOP)
+
+    # A signal is sent at once, and a process in the middle of a system call stops a little later.
     deadline = Deadline("all sleepers to stop", ALL_STOPPED_WITHIN_S)
-    while not deadline.has_passed and any(is_running(pid) for pid in sleepers):
+    while not deadline.has_passed and not _are_all_stopped(sleepers):
         deadline.sleep(_POLL_EVERY_S)
+
+
+def _are_all_stopped(sleepers: Iterable[int]) -> bool:
+    return not any(is_running(pid) for pid in sleepers)
