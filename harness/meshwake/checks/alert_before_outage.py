@@ -77,10 +77,13 @@ def _begins_with_a_jump(plan: Plan, history: History, failing: PairFailure) -> b
     """Whether a clock fault of either node was going on, or had just ended, when it began."""
     nodes = {plan.node_of(identity) for identity in failing.pair}
     for fault in fault_spans(history):
-        if fault.node not in nodes or fault.kind not in CLOCK_FAULTS:
+        if fault.node not in nodes:
+            continue
+        if fault.kind not in CLOCK_FAULTS:
             continue
         # The first attempt after a jump may come a while after it: attempts have an interval.
-        if fault.began_world_ns <= failing.from_world_ns <= fault.until_world_ns + LONG_NS:
+        latest_ns = fault.until_world_ns + LONG_NS
+        if fault.began_world_ns <= failing.from_world_ns <= latest_ns:
             return True
     return False
 

@@ -73,14 +73,18 @@ def check(plan: Plan, history: History) -> Finding:
 
 def _how_many(wrong: list[_Wrong], of: int) -> str:
     """'3 of 12 renewals late, by up to 4 h; 1 early, by up to 5 m'. Late is awake time."""
-    late_ns = [one.off_ns for one in wrong if one.off_ns > 0]
-    early_ns = [-one.off_ns for one in wrong if one.off_ns < 0]
-    if not late_ns:
-        return f"{len(early_ns)} of {of} renewals early, by up to {lasting(max(early_ns))}"
-    late = f"{len(late_ns)} of {of} renewals late, by up to {lasting(max(late_ns))}"
-    if not early_ns:
-        return late
-    return f"{late}; {len(early_ns)} early, by up to {lasting(max(early_ns))}"
+    offs_ns = [one.off_ns for one in wrong]
+    # The latest is positive, the earliest negative.
+    late_by = lasting(max(offs_ns))
+    early_by = lasting(-min(offs_ns))
+    late = sum(off_ns > 0 for off_ns in offs_ns)
+    early = len(offs_ns) - late
+    if late == 0:
+        return f"{early} of {of} renewals early, by up to {early_by}"
+    words = f"{late} of {of} renewals late, by up to {late_by}"
+    if early:
+        words += f"; {early} early, by up to {early_by}"
+    return words
 
 
 def _off(history: History, renewal: Renewal) -> int:

@@ -41,6 +41,7 @@ from meshwake.core.events import (
     FaultEnded,
     ProxyStarted,
     ProxyStopped,
+    ZtunnelStarted,
 )
 from meshwake.core.history import History
 from meshwake.core.plan import Plan, PlannedGateway, PlannedNode
@@ -526,19 +527,22 @@ def _fault_track(history: History, node: str) -> Track:
 
 def _restart_marks(history: History, node: str) -> Iterator[Mark]:
     """What was started on a node again. The first start in a run (cause "start") is none."""
-    for life in lives(history):
-        cause = life.started.cause
-        if life.node == node and cause != "start":
-            words = f"ztunnel {life.process} restarted: {cause}"
-            yield Mark(life.started.world_ns, RESTARTED, words)
-    for started in history.of(ProxyStarted):
-        if started.node == node and started.cause != "start":
-            words = f"gateway {started.process} restarted: {started.cause}"
-            yield Mark(started.world_ns, RESTARTED, words)
-    for restarted in history.of(ApplicationsRestarted):
-        if restarted.node == node and restarted.cause != "start":
-            words = f"all application pods restarted: {restarted.cause}"
-            yield Mark(restarted.world_ns, RESTARTED, words)
+    started: list[ZtunnelStarted | ProxyStarted | ApplicationsRestarted] = [
+        *(life.started for life in lives(history)),
+        *history.of(ProxyStarted),
+        *history.of(ApplicationsRestarted),
+    ]
+    for event in started:
+        if event.node != node or event.cause == "start":
+            continue
+        match event:
+            case ZtunnelStarted():
+                what = f"ztunnel {event.process}"
+            case ProxyStarted():
+                what = f"gateway {event.process}"
+            case ApplicationsRestarted():
+                what = "all application pods"
+        yield Mark(event.world_ns, RESTARTED, f"{what} restarted: {event.cause}")
 
 
 def _stepped_by(ended: FaultEnded | None) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from typing import Literal
 
 from meshwake.checks.facts.clocks import timeline
@@ -289,20 +289,26 @@ def _states(history: History) -> Iterator[tuple[CertificateState, int]]:
     """Each state of a certificate that a ztunnel reported, and the world time until which it held:
     until the next report, or the next certificate that was issued."""
     for events in _reports(history).values():
-        ends_ns = [event.world_ns for event in events[1:]] + [history.end_world_ns]
-        for event, to_world_ns in zip(events, ends_ns, strict=True):
-            if isinstance(event, CertificateState):
-                yield event, to_world_ns
+        # Each with its successor, the last one with None.
+        for event, after in zip_longest(events, events[1:]):
+            if not isinstance(event, CertificateState):
+                continue
+            to_world_ns = history.end_world_ns
+            if after is not None:
+                to_world_ns = after.world_ns
+            yield event, to_world_ns
 
 
 def _reports(history: History) -> dict[str, list[CertificateState | CsrAnswered]]:
     """Of each identity what ztunnel reported, and what was issued."""
     found: dict[str, list[CertificateState | CsrAnswered]] = {}
     for event in history:
-        is_issue = isinstance(event, CsrAnswered) and event.outcome == "issued"
-        if is_issue or isinstance(event, CertificateState):
-            assert isinstance(event, CertificateState | CsrAnswered)
-            found.setdefault(event.identity, []).append(event)
+        if not isinstance(event, CertificateState | CsrAnswered):
+            continue
+        # A request that was refused changes nothing of what is held.
+        if isinstance(event, CsrAnswered) and event.outcome != "issued":
+            continue
+        found.setdefault(event.identity, []).append(event)
     return found
 
 
