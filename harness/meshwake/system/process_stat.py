@@ -50,9 +50,11 @@ class ProcessStat(NamedTuple):
 def parse_stat(text: str) -> ProcessStat:
     """Raises ValueError for anything else than the text of such a file."""
     # The name of a program may hold a parenthesis itself: the last one ends it.
-    fields = text.rpartition(")")[2].split()
+    after_name = text.rpartition(")")[2]
+    fields = after_name.split()
     if len(fields) <= _STARTED:
         raise ValueError(f"{len(fields)} fields, expected at least {_STARTED + 1}")
+
     return ProcessStat(
         state=fields[_STATE],
         parent=int(fields[_PARENT]),
@@ -68,11 +70,13 @@ def read_stat(pid: int, tid: int | None = None, proc: Path = Path("/proc")) -> P
     folder = proc / str(pid)
     if tid is not None:
         folder = folder / "task" / str(tid)
+
     try:
         # A program may give itself a name in any bytes.
         text = (folder / "stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
+
     # It ended between opening and reading.
     if not text:
         return None

@@ -68,6 +68,7 @@ def failed_renewals(lines: Iterable[str], identities: Collection[str]) -> list[t
     for line in lines:
         if not re.search(LOG_LINES["renewal failed"], line):
             continue
+
         # ztunnel logs about every identity that it manages, and not only about those of a plan.
         identity = identity_in(line)
         if identity is not None and identity in identities:
@@ -85,6 +86,9 @@ def connection_error(line: bytes) -> tuple[str, str] | None:
         entry = json.loads(line)
     except ValueError:
         return None
+
+    # The line of a connection that succeeded has no error; a bare number is JSON, too.
     if not isinstance(entry, dict) or not entry.get("error"):
         return None
+
     return str(entry["error"]), str(entry.get("direction"))
