@@ -88,12 +88,14 @@ def _as_far_as_it_ran(finding: Finding, history: History) -> Finding:
     if finding.verdict is not Verdict.HOLDS:
         return finding
     ended = history.of(RunEnded)
+
     # Without its last event the run was killed: what comes after it is not known.
     if not ended:
         because = (
             f"the run broke off at {moment(history.end_world_ns)}; until then {finding.because}"
         )
         return replace(finding, verdict=Verdict.UNKNOWN, because=because)
+
     # Stopped by the harness itself (a flood of requests): it holds, up to there.
     if ended[0].reason != "duration":
         because = (

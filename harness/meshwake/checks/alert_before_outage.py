@@ -66,6 +66,7 @@ def _in_time(plan: Plan, history: History, failing: PairFailure, alert_world_ns:
         return True
     if not _begins_with_a_jump(plan, history, failing):
         return False
+
     # The five minutes are minutes awake, of both nodes.
     asleep = asleep_either(plan, history, failing.pair)
     asleep_ns = asleep.overlap_ns(began_ns, alert_world_ns)

@@ -57,6 +57,7 @@ def check(plan: Plan, history: History) -> Finding:
             floods[0].text(moment(floods[0].from_world_ns)),
             [_place(flood) for flood in floods],
         )
+
     # A lab counts the requests of all identities together (labs/limits.py), so it may stop a run
     # in which none of them alone is over the limit.
     if stopped:
@@ -76,6 +77,7 @@ def check(plan: Plan, history: History) -> Finding:
 def _fullest(identity: str, worlds_ns: list[int]) -> _Flood:
     """The minute of an identity in which it sent the most requests."""
     best = _Flood(identity, worlds_ns[0], 0)
+
     # A window that is pushed along: `first` is the oldest request within a minute of the last.
     first = 0
     for last, world_ns in enumerate(worlds_ns):

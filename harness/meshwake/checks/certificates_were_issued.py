@@ -23,6 +23,7 @@ def check(plan: Plan, history: History) -> Finding:
     without = [identity for identity in identities if identity not in held]
     if without:
         return broken(NAME, f"{', '.join(without)} never got a certificate")
+
     # Of all that were issued, gateways' too.
     number = sum(map(len, issued.values()))
     return holds(NAME, f"{count(number, 'certificate')} for {len(identities)} identities")

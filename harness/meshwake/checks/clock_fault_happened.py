@@ -86,10 +86,12 @@ def _wrong(
     """The first thing wrong with `fault`, if any."""
     if happened is None:
         return "was planned and never began"
+
     # Both ends were recorded with clocks: the whole fault can be measured.
     if happened.measured is not None:
         lasted_ns = happened.span.until_world_ns - happened.span.began_world_ns
         return _wrong_clocks(plan, fault, happened.measured, lasted_ns)
+
     # One end is missing. That is in order only where the plan has it outlast the history.
     if fault.ends_world_ns < history.end_world_ns or happened.span.ended is not None:
         return "began and never ended, or the clocks were not read"
@@ -104,9 +106,11 @@ def _wrong_clocks(
     """What is wrong with how far the clocks `moved` within a fault that lasted `lasted_ns` of world
     time."""
     expected_ns = fault.expected_drift_ns
+
     # A drift lasts for days, and other faults of its node happen within it.
     if fault.kind == "drift":
         expected_ns = _drift_ns(plan, fault, fault.ends_world_ns)
+
     # What every kind has in common comes first; then what distinguishes kinds: a suspend
     # and a pause part wall from monotonic alike, and only boottime differs.
     wrong_drift = _wrong_drift(moved, expected_ns)
@@ -155,6 +159,7 @@ def _wrong_so_far(plan: Plan, history: History, drift: PlannedDrift, began: Even
     if began.clocks is None or last is None:
         return "began, and the clocks were not read"
     last_world_ns, clocks = last
+
     # A reading from within a sleep or a pause shows neither the rate nor the whole jump.
     for other in _within(plan, drift):
         if other.at_world_ns <= last_world_ns < other.ends_world_ns:
@@ -181,6 +186,7 @@ def _drift_ns(plan: Plan, drift: PlannedDrift, until_world_ns: int) -> int:
             asleep_ns += other.lasts_ns
 
     awake_ns = until_world_ns - drift.at_world_ns - asleep_ns
+
     # At rate 1.01 an hour awake parts the clocks by 36 s: monotonic keeps the world's pace.
     by_rate_ns = int(awake_ns * (drift.rate - 1))
     return by_rate_ns + by_others_ns

@@ -42,6 +42,7 @@ def shown(places: Sequence[Evidence]) -> tuple[Evidence, ...]:
     first, rest = places[:PLACES_SHOWN], places[PLACES_SHOWN:]
     if not rest:
         return tuple(first)
+
     # At the time of the first that is left out, so that a timeline can be opened there.
     more = Evidence(rest[0].world_s, f"and {len(rest)} more from here on", {"more": len(rest)})
     return (*first, more)

@@ -20,6 +20,7 @@ def lasting(duration_ns: int) -> str:
     h'."""
     sign = "-" if duration_ns < 0 else ""
     rest_s = abs(duration_ns) / NS_PER_S
+
     # Rounded before it is compared, so that 59.96 s is not "60 s" but "1 m".
     if round(rest_s, 1) < 60:
         return f"{sign}{round(rest_s, 1):g} s"

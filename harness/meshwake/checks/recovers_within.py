@@ -61,6 +61,7 @@ class _Excuses:
     def __init__(self, plan: Plan, history: History, pair: tuple[str, str]) -> None:
         spans = sorted(_excusing(plan, history, pair))
         self._begins = [span[0] for span in spans]
+
         # The latest end of all that began so far, so that one look finds the end of whatever was
         # going on, however the spans overlap.
         self._ends = list(accumulate((span[1] for span in spans), max))
@@ -83,6 +84,7 @@ class _Excuses:
     def excuse(self, world_ns: int) -> bool:
         """Whether a failure at `world_ns` is excused."""
         since_ns = self.awake_since_ns(world_ns)
+
         # Before the first fault nothing excuses one.
         if since_ns is None:
             return False
@@ -93,6 +95,7 @@ def _excusing(plan: Plan, history: History, pair: tuple[str, str]) -> list[Span]
     """Faults of the pair's nodes, of the authority and of its node; and every restart of a ztunnel
     of the pair."""
     nodes = {plan.node_of(identity) for identity in pair}
+
     # None: a fault of no node, as when the authority refuses or hangs.
     touching = {*nodes, plan.authority_node, None}
     faults = [fault for fault in fault_spans(history) if fault.node in touching]

@@ -74,6 +74,7 @@ def check(plan: Plan, history: History) -> Finding:
 def _how_many(wrong: list[_Wrong], of: int) -> str:
     """'3 of 12 renewals late, by up to 4 h; 1 early, by up to 5 m'. Late is awake time."""
     offs_ns = [one.off_ns for one in wrong]
+
     # The latest is positive, the earliest negative.
     late_by = lasting(max(offs_ns))
     early_by = lasting(-min(offs_ns))
@@ -94,6 +95,7 @@ def _off(history: History, renewal: Renewal) -> int:
     if renewal.late_ns is not None and renewal.late_ns < -TOLERATED_NS:
         return renewal.late_ns
     clock = timeline(history, renewal.node)
+
     # When the clock of its node showed the due time; after a night that is the moment of waking.
     due_ns = clock.world_ns_at_wall(certificate.due_wall_ns, certificate.issued_world_ns)
     if due_ns is None:

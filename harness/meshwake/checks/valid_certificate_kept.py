@@ -54,6 +54,7 @@ def check(plan: Plan, history: History) -> Finding:
         if len(dropped) > 1:
             because += f"; {len(dropped)} were dropped"
         return broken(NAME, because, [_place(history, one) for one in dropped])
+
     # "Not dropped" is known only of a ztunnel whose states were read.
     reported = {event.identity for event in history.of(CertificateState)}
     silent = sorted({one.held.identity for one in refused} - reported)
@@ -67,6 +68,7 @@ def _refused_with_valid(history: History) -> Iterator[_Refused]:
     """Each certificate that was valid when a request of its holder was refused, with the first such
     refusal."""
     known = certificates(history)
+
     # Of each identity the place of the certificate it holds: events come in order of world time.
     positions: dict[str, int] = {}
     seen: set[tuple[str, str]] = set()

@@ -75,6 +75,7 @@ def ascii_timelines(plan: Plan, history: History, columns: int) -> RenderableTyp
     width = max(columns - LABEL_COLUMNS, 20)
     begins = dated(moment(0), plan.dates)
     ends = dated(moment(history.end_world_ns), plan.dates)
+
     # The end at the right margin.
     scale = " " * LABEL_COLUMNS + begins + ends.rjust(width - len(begins))
 
@@ -113,6 +114,7 @@ def _painted(
     """For each column the worst of what lies in it."""
     ranks = {state: rank for rank, state in enumerate(_WORST_FIRST)}
     columns: list[str | None] = [None] * width
+
     # A history of no length is drawn, too.
     whole_ns = max(end_world_ns, 1)
     for from_ns, to_ns, state in things:

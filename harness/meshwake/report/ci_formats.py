@@ -106,6 +106,7 @@ def github_annotations(summaries: Iterable[Summary]) -> list[str]:
     """Lines for the log of a GitHub job, which shows them at the scenario file: an error for a
     surprise and for what failed, a warning for an unknown."""
     kinds = {OutcomeKind.SURPRISE.value: "error", OutcomeKind.UNKNOWN.value: "warning"}
+
     # What a lab refused is not a defect of the change that the job is about.
     silent = {OutcomeKind.AS_EXPECTED.value, "refused"}
     shown = [each for each in summaries if each.outcome not in silent]
@@ -117,6 +118,7 @@ def _annotation(kind: str, summary: Summary) -> str:
     subject = f"{summary.lab} {summary.version}{_fix(summary, ' with ')}"
     title = f"meshwake: {summary.scenario} on {subject}"
     where = f"title={_in_property(title)}"
+
     # A scenario that was not read from a file has no place to show it at.
     if summary.file:
         where = f"file={_in_property(summary.file)},{where}"
@@ -138,6 +140,7 @@ def _kind(outcome: str) -> str | None:
     """The element of JUnit for an outcome."""
     if outcome == OutcomeKind.AS_EXPECTED.value:
         return None
+
     # Not a skip: a property that could not be shown must not make a job green.
     if outcome in (OutcomeKind.SURPRISE.value, OutcomeKind.UNKNOWN.value):
         return "failure"
@@ -164,6 +167,7 @@ def markdown(summaries: Sequence[Summary]) -> str:
         f"| | {' | '.join(headings)} |",
         "|---" * (len(headings) + 1) + "|",
     ]
+
     # False sorts first; among themselves both kinds keep their order.
     by_need = sorted(summaries, key=lambda each: each.outcome == OutcomeKind.AS_EXPECTED.value)
     lines += [_line(each, with_fix=with_fix) for each in by_need]

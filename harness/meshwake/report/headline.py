@@ -95,6 +95,7 @@ def _outage(run: Run) -> str:
     whole = lasting(run.plan.duration_ns)
     if lost.outage_ns is None or lost.first_world_ns is None:
         return f"an unknown part of {whole} without mTLS"
+
     # "day 0 at 00:47"; `dated` knows the form.
     day, time = moment(lost.first_world_ns).rsplit(" ", 1)
     outage = lasting(lost.outage_ns)
@@ -132,6 +133,7 @@ def _known(run: Run, known: KnownIssue) -> str:
         return ""
     if run.plan.behaviour_class not in known.classes:
         return ""
+
     # A patched ztunnel is not the one that the issue is about.
     fix = run.plan.fix
     if fix is not None and FIXES[fix.name].patch is not None:
@@ -169,6 +171,7 @@ def surprise(run: Run) -> str | None:
     if is_hope:
         return None
     kinds = {Verdict.HOLDS: "a cure", Verdict.BROKEN: "a regression"}
+
     # Each once, in the order in which they are found.
     named: list[str] = []
     for row in run.outcome.comparisons:

@@ -37,6 +37,7 @@ class ProgressLine:
             if not self._shown:
                 return
             now_s = time.monotonic()
+
             # A run of less than a second shows no line at all, a longer one ten a second.
             is_long = now_s - self._started_s > QUIET_S
             if is_long and now_s - self._shown_s > REFRESH_S:

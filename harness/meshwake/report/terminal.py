@@ -69,6 +69,7 @@ def summary_table(summaries: Sequence[Summary]) -> RenderableType:
     """One line a run, and below it why those did not come out as expected and where their evidence
     lies."""
     table = Table(box=_LINE_UNDER_HEADINGS, pad_edge=False, padding=(0, 1), expand=False)
+
     # A column only where it distinguishes rows: the table has to fit into 100 columns.
     with_fix = differ_in_fix(summaries)
     table.add_column("scenario", overflow="fold")
@@ -151,6 +152,7 @@ def run_detail(run: Run, verbose: bool = False) -> RenderableType:
         Text(_when_it_began(plan)),
         Text(),
     ]
+
     # What was not expected and went well is one line together; a person looks for the others.
     asides: list[str] = []
     for row in outcome.comparisons:
@@ -192,6 +194,7 @@ def _comparison(plan: Plan, row: Comparison, verbose: bool) -> Iterator[Renderab
 
     if row.kind is OutcomeKind.AS_EXPECTED and not verbose:
         return
+
     # That an assumption should hold needs no reason.
     if row.expected is not None and not finding.is_assumption:
         yield _indented(f"expected {row.expected.value}, because {row.expected_because}", 8)

@@ -297,6 +297,7 @@ def _straight(
     after_world_ns, after_lags = after
     run_ns = here_world_ns - before_world_ns
     whole_ns = after_world_ns - before_world_ns
+
     # All at one moment: a step.
     if whole_ns == 0:
         return before_lags == here_lags == after_lags
@@ -338,6 +339,7 @@ def _certificate_track(
         bars += _validity_bars(span, holding.not_after_wall_s, due_world_ns, clock, text)
 
     marks: list[Mark] = []
+
     # Each certificate with the one before it; None before the first and after the last.
     for old, new in pairwise((None, *held, None)):
         marks += _life_marks(old, new, clock, history)
@@ -361,6 +363,7 @@ def _gateway_track(gateway: PlannedGateway, history: History, clock: NodeTimelin
     when one was due."""
     issued = history.of(CsrAnswered, identity=gateway.identity, outcome="issued")
     stopped = history.of(ProxyStopped, process=gateway.name)
+
     # A certificate is served until the next issue, or until its gateway stops.
     ends_ns = sorted(event.world_ns for event in (*issued, *stopped))
     bars: list[Bar] = []
@@ -447,6 +450,7 @@ def _life_marks(
         return
     late_ns = new.issued_wall_ns - old.due_wall_ns
     words = "renewed"
+
     # Certificates have whole seconds, so less than one is on time.
     if late_ns >= NS_PER_S:
         words = f"renewed, {lasting(late_ns)} after it was due"
@@ -467,6 +471,7 @@ def _connection_track(
     for failure in own:
         words = _failing_words(failure)
         bars += [Bar(*awake, FAILS, words) for awake in asleep.without(*failure.span)]
+
     # Before its first attempt nothing is known of a pair, so nothing is drawn.
     if tried:
         not_working = asleep | Spans(failure.span for failure in own)
@@ -550,6 +555,7 @@ def _stepped_by(ended: FaultEnded | None) -> str:
     if ended is None or ended.clocks is None or ended.wall_before_ns is None:
         return ""
     by_ns = ended.clocks.wall_ns - ended.wall_before_ns
+
     # `lasting` writes a minus itself.
     sign = "+" if by_ns > 0 else ""
     return f" by {sign}{lasting(by_ns)}"
@@ -588,6 +594,7 @@ def _merged(bars: list[Bar], end_world_ns: int) -> Iterable[Bar]:
     them."""
     if len(bars) <= BARS_MAX:
         return bars
+
     # By where they begin: however many there are, no more than half of the limit can be left.
     least_ns = 2 * end_world_ns // BARS_MAX
     merged: list[Bar] = []

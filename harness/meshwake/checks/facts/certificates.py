@@ -149,6 +149,7 @@ class _Issued:
     def __init__(self, history: History) -> None:
         self.certificates: dict[str, list[CertificateInUse]] = {}
         self._history = history
+
         # By the object itself: an event holds mappings, so it cannot be a key.
         self._by_start = {id(life.started): life for life in lives(history)}
         self._lives: dict[str, Life] = {}
@@ -187,6 +188,7 @@ class _Issued:
         life = self._lives.get(event.identity)
         if life is None:
             return  # an answer that came after the end of its ztunnel
+
         # The dates and the serial are None only where nothing was issued.
         assert event.serial is not None
         assert event.not_before_wall_s is not None
@@ -386,6 +388,7 @@ def _renewals_of(history: History, own: tuple[CertificateInUse, ...]) -> Iterato
 def _due_in_life(history: History, certificate: CertificateInUse) -> bool:
     clock = timeline(history, certificate.life.node)
     due_ns = clock.world_ns_at_wall(certificate.due_wall_ns, certificate.issued_world_ns)
+
     # The wall clock never got there, as in a pause that outlasts the run.
     if due_ns is None:
         return False

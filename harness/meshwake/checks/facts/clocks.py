@@ -90,6 +90,7 @@ def timelines(history: History) -> dict[str, NodeTimeline]:
         readings[event.node].append((event.world_ns, event.clocks))
 
     found: dict[str, NodeTimeline] = {}
+
     # Points are complete now: how a clock goes on after the last depends on faults without an end.
     for node, walls in points.items():
         faults = [fault for fault in fault_spans(history) if fault.node == node]

@@ -46,6 +46,7 @@ class NodeTimeline:
         self._worlds = [world_ns for world_ns, _ in points]
         self._walls = [wall_ns for _, wall_ns in points]
         self._rate_after = rate_after
+
         # Within a run the wall clock never goes back, so that each can be searched by halves.
         falls = [at for at in range(1, len(points)) if self._walls[at] < self._walls[at - 1]]
         self._runs = list(zip([0, *falls], [*falls, len(points)], strict=True))
@@ -67,6 +68,7 @@ class NodeTimeline:
         if self.wall_ns(from_world_ns) >= wall_ns:
             return from_world_ns
         position = bisect_right(self._worlds, from_world_ns)
+
         # Runs that lie before `from` have nothing left to search: both ends are at `position`.
         for begins, ends in self._runs:
             reached = bisect_left(self._walls, wall_ns, max(begins, position), max(ends, position))
@@ -80,6 +82,7 @@ class NodeTimeline:
         """When within [from, to) the wall clock shows `wall_ns` or later; a step back can end it
         and it can return."""
         spans: list[Span] = []
+
         # Alternately: up to the moment of showing it, then down by the next step below it.
         begins_ns = self.world_ns_at_wall(wall_ns, from_world_ns)
         while begins_ns is not None and begins_ns < to_world_ns:
@@ -140,6 +143,7 @@ class NodeTimeline:
         if rate <= 0:
             return None  # paused until the end: it never shows a later time
         short_ns = wall_ns - self._walls[-1]
+
         # Twice negated, so that `//` rounds up: at the whole ns before, it does not show it yet.
         run_ns = -(-short_ns * rate.denominator // rate.numerator)
         reached_ns = self._worlds[-1] + run_ns

@@ -17,6 +17,7 @@ class Spans:
         self._spans = _merged(spans)
         self._froms = [span[0] for span in self._spans]
         self._tos = [span[1] for span in self._spans]
+
         # How long all spans before each are together, and at last how long all of them are.
         lengths_ns = (to_ns - from_ns for from_ns, to_ns in self._spans)
         self._total_before_ns = [0, *accumulate(lengths_ns)]
@@ -42,6 +43,7 @@ class Spans:
         """The parts of [from, to) that lie outside the set, in order."""
         parts: list[Span] = []
         begins_ns = from_world_ns
+
         # Only spans that reach into [from, to): a month has thousands of them.
         first = bisect_right(self._tos, from_world_ns)
         last = bisect_left(self._froms, to_world_ns)
@@ -49,6 +51,7 @@ class Spans:
             parts.append((begins_ns, from_ns))
             begins_ns = to_ns
         parts.append((begins_ns, to_world_ns))
+
         # Where a span begins or ends outside, a part is empty or turned round.
         return [part for part in parts if part[0] < part[1]]
 
@@ -57,6 +60,7 @@ class Spans:
         position = bisect_right(self._froms, world_ns) - 1
         if position < 0:
             return 0
+
         # All spans before it in full, and of it what lies before `world_ns`.
         from_ns, to_ns = self._spans[position]
         of_it_ns = min(world_ns, to_ns) - from_ns

@@ -93,6 +93,7 @@ def _connections(run: Run) -> Fact:
 
 def _latest_renewal(run: Run) -> Fact:
     label = "Latest renewal"
+
     # None: never done. That is an outage, and shown as one.
     late = [
         renewal.late_ns
@@ -120,6 +121,7 @@ def _expired(run: Run, nodes: tuple[NodeTracks, ...]) -> Fact:
         return Fact(label, "never", issued)
 
     served = Spans((bar.from_world_ns, bar.to_world_ns) for _, bar in bars)
+
     # A bar's text names its certificate, and every part of it has the same.
     expired = {(track, bar.text) for track, bar in bars}
     note = f"{len(expired)} of {issued}, while awake"

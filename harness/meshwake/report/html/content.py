@@ -68,6 +68,7 @@ def page(run: Run, name: str) -> dict[str, Any]:
 def again(run: Run) -> list[dict[str, str]]:
     """How to see it again: what to type, and what that does."""
     commands = []
+
     # A run of an older version has no command; its scenario may have changed since.
     if run.repeat:
         commands.append({"does": "Run it again:", "command": run.repeat})
@@ -116,6 +117,7 @@ def data(run: Run, name: str) -> str:
         ],
         "nodes": [_node(node) for node in nodes],
     }
+
     # A script of its own has no tag to break out of; the two separators are line ends
     # to old JavaScript.
     text = json.dumps(content, separators=(",", ":"), ensure_ascii=True)
@@ -249,6 +251,7 @@ def _node_of(plan: Plan, data: dict[str, Any]) -> str:
     """On whose timeline a piece of evidence lies; "" when it does not say."""
     if isinstance(data.get("node"), str):
         return str(data["node"])
+
     # Of a pair the client's: there its connection failed.
     pair = data.get("pair")
     identity = pair[0] if pair else data.get("identity")

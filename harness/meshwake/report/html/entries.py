@@ -55,6 +55,7 @@ def _timeline(plan: Plan) -> str:
         fault.model_dump(mode="json", exclude={"index", "corrected_after_ns", "corrected"})
         for fault in plan.faults
     ]
+
     # Where nothing happens, all that two runs have in common is their scenario.
     what = [plan.duration_ns, faults or plan.scenario]
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:12]

@@ -80,6 +80,7 @@ class ReportFolder:
                 files("meshwake.report.html").joinpath("assets", asset).read_text("utf-8"),
             )
         runs = [entry for entry in entries if entry.id]
+
         # Of a single run a table would be one line to click.
         if len(entries) == 1 and runs:
             self._write(
@@ -149,6 +150,7 @@ def check_report_folder(path: Path, option: str) -> None:
         try_file(Path(summary), "GITHUB_STEP_SUMMARY")
     if not path.is_dir():
         return
+
     # A new report deletes the files of an old one: not in a folder that holds something else, such
     # as a home directory.
     is_report = (path / "assets" / "report.js").is_file()

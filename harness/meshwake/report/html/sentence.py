@@ -35,6 +35,7 @@ def _begins(run: Run) -> str:
     }
     begins = words[run.outcome.kind]
     named = surprise(run)
+
     # Of an UNKNOWN run it is not known what a surprise in it means.
     if named is not None and run.outcome.kind is OutcomeKind.SURPRISE:
         begins += f", {named}"
@@ -58,6 +59,7 @@ def _unknown(run: Run) -> str:
     for finding in run.findings:
         if finding.is_assumption and finding.verdict is not Verdict.HOLDS:
             return f"{_begins(run)}: nothing could be judged, because {finding.because}."
+
     # A run whose expectations all came out can still be unknown as a whole: it broke off.
     rows = _rows(run, OutcomeKind.UNKNOWN)
     if not rows:
