@@ -212,7 +212,7 @@ def _year(text: str) -> int:
     elif len(text) <= 2 and year not in _HIJRI_IN_SHORT:
         year += 2000
 
-    # Taken for a year of ours, one of another calendar would put the journal in another age.
+    # A year of another calendar would date the journal centuries before or after its sleeps.
     if not _FIRST_YEAR <= year <= _LAST_YEAR:
         raise ValueError(f"year {text} is not of a known calendar")
     return year

@@ -262,7 +262,7 @@ def _not_reported(pairs: Iterable[_Pair], reported: Sequence[SleepSpan]) -> Iter
     """Those of which no report has both ends, or only of a part."""
     for pair in pairs:
         is_reported = any(pair.span.overlaps(other) for other in reported)
-        # One that holds others is kept beside its reported part; `_merged` makes one of them.
+        # One that holds others is kept with its reported part; `_merged` makes one of them.
         if pair.holds_others or not is_reported:
             yield pair.span
 

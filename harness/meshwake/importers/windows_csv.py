@@ -306,7 +306,7 @@ def _is_provider(cell: str) -> bool:
 
 
 def _is_time(text: str) -> bool:
-    # Either raises for a text that is no time of its form.
+    # Either raises for a text that is not a time of its form.
     with suppress(ValueError):
         if iso_ns(plain(text), UTC) is None:
             local_of(text)
