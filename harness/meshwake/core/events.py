@@ -41,6 +41,7 @@ class Datum(Generic[T]):
         # Read from the class, as __init_subclass__ does to find the names.
         if event is None:
             return self
+
         # A promise, not a check: see the module.
         value: T = event.data[self._name]
         return value
@@ -80,6 +81,7 @@ class Event:
     ) -> Event:
         """An event of the class that `kind` names. Raises HarnessFault for an unknown kind, and
         when data are missing that the kind promises."""
+        # A lab that records what no check can read has a defect, and must not go on.
         wrong = _wrong(kind, data)
         if wrong:
             raise HarnessFault(f"{wrong}; see harness/meshwake/core/events.py")

@@ -60,7 +60,9 @@ def missing_extra(error: ImportError) -> LabUnavailable | None:
     """What to say instead of `error`; None when the module belongs to no extra, so that its absence
     is a defect of the installation."""
     # `import a.b` without a names a, and without b names a.b.
-    top_level = (error.name or "").partition(".")[0]
+    missing = error.name or ""
+    top_level, _, _ = missing.partition(".")
+    # In the order of the table, in which `kind` comes before `process`.
     for extra, (_, modules) in EXTRAS.items():
         if top_level in modules:
             return LabUnavailable(_sentence(extra, top_level))
@@ -69,4 +71,4 @@ def missing_extra(error: ImportError) -> LabUnavailable | None:
 
 def _sentence(extra: str, module: str) -> str:
     purpose, _ = EXTRAS[extra]
-    return f"{module} is not installed, and needed for {purpose}: {how_to_install(extra)}"
+    return f"the Python module {module} is not installed, and needed for {purpose}: {how_to_install(extra)}"

@@ -199,6 +199,7 @@ Fault = Annotated[
 
 def fault_times_ns(fault: TimedFault, duration_ns: int) -> range:
     """World times at which `fault` begins, repeats included, all before the end."""
+    # A range, so that a typing error such as every = "1ms" costs no memory before it is refused.
     if fault.every is None:
         return range(fault.at, fault.at + 1)
     return range(fault.at, duration_ns, fault.every)

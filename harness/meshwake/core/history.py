@@ -48,6 +48,7 @@ class History:
             name = kind if isinstance(kind, str) else kind.kind
             names.add(name)
 
+        # First by kind: most events are of another, and their data need not be looked at.
         found = [event for event in self.events if event.kind in names]
         for key, value in data.items():
             found = [event for event in found if event.data.get(key) == value]

@@ -74,10 +74,14 @@ class Comparison:
     @property
     def kind(self) -> OutcomeKind:
         """How finding and expectation relate; where nothing was expected, nothing can surprise."""
-        if self.expected is None or self.finding.verdict == self.expected:
+        verdict = self.finding.verdict
+        if self.expected is None:
+            return OutcomeKind.AS_EXPECTED
+        # UNKNOWN too can be what was expected.
+        if verdict == self.expected:
             return OutcomeKind.AS_EXPECTED
         # A check that could not judge has not found the opposite of what was expected.
-        if self.finding.verdict is Verdict.UNKNOWN:
+        if verdict is Verdict.UNKNOWN:
             return OutcomeKind.UNKNOWN
         return OutcomeKind.SURPRISE
 
@@ -158,7 +162,8 @@ def _sum_up(plan: Plan, comparisons: list[Comparison]) -> tuple[OutcomeKind, str
     # First of all, also before surprises: a fault that did not happen surprises with everything.
     for row in comparisons:
         finding = row.finding
-        if finding.is_assumption and finding.verdict is not Verdict.HOLDS:
+        holds = finding.verdict is Verdict.HOLDS
+        if finding.is_assumption and not holds:
             return OutcomeKind.UNKNOWN, f"{finding.check}: {finding.because}"
 
     # A surprise counts more than an unknown, wherever in the list it is.

@@ -20,6 +20,8 @@ def try_folder(path: Path, option: str) -> None:
     except OSError as error:
         raise unwritable(f"{option} {path}", error, "give another folder") from error
     finally:
+        # The innermost first, as `parents` has them. One that was not made, or in which another
+        # program has begun to write, stays as it is.
         for folder in absent:
             with suppress(OSError):
                 folder.rmdir()

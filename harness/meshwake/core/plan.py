@@ -203,6 +203,7 @@ class Plan(_Frozen):
         """How long after a request that comes at `world_ns` the authority answers it; of several
         faults the one that began last."""
         answers_after_ns = 0
+        # As in authority_at: the last overwrites the others.
         for fault in self._active_on_authority(world_ns):
             if fault.kind == "ca_slow":
                 answers_after_ns = fault.answers_after_ns
@@ -210,11 +211,14 @@ class Plan(_Frozen):
 
     def _active_on_authority(self, world_ns: int) -> list[PlannedFault]:
         """Those that have begun and not ended, in the order in which they began."""
-        return [
-            fault
-            for fault in self.faults_on(None)
-            if fault.at_world_ns <= world_ns < fault.ends_world_ns
-        ]
+        active = []
+        for fault in self.faults_on(None):
+            # A fault of a moment, such as a change of root, is never active: what it does lasts.
+            has_begun = fault.at_world_ns <= world_ns
+            has_ended = fault.ends_world_ns <= world_ns
+            if has_begun and not has_ended:
+                active.append(fault)
+        return active
 
     def faults_on(self, node: str | None) -> tuple[PlannedFault, ...]:
         """The faults of one node in order of time; of the authority's service for None."""

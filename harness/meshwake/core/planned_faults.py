@@ -79,9 +79,11 @@ class AnyPlannedFault(BaseModel):
     def flat(self) -> MutableJsonObject:
         """As it is written: the fields of every kind, in the order of the module's docstring."""
         own = dict(self)
+        # As every plan has them since the first version, whatever their order in the class.
+        begins = {name: own.pop(name) for name in ("index", "kind", "node", "at_world_ns")}
+
         # The fields of the kind itself replace their "not used", in the place of the table: `|`
         # keeps the order of its left side.
-        begins = {name: own.pop(name) for name in ("index", "kind", "node", "at_world_ns")}
         return begins | _NOT_USED | own
 
     def used(self) -> MutableJsonObject:
@@ -126,6 +128,8 @@ class PlannedSuspend(_Asleep):
     @property
     def expected_drift_ns(self) -> int:
         """Wall time passes, and no monotonic time."""
+        # All of it, at the wake: the kernel adds the time slept to CLOCK_REALTIME and not to
+        # CLOCK_MONOTONIC (clock_gettime(2)).
         return self.lasts_ns
 
 
@@ -151,6 +155,7 @@ class PlannedPause(_Asleep):
     @property
     def expected_drift_ns(self) -> int:
         """No clock moves during the pause itself."""
+        # The correction afterwards sets the wall clock only.
         return self.corrected_by_ns
 
 

@@ -209,13 +209,17 @@ def _place_faults(
     order of the file."""
     placed = []
     for order, fault in enumerate(faults):
+        on_nodes = _nodes_of(fault, nodes)
         for at_ns in fault_times_ns(fault, duration_ns):
-            placed += [(at_ns, order, node, fault) for node in _nodes_of(fault, nodes)]
+            placed += [(at_ns, order, node, fault) for node in on_nodes]
     # Stable, so that faults on several nodes at one time stay in the order of the nodes.
     placed.sort(key=lambda entry: entry[:2])
-    return tuple(
-        _planned(index, at_ns, node, fault) for index, (at_ns, _, node, fault) in enumerate(placed)
-    )
+
+    planned = []
+    for index, (at_ns, _, node, fault) in enumerate(placed):
+        begins = {"index": index, "kind": fault.kind, "node": node, "at_world_ns": at_ns}
+        planned.append(read_planned_fault(begins | _own_fields(fault)))
+    return tuple(planned)
 
 
 def _nodes_of(fault: Fault, nodes: tuple[PlannedNode, ...]) -> list[str | None]:
@@ -238,11 +242,6 @@ def _named_nodes(name: str | None, nodes: tuple[PlannedNode, ...]) -> list[str |
     return [name]
 
 
-def _planned(index: int, at_world_ns: int, node: str | None, fault: Fault) -> PlannedFault:
-    begins = {"index": index, "kind": fault.kind, "node": node, "at_world_ns": at_world_ns}
-    return read_planned_fault(begins | _own_fields(fault))
-
-
 def _own_fields(fault: Fault) -> MutableJsonObject:
     """What only faults of this kind have, as plans call it."""
     # By class and not by getattr with a default: so mypy knows each field, and a kind that lacks
@@ -251,15 +250,19 @@ def _own_fields(fault: Fault) -> MutableJsonObject:
     # Every kind but these lasts for some time.
     if not isinstance(fault, Step | Restart | PodRestart | CaRootChange):
         own["lasts_ns"] = fault.lasts
+
     match fault:
         case Pause():
+            # None where the wall clock stays behind, which a plan has in a field of its own.
             own["corrected_after_ns"] = fault.corrected_after or 0
             own["corrected"] = fault.corrected_after is not None
         case Step() | CaClock():
             own["by_wall_ns"] = fault.by
         case Drift():
+            # 1.025 as 41/40, which no float is.
             rate = Fraction(fault.rate)
-            own["rate_numerator"], own["rate_denominator"] = rate.numerator, rate.denominator
+            own["rate_numerator"] = rate.numerator
+            own["rate_denominator"] = rate.denominator
         case CaSlow():
             own["answers_after_ns"] = fault.answers_after
         case CaLifetime():

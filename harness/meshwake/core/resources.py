@@ -18,7 +18,9 @@ SOURCES = PACKAGE.parent
 
 def _data(name: str) -> Path:
     installed = PACKAGE / name
-    return installed if installed.is_dir() else SOURCES.parent / name
+    if installed.is_dir():
+        return installed
+    return SOURCES.parent / name
 
 
 CLUSTERS = _data("clusters")

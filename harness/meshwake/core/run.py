@@ -57,7 +57,9 @@ class Run:
     def fix_name(self) -> str:
         """What was deployed; "none" for ztunnel as released."""
         fix = self.plan.fix
-        return "none" if fix is None else fix.name
+        if fix is None:
+            return "none"
+        return fix.name
 
     @property
     def label(self) -> str:

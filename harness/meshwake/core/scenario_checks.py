@@ -100,6 +100,7 @@ def _identities_on_nodes(scenario: Scenario) -> list[str]:
 
 def _check_ztunnel(scenario: Scenario) -> None:
     ztunnel = scenario.ztunnel
+    # A dedicated ztunnel has one identity, which its configuration names.
     if ztunnel.mode == "dedicated" and ztunnel.workloads == "discovery":
         why = "needs mode = 'in-pod'; a dedicated ztunnel reads a file"
         raise impossible(("ztunnel", "workloads"), "discovery", why)
@@ -268,11 +269,13 @@ def _steps_ns(faults: Sequence[Fault], duration_ns: int) -> list[int]:
     """By how much the wall clock is stepped, in order of time, repeats included."""
     steps = []
     for fault in faults:
+        # A suspend or a pause moves the wall clock to where it would be without it.
         if not isinstance(fault, Step):
             continue
         for at_ns in fault_times_ns(fault, duration_ns):
             step = (at_ns, fault.by)
             steps.append(step)
+
     steps.sort()
     return [by_ns for _, by_ns in steps]
 

@@ -118,7 +118,9 @@ class SavedRun:
 
 def runs_dir() -> Path:
     """Where runs are kept: $MESHWAKE_RUNS, or ./runs."""
-    return Path(os.environ.get("MESHWAKE_RUNS") or "runs")
+    # Set to nothing it means as much as not set.
+    chosen = os.environ.get("MESHWAKE_RUNS")
+    return Path(chosen or "runs")
 
 
 def open_run(plan: Plan) -> RunDirectory:
@@ -279,6 +281,7 @@ def read_result(run: Path) -> MutableJsonObject | None:
     """What the run at `run` was judged; None for one that ended before that. Raises BadInput for a
     file that is none."""
     path = run / RESULT_FILE
+    # The run was killed, or goes on still.
     if not path.is_file():
         return None
     raw = _read_json(path)

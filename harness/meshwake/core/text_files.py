@@ -37,6 +37,8 @@ def encoding_of(start: bytes) -> str:
         return "utf-16-le"
     if zeros == [True, False]:
         return "utf-16-be"
+
+    # Python's name for UTF-8 with or without a mark.
     return "utf-8-sig"
 
 
@@ -60,7 +62,6 @@ def read_text(path: Path, *, keep_mark: bool = False) -> str:
     try:
         text = content.decode(encoding)
     except UnicodeDecodeError as error:
-        # utf-8-sig is Python's name for UTF-8 with or without a mark.
         name = encoding.removesuffix("-sig").upper()
         raise BadInput(f"{path}: is not {name} text (byte {error.start})") from error
 

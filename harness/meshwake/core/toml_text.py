@@ -17,8 +17,9 @@ def aligned_table(values: Mapping[str, Any]) -> Table:
     """A table of `values`, in their order, with the equals signs in one column."""
     width = max(map(len, values))
     table = tomlkit.table()
-    for key, value in values.items():
-        table.append(_aligned_key(key, width), tomlkit.item(value))
+    for name, value in values.items():
+        key = _aligned_key(name, width)
+        table.append(key, tomlkit.item(value))
     return table
 
 
@@ -28,6 +29,7 @@ def append_aligned(table: Table, key: str, value: str) -> None:
     if key in table:
         table[key] = value
         return
+
     # Comments and blank lines are entries of the body, too, with None for a key.
     keys = [entry for entry, _ in table.value.body if entry is not None]
     first = keys[0]

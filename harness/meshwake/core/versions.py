@@ -61,8 +61,9 @@ class Release:
     def model_class(self) -> str:
         """The class that the model runs: its own, or while that is not known the one before it
         (`assumption`)."""
-        known = self if self.classified else _classified_before(self)
-        return known.behaviour_class
+        if self.classified:
+            return self.behaviour_class
+        return _classified_before(self).behaviour_class
 
     @property
     def assumption(self) -> str | None:
@@ -251,6 +252,7 @@ def find(version: str, option: str = "--istio") -> Release:
 def _newest_of(minor: str) -> Release | None:
     """The newest stable release of `minor`; the newest pre-release if it has none."""
     newest_stable = newest_of_any = None
+    # Oldest first, so that the last that fits is the newest.
     for row in releases():
         if row.minor != minor:
             continue

@@ -174,6 +174,7 @@ def kinds_of(objects: list[Any]) -> str:
     """What there is, in words."""
     named = []
     for thing in objects:
+        # What is not an object, such as a line of a script, as it is.
         name = repr(thing)[:60]
         if isinstance(thing, dict):
             name = str(thing.get("kind", "an object without kind"))

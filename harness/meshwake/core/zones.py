@@ -173,6 +173,7 @@ def _offset_s_in(text: str) -> int:
     found = _OFFSET.fullmatch(text)
     if found is None:
         raise ValueError(f"expected {EXPECTED}")
+
     sign, hours, minutes = found.groups()
     size_s = int(hours) * 3_600 + int(minutes) * 60
     if size_s > OFFSET_S_MAX:
@@ -210,8 +211,10 @@ def _change_text(change: OffsetChange) -> str:
 
 
 def _label(offsets: tuple[int, ...]) -> str:
+    # Not UTC+00:00.
     if offsets == (0,):
         return "UTC"
+
     named = [f"UTC{offset_text(offset_s)}" for offset_s in offsets]
     if len(named) == 1:
         return named[0]

@@ -223,7 +223,7 @@ def deploy(plan: Plan, clocks: Clocks) -> Deployment:
     Raises BadInput when there is no such fix, or its manifest is not what it should be.
     """
     fix = fix_of(plan)
-    restarts = sorted(
-        each for each in fix.restarts(plan, clocks) if each.world_ns < plan.duration_ns
-    )
+    planned = fix.restarts(plan, clocks)
+    # A restart that waits for a node to wake may come after the end.
+    restarts = sorted(restart for restart in planned if restart.world_ns < plan.duration_ns)
     return Deployment(tuple(restarts), tuple(fix.watchers(plan, clocks)))

@@ -84,6 +84,8 @@ def _crictl(ran: Ran, memory: Memory, place: CommandContext) -> list[Action]:
     them again."""
     if place.in_pod:
         raise NotUnderstood("crictl in a pod: which runtime it reaches is not known")
+
+    # k3s crictl, and its like.
     words = without_prefix(ran.program, list(ran.words))
     options = set(words)
     verb, ids = _split_verb(_operands(words[1:], _CRICTL_VALUES))
@@ -97,9 +99,11 @@ def _crictl(ran: Ran, memory: Memory, place: CommandContext) -> list[Action]:
     if verb in ("rm", "rmp") and not is_forced:
         raise DoesNothing(f"crictl {verb} removes nothing that runs, without --force")
 
+    # All containers of the node, and ztunnel's among them.
     takes_all = bool(options & {"-a", "--all"})
     if takes_all and not ids:
         return [_RESTARTS_OWN]
+
     return _of_container_ids(ids, memory)
 
 
@@ -128,8 +132,10 @@ def _of_container_ids(ids: Sequence[str], memory: Memory) -> list[Action]:
     """The restart of ztunnel, where `ids` are printed by commands that list its container."""
     # All of them in one text: an unknown is one character of it.
     unknowns = memory.unknowns_in(" ".join(ids))
+    # An id that is written out was ztunnel's once at most.
     if not unknowns:
         raise DoesNothing("a container has another id after each restart")
+
     for unknown in unknowns:
         if not _ids_of_ztunnel(unknown, memory):
             raise DoesNothing(
@@ -143,12 +149,16 @@ def _ids_of_ztunnel(unknown: Unknown, memory: Memory) -> bool:
     """Whether the ids that some commands print have ztunnel's among them."""
     if not unknown.runs:
         raise NotUnderstood(f"the value of {unknown.text} is not known")
+
+    # The first command lists containers, by what its options choose.
     first, *filters = unknown.runs
     words = without_prefix(first.program, list(first.words))
     own_name, lists_pods = _listed_as(words, unknown)
     if not _options_select(words[1:], own_name, lists_pods, memory):
         return False
-    # A line as `crictl ps` prints it, with all that a filter may look for.
+
+    # The others choose among its lines, and cut the id out. A line as `crictl ps` prints it, with
+    # all that a filter may look for.
     line = f"4f1c2a7d image 26 hours ago Running {own_name} 0 77aa {POD} istio-system"
     return bool(lines_left(filters, [line]))
 
@@ -253,6 +263,7 @@ def _containers(ran: Ran, memory: Memory, place: CommandContext) -> list[Action]
 def _kill(ran: Ran, memory: Memory, place: CommandContext) -> list[Action]:
     """pkill, killall and kill: kubelet restarts a container whose process has ended."""
     words = ran.words[1:]
+    # A signal that a process ignores, or by which it only reads its files again, ends nothing.
     _check_signal(words)
 
     # pkill and killall take names; kill takes numbers, which other programs print.

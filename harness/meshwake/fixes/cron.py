@@ -75,23 +75,26 @@ def tasks_of(plan: Plan) -> tuple[Task, ...]:
 def restarts(plan: Plan, clocks: Clocks, cause: str) -> list[PlannedRestart]:
     """All ztunnels that CronJobs restart whatever they find. Raises BadInput when none does. What
     they restart besides makes no difference: a new ztunnel fetches every certificate again."""
+    return _restarts(plan, clocks, _restarting(tasks_of(plan)), cause)
+
+
+def _restarting(tasks: Sequence[Task]) -> list[tuple[Task, list[Action]]]:
+    """Those of `tasks` that restart ztunnel whatever they find, with how they do it. Raises
+    BadInput when none does."""
     doing = []
-    for task in acting(tasks_of(plan), "ztunnel", RESTARTS_ZTUNNEL):
+    for task in acting(tasks, "ztunnel", RESTARTS_ZTUNNEL):
         actions = without_conditions(task, task.reading.of("ztunnel"))
         doing.append((task, actions))
-    return _restarts(plan, clocks, doing, cause)
+    return doing
 
 
 def due_jobs(plan: Plan, clocks: Clocks, cause: str) -> list[DueJob]:
     """Every job that the CronJobs of `restarts` start, in order: for a lab in which the jobs
     themselves are real, and only the controller that starts them is computed. Raises BadInput as
     `restarts` does."""
-    tasks = acting(tasks_of(plan), "ztunnel", RESTARTS_ZTUNNEL)
-    for task in tasks:
-        without_conditions(task, task.reading.of("ztunnel"))
-
-    due = []
+    tasks = [task for task, _ in _restarting(tasks_of(plan))]
     times = _times_of_jobs(plan, clocks, tasks, cause)
+    due = []
     for task, times_ns in zip(tasks, times, strict=True):
         # An object without a namespace is created in "default".
         namespace = task.place.namespace or "default"
@@ -105,6 +108,7 @@ def _times_of_jobs(
     """For each of `tasks`: when its jobs start, in world time. The draw of a controller's resync
     is made by the name, so several CronJobs do not share one."""
     for number, task in enumerate(tasks):
+        # A draw for each of several; a single one is drawn by the name of the fix alone.
         name = cause if len(tasks) == 1 else f"{cause} {number}"
         yield cron_times_ns(plan, clocks, task.cron_job, name)
 
@@ -159,8 +163,7 @@ def _restarts(
 def read_cron_job(manifest: str, ztunnel_namespace: str = ISTIO_NAMESPACE) -> CronJob:
     """When the first CronJob of `manifest` comes that restarts ztunnel. Raises BadInput when none
     does."""
-    task = acting(read_tasks(manifest, ztunnel_namespace), "ztunnel", RESTARTS_ZTUNNEL)[0]
-    without_conditions(task, task.reading.of("ztunnel"))
+    task, _ = _restarting(read_tasks(manifest, ztunnel_namespace))[0]
     return task.cron_job
 
 
@@ -235,10 +238,11 @@ def _is_about(action: Action, identity: str) -> bool:
     # A Deployment is taken to run under a service account of its own name: a scenario has no other
     # name for its pods.
     namespace, name = identity.split("/")
+    is_in_namespace = action.namespace == namespace
     if action.names is None:
         # "": all namespaces.
-        return action.namespace in ("", namespace)
-    return action.namespace == namespace and name in action.names
+        return is_in_namespace or action.namespace == ""
+    return is_in_namespace and name in action.names
 
 
 def _is_here(plan: Plan, action: Action) -> bool:
@@ -252,6 +256,7 @@ def _nodes_of_applications(plan: Plan, action: Action) -> list[str]:
     """The nodes on which those pods live; a lab restarts all pods of a node, or none."""
     found = _identities(plan, action)
     for name, (own, all_of_them) in found.items():
+        # Those that the action does not name would be restarted with them.
         others = [identity for identity in all_of_them if identity not in own]
         if others:
             raise BadInput(

@@ -64,7 +64,9 @@ class DeployableFix:
     @property
     def manifest_path(self) -> Path | None:
         """Where its manifest lies in this repository."""
-        return None if self.manifest is None else WHERE / self.name / self.manifest
+        if self.manifest is None:
+            return None
+        return WHERE / self.name / self.manifest
 
     def read_manifest(self) -> str | None:
         """The manifest that this repository has for it, for a scenario that names no other. Raises

@@ -88,6 +88,7 @@ def without_prefix(program: str, words: list[str]) -> list[str]:
     # minikube kubectl -- get pods: what is behind the dashes is kubectl's.
     if program == "minikube" and rest[:2] == ["kubectl", "--"]:
         rest = ["kubectl", *rest[2:]]
+
     # k3s server, minikube start: commands of its own.
     if rest[:1] not in (["kubectl"], ["crictl"], ["ctr"]):
         return words

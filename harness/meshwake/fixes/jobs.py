@@ -245,6 +245,8 @@ def _end_at_deadline(reading: Reading, deadline_s: int) -> None:
         if action.after_s < deadline_s:
             in_time.append(action)
             continue
+
+        # The Job controller deletes the pod, and what the script has not come to never happens.
         reading.idle.append(
             f"{action.command!r}: comes after {action.after_s:g} s of sleep, and "
             f"activeDeadlineSeconds: {deadline_s} ends the job before"
@@ -276,6 +278,7 @@ def _zone(name: str | None, where: str) -> tzinfo:
     # kubeadm makes.
     if name is None:
         return UTC
+
     # "Local" is refused by the API server (validation of spec.timeZone); the others are files of
     # tzdata that are no zones.
     if name not in available_timezones() or name in ("Local", "localtime", "Factory"):
@@ -295,6 +298,7 @@ def _files(container: ContainerSpec, pod: PodSpec, config_maps: ConfigMaps) -> d
 
     found: dict[str, File] = {}
     for mount in objects_at(container.model_extra, "volumeMounts"):
+        # Empty where the volume is of another kind, or its ConfigMap in another manifest.
         source = sources.get(text_at(mount, "name"), {})
         data = config_maps.get(text_at(source, "name"), {})
         found |= _mounted(mount, source, data)
@@ -402,10 +406,13 @@ def _value(variable: EnvVar, before: dict[str, str], namespace: str | None, memo
     field = text_at(variable.value_from, "fieldRef", "fieldPath")
     if field == "metadata.namespace" and namespace:
         return namespace
+
+    # A Secret, a ConfigMap, or what only the pod knows.
+    unknown = f"${variable.name}"
     # Named, so that a selector of pods by that variable is understood (kubectl/command.py).
     if field == "spec.nodeName":
-        return memory.char_of(Unknown("the node's name"))
-    return memory.char_of(Unknown(f"${variable.name}"))
+        unknown = "the node's name"
+    return memory.char_of(Unknown(unknown))
 
 
 def _expanded(text: str, variables: dict[str, str]) -> str:

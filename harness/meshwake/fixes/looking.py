@@ -104,10 +104,12 @@ class _ExpiryWatcher(_CronWatcher):
 
     def finds(self, view: View, node: str) -> bool:
         """See _CronWatcher. It asks ztunnels only, as the check that people use does."""
+        # By the clock of the node: a script compares with `date +%s`.
         latest_wall_ns = view.clocks(node).wall_ns + self.threshold_ns
         for process in view.seen(node):
             if process.target != "ztunnel":
                 continue
+            # One is enough: a restart fetches all of them again.
             for held in process.certificates:
                 if held.not_after_wall_ns < latest_wall_ns:
                     return True
@@ -203,11 +205,14 @@ def log_scan(condition: Doubt, memory: Memory, place: CommandContext) -> Scan:
     runs = _without_echo(condition.runs, memory)
     if not runs:
         raise _NotUnderstood("it does not read a log")
+
+    # kubectl logs ... | grep ..., with other filters around it.
     logs, *filters = runs
     read = pod_logs(logs, memory, place)
     if isinstance(read, str):
         raise _NotUnderstood(read)
     _check_filters(filters)
+
     return Scan(_since_ns(read, memory), read.of_one_pod)
 
 
@@ -235,6 +240,7 @@ def _without_echo(runs: tuple[Ran, ...], memory: Memory) -> tuple[Ran, ...]:
     """`echo "$OUT" | grep` as what `OUT` was printed by, and the rest."""
     if not runs or runs[0].program not in ("echo", "printf"):
         return runs
+
     echo, *rest = runs
     unknowns = memory.unknowns_in(" ".join(echo.words[1:]))
     # Of several texts in one line, which has the certificate is not known.
@@ -267,12 +273,16 @@ _DROP_NO_LINE = ("wc", "head", "tail", "sort", "uniq", "tee", "cat", "tr")
 
 
 def _lets_through(filters: list[Ran], line: str) -> bool:
+    """Whether `line` of a log is left after all filters. Raises _NotUnderstood."""
     for ran in filters:
         if ran.program in _DROP_NO_LINE:
             continue
         if ran.program not in _GREPS:
             raise _NotUnderstood(f"what {ran.program} lets through is not understood")
-        if not _grep_lets_through(ran, line):
+
+        lets_through = _grep_lets_through(ran, line)
+        # What comes after it has nothing to read.
+        if not lets_through:
             return False
     return True
 
@@ -305,8 +315,11 @@ def _check_tail(read: PodLogs, memory: Memory) -> None:
                 "kubectl logs -l shows the last ten lines of each pod only; write --tail=-1"
             )
         return
+    if read.tail == "-1":
+        return
+    # So many are taken for all that ztunnel writes between two looks.
     shows_all = read.tail.isdigit() and int(read.tail) >= _TAIL_THAT_SHOWS_ALL
-    if read.tail != "-1" and not shows_all:
+    if not shows_all:
         raise _NotUnderstood(
             f"--tail={memory.shown(read.tail)} shows the last lines only; write --tail=-1"
         )
@@ -329,6 +342,7 @@ def _since_time_ns(since_time: str, memory: Memory) -> int:
     # One date alone: what a pipeline makes of it is not followed.
     if len(runs) == 1 and runs[0].program == "date":
         offset_s = date_offset_s(runs[0].words, memory)
+
     # From a time that is still to come nothing is shown.
     if offset_s is None or offset_s >= 0:
         raise _NotUnderstood(
@@ -410,6 +424,7 @@ def _must_take_the_soonest(text: str) -> None:
         raise _NotUnderstood("it looks at root certificates, which live for years")
     if _LATEST.search(text):
         raise _NotUnderstood("it takes the certificate that expires last, not first")
+    # Each identity's is renewed for itself, and the first to expire may be any of them.
     if _OF_SOME.search(text):
         raise _NotUnderstood("it looks at the certificates of some identities only")
     _check_items(text)

@@ -78,12 +78,15 @@ class _Grep:
         self.patterns.append(word)
 
     def _read_long(self, name: str, value: str) -> None:
+        # Those that change only how lines are printed change nothing here.
         if name == "regexp":
             self.patterns.append(value)
         elif name == "invert-match":
             self.is_inverted = True
         elif name == "ignore-case":
             self.flags |= re.IGNORECASE
+
+        # Of -E, -F and -P the last counts.
         self.kind = _KINDS_OF_GREP.get(name, self.kind)
 
     def _read_letters(self, letters: str, rest: list[str]) -> None:
@@ -91,6 +94,7 @@ class _Grep:
         # -e takes the rest of its word or the next one; written last it is the next one.
         if letters.endswith("e") and rest:
             self.patterns.append(rest.pop(0))
+
         if "v" in letters:
             self.is_inverted = True
         if "i" in letters:
@@ -133,9 +137,9 @@ def _of_posix(pattern: str, *, basic: bool) -> str:
     """A basic or extended expression of POSIX, as Python writes it."""
     found, position = "", 0
     while position < len(pattern):
-        char = pattern[position]
-        if char == "\\" and position + 1 < len(pattern):
-            found += _of_escaped(pattern[position + 1], basic=basic)
+        char, following = pattern[position], pattern[position + 1 : position + 2]
+        if char == "\\" and following:
+            found += _of_escaped(following, basic=basic)
             position += 2
         elif char == "[":
             end = _end_of_brackets(pattern, position)
@@ -144,7 +148,8 @@ def _of_posix(pattern: str, *, basic: bool) -> str:
         else:
             # In a basic expression these are characters, and with a backslash operators; in
             # Python's, as in an extended one, the other way round.
-            found += f"\\{char}" if basic and char in _OPERATORS else char
+            is_character = basic and char in _OPERATORS
+            found += f"\\{char}" if is_character else char
             position += 1
     return found
 

@@ -21,6 +21,7 @@ def lines_left(filters: Iterable[Ran], lines: list[str]) -> list[str]:
         # taken for one that lets lines through.
         if ran.program in _SHAPE_LINES:
             continue
+
         # Also where no line is left: a filter that is not understood is refused in any place.
         lets_through = _FILTERS.get(ran.program)
         if lets_through is None:

@@ -87,9 +87,11 @@ class Calendar:
         """Whether it has times on that day."""
         if day.month not in self.months:
             return False
-        # isoweekday() is 7 on a Sunday, which is 0 here.
+
         of_month = day.day in self.days
-        of_week = day.isoweekday() % 7 in self.weekdays
+        # isoweekday() is 7 on a Sunday, which is 0 here.
+        weekday = day.isoweekday() % 7
+        of_week = weekday in self.weekdays
         if self.either_day:
             return of_month or of_week
         return of_month and of_week
@@ -156,6 +158,7 @@ def _range(part: str, field: _Field) -> _Values:
     # robfig/cron, parser.go, getRange.
     span, *steps = part.split("/")
     ends = span.split("-")
+    # 1/2/3, or 1-2-3.
     if len(steps) > 1 or len(ends) > 2:
         raise ValueError(f"{field.name}: {part!r}")
 
@@ -187,6 +190,7 @@ def _number(text: str, field: _Field, part: str) -> int:
     named = field.names.get(text.lower())
     if named is not None:
         return named
+    # Not int() alone, which takes "+5", "1_0" and digits of other scripts.
     if not re.fullmatch(r"[0-9]{1,9}", text):
         raise ValueError(f"{field.name}: {part!r}")
     return int(text)
@@ -213,13 +217,15 @@ class Times:
 
     def next_wall_ns(self, served_wall_ns: int, now_wall_ns: int) -> int:
         """The first time after now, and after the one served last."""
-        if isinstance(self._schedule, Every):
-            last_ns = self._every(served_wall_ns, max(now_wall_ns, served_wall_ns))
-            return last_ns + self._schedule.delay_ns
         # After now, too: a wall clock that was set back has served times that lie ahead.
         after_wall_ns = max(served_wall_ns, now_wall_ns)
+        if isinstance(self._schedule, Every):
+            last_ns = self._every(served_wall_ns, after_wall_ns)
+            return last_ns + self._schedule.delay_ns
+
         self._know(after_wall_ns)
-        return self._known[bisect_right(self._known, after_wall_ns)]
+        position = bisect_right(self._known, after_wall_ns)
+        return self._known[position]
 
     def latest_wall_ns(
         self, served_wall_ns: int, now_wall_ns: int, deadline_s: int | None
@@ -247,14 +253,18 @@ class Times:
         """The last of the chain that begins at the anchor, not after `until`."""
         assert isinstance(self._schedule, Every)
         delay_ns = self._schedule.delay_ns
+        # Nothing has passed for a clock that was set back before the anchor.
         passed_ns = max(until_wall_ns - anchor_wall_ns, 0)
-        return anchor_wall_ns + passed_ns // delay_ns * delay_ns
+        delays = passed_ns // delay_ns
+        return anchor_wall_ns + delays * delay_ns
 
     def _know(self, wall_ns: int) -> None:
         # A wall clock went back before the first time that is known. A year more, because it may
         # go back again.
         if wall_ns < self._from_wall_ns:
             self._begin(wall_ns - 366 * 86_400 * NS_PER_S)
+
+        # One more than was needed, so that the next time is always there to be looked up.
         while self._known[-1] <= wall_ns:
             self._known.append(next(self._coming, NEVER_NS))
 

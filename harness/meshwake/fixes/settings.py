@@ -128,7 +128,7 @@ def _secret_ttl_ns(manifest: str) -> int:
     own = _ztunnels_own(_settings_in(manifest, "SECRET_TTL"))
     lifetime_ns = _one(own, "SECRET_TTL", _rust_duration_ns)
 
-    # A limit in the same file is istiod's, wherever in it.
+    # A limit in the same file is istiod's, wherever in it: ztunnel knows no such variable.
     limits = _settings_in(manifest, "MAX_WORKLOAD_CERT_TTL")
     limit_ns, limit = MAX_LIFETIME_NS, "2160h unless set"
     if limits:
@@ -288,7 +288,10 @@ def _rust_parts(text: str) -> list[_RustPart]:
         unit_ns = _RUST_UNITS_NS.get(unit.lower())
         if unit_ns is None:
             return []
-        parts.append(_RustPart(operator or "+", int(number) * unit_ns))
+
+        # Parts without an operator between them are added: 1h 30m.
+        part = _RustPart(operator or "+", int(number) * unit_ns)
+        parts.append(part)
     return parts
 
 
@@ -361,7 +364,8 @@ def _found(
         yield from _found_in_mapping(value, variable, place)
     elif isinstance(value, list):
         for item in value:
-            yield from _found(item, variable, _place_of_item(item, place))
+            place_of_item = _place_of_item(item, place)
+            yield from _found(item, variable, place_of_item)
     elif isinstance(value, str):
         yield from _found_in_text(value, variable, place)
 
@@ -375,7 +379,9 @@ def _found_in_text(
     may_be_values = variable in text and "\n" in text
     if not may_be_values or len(place) >= _DEEPEST:
         return
-    for document in read_documents(text, f"fix.manifest: {'.'.join(place)}"):
+
+    where = f"fix.manifest: {'.'.join(place)}"
+    for document in read_documents(text, where):
         yield from _found(document, variable, place)
 
 
@@ -497,6 +503,7 @@ def read_chrony(conf: str) -> Chrony:
         if name in _ARGUMENTS:
             found[name] = _numbers(words, number)
         elif name in _SOURCES:
+            # The shortest it may be: while a clock is off, chronyd asks more often.
             polls.append(_after(words, "minpoll", DEFAULT_MINPOLL))
         elif name == "refclock":
             polls.append(_after(words, "poll", DEFAULT_REFCLOCK_POLL))
@@ -513,12 +520,13 @@ def read_chrony(conf: str) -> Chrony:
         )
     threshold_s, limit = found["makestep"]
     leaves_alone_above_s, checks_after, _ = found.get("maxchange", _MAXCHANGE_UNSET)
+    # The source that is polled most often is the first to see that the clock is off.
+    poll = min(polls, default=DEFAULT_MINPOLL)
     return Chrony(
         threshold_ns=int(threshold_s * NS_PER_S),
         # chrony.conf(5): a negative limit of makestep means that it steps at any time.
         limit=None if limit < 0 else int(limit),
-        # The source that is polled most often is the first to see that the clock is off.
-        looks_within_ns=int(NS_PER_S * 2.0 ** min(polls, default=DEFAULT_MINPOLL)),
+        looks_within_ns=int(NS_PER_S * 2.0**poll),
         # And a negative start of maxchange, that nothing is checked.
         leaves_alone_above_ns=None if checks_after < 0 else int(leaves_alone_above_s * NS_PER_S),
         checks_after=int(checks_after),
@@ -534,10 +542,14 @@ def _numbers(words: list[str], number: int) -> list[float]:
     try:
         numbers = [float(argument) for argument in arguments]
     except ValueError:
+        # Refused below: no directive takes as few.
         numbers = []
-    # "nan" is smaller than nothing.
+
+    is_complete = len(numbers) == len(expected.split())
+    # nan is not less than anything, so it is refused with those that are too large.
     are_in_range = all(abs(value) < _NUMBER_MOST for value in numbers)
-    if len(numbers) != len(expected.split()) or not are_in_range:
+    if not is_complete or not are_in_range:
+        # As most people mean it: at any time, by a second or more.
         example = ", for example makestep 1 -1" if name == "makestep" else ""
         raise BadInput(
             f"fix.manifest: chrony: line {number}: read {' '.join(words)!r}, with which chronyd "

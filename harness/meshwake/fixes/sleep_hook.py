@@ -62,6 +62,7 @@ def restarts(plan: Plan, clocks: Clocks) -> list[PlannedRestart]:
 def _around(
     plan: Plan, clocks: Clocks, fault: PlannedFault, node: str, hook: Hook
 ) -> list[PlannedRestart]:
+    # A sleep in the first second of the world: its hook runs as the world begins.
     before_ns = max(fault.at_world_ns - ACTS_BEFORE_NS, 0)
     after_ns = fault.ends_world_ns + ACTS_AFTER_NS
     found: list[PlannedRestart] = []
@@ -79,6 +80,8 @@ def read_hook(text: str, ztunnel_namespace: str) -> Hook:
     # systemd-sleep(8): started with "pre" or "post", and with what the machine does.
     before = _at(text, ("pre", "suspend"), place)
     after = _at(text, ("post", "suspend"), place)
+
+    # What takes ztunnel away for good cures nothing, whatever else the hook restarts.
     harms = [*before[1].harmful, *after[1].harmful]
     if harms:
         raise BadInput(f"fix.manifest: the sleep hook: {harms[0]}")
@@ -86,6 +89,7 @@ def read_hook(text: str, ztunnel_namespace: str) -> Hook:
     ztunnels_after = _sure(after, "post")
     # What is not waited for may still be going on when the machine sleeps.
     ztunnels_before = [action for action in _sure(before, "pre") if action.waited]
+
     if not ztunnels_before and not ztunnels_after:
         _explain(text, place, before[1], after[1])
     return Hook(tuple(ztunnels_before), tuple(ztunnels_after))
@@ -155,6 +159,7 @@ def _sure(found: tuple[Memory, Reading], moment: str) -> list[Action]:
     if sure or not actions:
         return sure
 
+    # One is named, the first: a person mends one line at a time.
     first = actions[0]
     if first.background:
         raise BadInput(

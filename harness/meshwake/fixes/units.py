@@ -99,8 +99,10 @@ def run_unit(unit: UnitFile, moment: str) -> Memory:
     unknown, and NotRead."""
     for values in unit.settings.values():
         check_characters(" ".join(values))
+
     memory = Memory()
     keys = _keys_at(unit, moment)
+    # A unit that does nothing then may have any condition.
     if not keys:
         return memory
     _check_conditions(unit)
@@ -113,6 +115,8 @@ def run_unit(unit: UnitFile, moment: str) -> Memory:
         for words in _commands(line.text, variables, memory):
             if failed and not line.runs_after_failure:
                 continue
+
+            # One after another: what one of them sleeps, the next one waits.
             ended = run_words(words, variables, memory, unset_is_unknown=is_open, after_s=after_s)
             after_s = ended.after_s
             if ended.status is False and not line.may_fail:
@@ -211,6 +215,7 @@ def _check_conditions(unit: UnitFile) -> None:
 
 def _environment(unit: UnitFile) -> dict[str, str]:
     found = {}
+    # systemd.exec(5): several assignments in a line, each of which may be quoted.
     for line in unit.lines("Service", "Environment"):
         for word in _split(line):
             name, _, value = word.partition("=")

@@ -73,9 +73,14 @@ class LabGuard:
         idles: bool = True,
     ) -> None:
         self._clock, self._settings, self._idles = clock, settings, idles
-        self._idle_ns = min(IDLE_LONGEST_NS, lifetime_s * NS_PER_S // IDLE_SHARE)
+        share_of_life_ns = lifetime_s * NS_PER_S // IDLE_SHARE
+        self._idle_ns = min(IDLE_LONGEST_NS, share_of_life_ns)
+
+        # Guards of different turns look at different times (guard/settings.py).
         self._first_look_ns = settings.first_look_after_ns(node)
-        self._started_monotonic_ns = clock.reading_before(0).monotonic_ns + self._first_look_ns
+        begins_monotonic_ns = clock.reading_before(0).monotonic_ns
+        self._started_monotonic_ns = begins_monotonic_ns + self._first_look_ns
+
         self._node = _NodeInLab(node, turns, settings.turn_of(node))
         self._guard = Guard(self._node, settings)
 
@@ -107,8 +112,9 @@ class LabGuard:
         # looks which were skipped do not move those that follow.
         period_ns = self._settings.period_ns
         passed_ns = self._clock.reading(world_ns).monotonic_ns - self._started_monotonic_ns
-        next_ns = self._started_monotonic_ns + (passed_ns // period_ns + 1) * period_ns
-        return self._clock.world_ns_at_monotonic(next_ns, world_ns)
+        periods = passed_ns // period_ns + 1
+        next_monotonic_ns = self._started_monotonic_ns + periods * period_ns
+        return self._clock.world_ns_at_monotonic(next_monotonic_ns, world_ns)
 
     def look(self, view: View) -> list[PlannedRestart]:
         """See Watcher."""

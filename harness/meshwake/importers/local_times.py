@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from datetime import time as time_of_day
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from meshwake.core.durations import NS_PER_S
@@ -295,13 +295,13 @@ def order_of(
     if decided is not None:
         return decided
 
-    for fits in (partial(_fits_known, known), partial(_in_order, rows)):
-        fitting = [order for order in _ORDERS if fits(order)]
-        # Both fit where nothing depends on the order, and neither where the clock was set between
-        # two rows.
-        if len(fitting) == 1:
-            return fitting[0]
-    return None
+    # Each order by itself: where both fit, or none does, nothing is decided.
+    day_first, month_first = (_fits_known(known, order) for order in _ORDERS)
+    if day_first == month_first:
+        day_first, month_first = (_in_order(rows, order) for order in _ORDERS)
+    if day_first == month_first:
+        return None
+    return "day-first" if day_first else "month-first"
 
 
 def _order_by_numbers(rows: Sequence[LocalTime]) -> DateOrder | None:
@@ -312,7 +312,8 @@ def _order_by_numbers(rows: Sequence[LocalTime]) -> DateOrder | None:
     if firsts == seconds:
         return "month-first"
 
-    # A number above 12 is a day.
+    # No month has such a number, so it is a day. Where damage makes rows contradict one another,
+    # the first number counts.
     if max(firsts) > _MONTHS_OF_A_YEAR:
         return "day-first"
     if max(seconds) > _MONTHS_OF_A_YEAR:

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
-from operator import attrgetter
 
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.zones import OFFSET_S_MAX, OffsetChange, Zone, zone_of_offsets
@@ -37,13 +36,11 @@ class OffsetsSeen:
         zone has is ignored: the line is damaged, or it was a clock that was not set."""
         if offset_s % 60 or abs(offset_s) > OFFSET_S_MAX:
             return
-
         if not self.spans or self.spans[-1].offset_s != offset_s:
             self.spans.append(_Span(offset_s, wall_ns, wall_ns))
             return
-
-        # Both ends, since the log may be newest first.
         last = self.spans[-1]
+        # Of a log that is newest first, the later lines are the earlier ones.
         last.first_wall_ns = min(last.first_wall_ns, wall_ns)
         last.last_wall_ns = max(last.last_wall_ns, wall_ns)
 
@@ -56,18 +53,13 @@ def zone_shown(journals: Iterable[OffsetsSeen]) -> Zone | None:
     """The zone that fits all lines; None where none shows its offset. Raises OffsetsContradict."""
     spans: list[_Span] = []
     for journal in journals:
-        spans.extend(journal.spans)
-    spans.sort(key=attrgetter("first_wall_ns", "last_wall_ns"))
+        spans += journal.spans
+    spans.sort(key=lambda span: (span.first_wall_ns, span.last_wall_ns))
 
     for one, two in pairwise(spans):
-        overlap = two.first_wall_ns < one.last_wall_ns
-        # Journals of one zone overlap as they like.
-        if overlap and one.offset_s != two.offset_s:
+        if one.offset_s == two.offset_s:
+            continue
+        if two.first_wall_ns < one.last_wall_ns:
             raise OffsetsContradict
-
-    # Several spans of one offset, as of several journals, are one change for `zone_of_offsets`.
-    changes: list[OffsetChange] = []
-    for span in spans:
-        begins_s = span.first_wall_ns // NS_PER_S
-        changes.append(OffsetChange(begins_s, span.offset_s))
+    changes = [OffsetChange(span.first_wall_ns // NS_PER_S, span.offset_s) for span in spans]
     return zone_of_offsets(changes)

@@ -16,7 +16,6 @@ import re
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from functools import lru_cache
-from itertools import pairwise
 from operator import attrgetter
 from typing import NamedTuple, TextIO
 
@@ -113,14 +112,15 @@ def _row(line: str, tally: Tally, place: int) -> _Row:
 
 def _dark_wakes_unseen(rows: list[_Row]) -> int:
     """How often it fell asleep out of a dark wake whose line is missing."""
-    marks = [row.mark for row in rows if row.mark is not None]
-
     unseen = 0
-    for before, mark in pairwise(marks):
-        # It can only fall asleep again after a wake, and the mark before this one is not a wake.
-        if mark.code == AGAIN and before.change == "asleep":
+    was_asleep = False
+    for row in rows:
+        # Lines about something else show nothing of it.
+        if row.mark is None:
+            continue
+        if was_asleep and row.mark.code == AGAIN:
             unseen += 1
-
+        was_asleep = row.mark.change == "asleep"
     return unseen
 
 

@@ -112,16 +112,18 @@ class WindowsEvent:
         return _EVENTS.get((self.source, self.number))
 
     @property
-    def is_power(self) -> bool:
-        """Whether it is about sleep, or a start or shutdown."""
-        return self.number == 1 or self.meaning is not None
-
-    @property
     def change(self) -> _Change | None:
         """How the machine's power state changed."""
         if self.meaning is None:
             return None
         return self.meaning[0]
+
+    @property
+    def is_about_power(self) -> bool:
+        """Whether the table has it, or it is one of those that have both ends of a sleep."""
+        if self.number == 1:
+            return True
+        return self.meaning is not None
 
     @property
     def is_wake(self) -> bool:
@@ -300,19 +302,17 @@ def _is_step(event: WindowsEvent, was_set: tuple[int, int], wakes: Sequence[Wind
 
 def _in_order(events: Sequence[WindowsEvent]) -> list[WindowsEvent]:
     """Oldest first, and each once: where some occur twice, logs that overlap were put together."""
-    # Others may well be equal: of an event about something else only its time is kept.
-    power_events = [event for event in events if event.is_power]
-    once = set(power_events)
-    if len(once) < len(power_events):
+    power_events = [event for event in events if event.is_about_power]
+    if len(set(power_events)) < len(power_events):
         return sorted(dict.fromkeys(events), key=attrgetter("wall_ns"))
 
-    # Numbers say nothing where some are missing, or several logs have one each.
     records = {event.record for event in events}
     logs = {event.log for event in events}
-    are_numbered = None not in records and len(records) == len(events)
-    if are_numbered and len(logs) == 1:
-        return sorted(events, key=attrgetter("record"))
-    return _in_order_of_rows(events)
+    has_gaps = None in records or len(records) < len(events)
+    # Several logs count from 1 each, so that their numbers say nothing.
+    if has_gaps or len(logs) > 1:
+        return _in_order_of_rows(events)
+    return sorted(events, key=attrgetter("record"))
 
 
 def _in_order_of_rows(events: Sequence[WindowsEvent]) -> list[WindowsEvent]:
