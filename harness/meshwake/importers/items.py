@@ -144,6 +144,7 @@ class Tally:
         self.not_understood += 1
         if len(self.examples) >= EXAMPLES_SHOWN:
             return
+
         if place is None:
             place = self.entries
         shown = text.strip()[:EXAMPLE_CHARACTERS]

@@ -105,6 +105,7 @@ def plain(text: str) -> str:
 def _plain_character(character: str) -> str:
     if character.isspace():
         return " "
+    # U+0661 ARABIC-INDIC DIGIT ONE is 1: Windows writes times in the digits of its region.
     if character.isdigit() and not character.isascii():
         return str(unicodedata.digit(character))
     return character
@@ -116,13 +117,17 @@ def iso_ns(text: str, zone: tzinfo) -> int | None:
     match = _ISO.match(text.strip())
     if match is None:
         return None
+
     offset = match["offset"] or ""
     if offset.upper() in ("Z", "UTC"):
         offset = "+00:00"
     moment = datetime.fromisoformat(f"{match['day']}T{match['clock']}{offset}")
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=zone)
-    return checked_ns(_whole_s(moment) * NS_PER_S + _fraction_ns(match["fraction"]))
+
+    # Apart, because datetime keeps microseconds only, and Windows writes seven digits and more.
+    whole_ns = _whole_s(moment) * NS_PER_S
+    return checked_ns(whole_ns + _fraction_ns(match["fraction"]))
 
 
 def utc_ns(text: str) -> int:
@@ -145,12 +150,15 @@ def offset_s_of(text: str) -> int | None:
     match = _ISO.match(text.strip())
     if match is None:
         return None
+
     written = match["offset"] or ""
     # Z and UTC.
     if not written.startswith(("+", "-")):
         return None
+
     moment = datetime.fromisoformat(f"{match['day']}T{match['clock']}{written}")
     offset = moment.utcoffset() or timedelta()
+    # +00:00 may be UTC as well as a winter in London.
     return int(offset.total_seconds()) or None
 
 
@@ -160,6 +168,7 @@ def local_of(text: str) -> LocalTime:
     date = _DATE.search(cleaned)
     if date is None:
         raise ValueError(f"{text!r} is not a time of a known form")
+
     # The time is before the date in some places, behind it in others.
     rest = cleaned[: date.start()] + " " + cleaned[date.end() :]
     seconds, part_ns = _time_of(rest, text)
@@ -183,9 +192,11 @@ def _numbers(date: re.Match[str], text: str) -> tuple[int, int, int, bool]:
         month = _MONTHS.get(middle[:3].lower())
         if month is None:
             raise ValueError(f"{text!r} has an unknown month")
+        # 2026-Nov-24.
         if len(first) == _YEAR_DIGITS:
             return _year(first), month, int(last), True
         return _year(last), month, int(first), True
+
     # Where the year is first the month is second, in every country.
     if len(first) > 2:
         return _year(first), int(middle), int(last), True
@@ -200,6 +211,8 @@ def _year(text: str) -> int:
     # Two digits of this century; those of the Hijra stay what they are, and are refused below.
     elif len(text) <= 2 and year not in _HIJRI_IN_SHORT:
         year += 2000
+
+    # A year of another calendar would date the journal centuries before or after its sleeps.
     if not _FIRST_YEAR <= year <= _LAST_YEAR:
         raise ValueError(f"year {text} is not of a known calendar")
     return year
@@ -216,10 +229,12 @@ def _time_of(rest: str, text: str) -> tuple[int, int]:
     word = _AROUND_A_WORD.sub("", around).lower()
     if word not in _NO_HALF:
         hour = _hour_of_day(hour, word, text)
+
     try:
         clock = time_of_day(hour, int(time["minute"]), int(time["second"] or 0))
     except ValueError as error:
         raise ValueError(f"{text!r} has an impossible time of day") from error
+
     seconds = clock.hour * 3_600 + clock.minute * 60 + clock.second
     return seconds, _fraction_ns(time["part"])
 
@@ -239,8 +254,10 @@ def _hour_of_day(hour: int, half: str, text: str) -> int:
         earliest, most = 12, 23
     else:
         raise ValueError(f"{text!r} has an unknown word: {half!r}")
+
     if hour > most:
         raise ValueError(f"{text!r} has an impossible hour")
+    # 12 is the first hour of either half: 12:05 am is five past midnight.
     return earliest + hour % 12
 
 
@@ -249,6 +266,7 @@ def moment_ns(local: LocalTime, reading: LocalTimeRules, fold: int = 0) -> int:
     month, day = local.first, local.second
     if not local.sure and reading.order == "day-first":
         day, month = local.first, local.second
+
     # By the clock on the wall: hours are added before anything is known of the zone.
     midnight = datetime(local.year, month, day, tzinfo=UTC)
     on_the_wall = midnight + timedelta(seconds=local.seconds)
@@ -272,7 +290,8 @@ def order_of(
     file; `known`: local times whose true moment (ns) is known too."""
     # From the surest to the least sure: the numbers of one row, a moment known from elsewhere, the
     # order of the rows.
-    decided = _order_by_numbers([row for row in rows if not row.sure])
+    unsure = [row for row in rows if not row.sure]
+    decided = _order_by_numbers(unsure)
     if decided is not None:
         return decided
 
@@ -287,16 +306,17 @@ def order_of(
 
 def _order_by_numbers(rows: Sequence[LocalTime]) -> DateOrder | None:
     """What the numbers of one row alone decide."""
+    firsts = [row.first for row in rows]
+    seconds = [row.second for row in rows]
     # Either is right where no row depends on it: there are none, or all are like 11/11.
-    if all(row.first == row.second for row in rows):
+    if firsts == seconds:
         return "month-first"
+
     # No month has such a number, so it is a day. Where damage makes rows contradict one another,
     # the first number counts.
-    largest_first = max(row.first for row in rows)
-    largest_second = max(row.second for row in rows)
-    if largest_first > _MONTHS_OF_A_YEAR:
+    if max(firsts) > _MONTHS_OF_A_YEAR:
         return "day-first"
-    if largest_second > _MONTHS_OF_A_YEAR:
+    if max(seconds) > _MONTHS_OF_A_YEAR:
         return "month-first"
     # Dots are only written where the day comes first.
     if any(row.dotted for row in rows):
@@ -306,12 +326,16 @@ def _order_by_numbers(rows: Sequence[LocalTime]) -> DateOrder | None:
 
 def _fits_known(known: Sequence[tuple[LocalTime, int]], order: DateOrder) -> bool:
     """Whether each local time may be its true moment in some zone."""
+    # The zone of the rows does not matter here: `_NEAR_NS` allows for every zone.
     reading = LocalTimeRules(UTC, order)
     for local, true_ns in known:
         try:
-            off_ns = abs(moment_ns(local, reading) - true_ns)
+            by_row_ns = moment_ns(local, reading)
+        # No month has such a day, in this order.
         except ValueError:
             return False
+
+        off_ns = abs(by_row_ns - true_ns)
         if off_ns >= _NEAR_NS:
             return False
     return True
@@ -327,13 +351,16 @@ def _in_order(rows: Sequence[LocalTime], order: DateOrder) -> bool:
     except ValueError:
         return False
 
+    # Event Viewer writes the newest first, Get-WinEvent too; a file may have been sorted since.
     rises = True
     falls = True
     # Against the latest and the earliest so far: many small steps back are not in order.
     latest_ns = earliest_ns = moments[0]
     for moment in moments:
-        rises = rises and moment >= latest_ns - SUMMER_NS
-        falls = falls and moment <= earliest_ns + SUMMER_NS
+        if moment < latest_ns - SUMMER_NS:
+            rises = False
+        if moment > earliest_ns + SUMMER_NS:
+            falls = False
         latest_ns = max(latest_ns, moment)
         earliest_ns = min(earliest_ns, moment)
     return rises or falls

@@ -16,6 +16,7 @@ import re
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from functools import lru_cache
+from operator import attrgetter
 from typing import NamedTuple, TextIO
 
 from meshwake.core.durations import NS_PER_S
@@ -80,10 +81,12 @@ def read(stream: TextIO, tally: Tally) -> PlacedJournal | None:
 def _rows(stream: TextIO, tally: Tally) -> Iterator[_Row]:
     for place, written in enumerate(lines_of(stream)):
         line = PASTED.sub("", written, count=1)
+        has_date = line[:4].isdigit() and line[4:5] == "-"
         # A heading, a sum, or the rest of an entry.
-        if not (line[:4].isdigit() and line[4:5] == "-"):
+        if not has_date:
             tally.other += 1
             continue
+
         try:
             yield _row(line, tally, place)
         except ValueError as error:
@@ -96,6 +99,7 @@ def _row(line: str, tally: Tally, place: int) -> _Row:
     time = _TIME.match(line)
     if time is None:
         raise ValueError("has no time such as '2026-11-23 22:29:58 -0700'")
+
     wall_ns = _wall_ns(time)
     tally.offsets.add(wall_ns, _offset_s(time["offset"]))
     return _Row(
@@ -124,9 +128,10 @@ def _in_order(rows: list[_Row]) -> list[_Row]:
     """Oldest first, and each once: where some occur twice, logs that overlap were put together."""
     power_rows = [(row.wall_ns, row.text) for row in rows if row.mark is not None]
     if len(set(power_rows)) < len(power_rows):
-        # Backwards, so that of equal ones the first remains.
-        once = {(row.wall_ns, row.text): row for row in reversed(rows)}
-        return sorted(once.values(), key=lambda row: (row.wall_ns, row.place))
+        once: dict[tuple[int, str], _Row] = {}
+        for row in rows:
+            once.setdefault((row.wall_ns, row.text), row)
+        return sorted(once.values(), key=attrgetter("wall_ns", "place"))
 
     moments_ns = [row.wall_ns for row in rows]
     # People paste it newest first, too.
@@ -142,9 +147,12 @@ def _mark(text: str) -> PowerEvent | None:
         if _AGAIN.search(text):
             code = AGAIN
         return PowerEvent(0, "asleep", "pause", code)
+
     awake = _AWAKE.match(text)
     if awake is not None:
         return PowerEvent(0, "awake", "pause", awake[1])
+
+    # powerd starts with the system, so this is a boot.
     if _STARTED.match(text):
         return PowerEvent(0, "on", "off", "Start")
     return None
@@ -164,10 +172,12 @@ def _wall_ns(time: re.Match[str]) -> int:
 
 def _hours(written: int, half: str | None) -> int:
     """Of 24, from a clock of twelve hours too (`half`: A or P). Raises ValueError."""
-    if written > (23 if half is None else 12):
+    last = 23 if half is None else 12
+    if written > last:
         raise ValueError("has an impossible time")
     if half is None:
         return written
+
     # 12:05 AM is five past midnight, 12:05 PM five past noon.
     hours = written % 12
     if half == "P":
@@ -188,4 +198,6 @@ def _offset_s(text: str) -> int:
     sign, hours, minutes = text[0], int(text[1:3]), int(text[3:])
     ahead_s = hours * 3_600 + minutes * 60
     # West of Greenwich clocks are behind UTC.
-    return -ahead_s if sign == "-" else ahead_s
+    if sign == "-":
+        return -ahead_s
+    return ahead_s

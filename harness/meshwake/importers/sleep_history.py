@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from operator import attrgetter
 from typing import Literal, NamedTuple
 
 from meshwake.core.durations import NS_PER_S
@@ -70,7 +71,8 @@ class SleepHistory:
 
     def total_ns(self, *kinds: str) -> int:
         """How long the machine was in one of `kinds`, in total."""
-        return sum(each.lasts_ns for each in self.events if each.kind in kinds)
+        lengths_ns = [each.lasts_ns for each in self.events if each.kind in kinds]
+        return sum(lengths_ns)
 
     def count(self, *kinds: str) -> int:
         """How often the machine was in one of `kinds`."""
@@ -87,11 +89,15 @@ class SleepHistory:
             if each.kind == "off":
                 parted_ns = 0
                 continue
+
             # After a pause whose wall clock stays behind nothing has parted yet; the later step is
             # what parts them.
             if each.corrected:
                 parted_ns += each.lasts_ns
             parted_ns += each.by_ns
+
+            # The farthest apart in either direction: a later step may bring the clocks together
+            # again.
             largest_ns = max(largest_ns, parted_ns, key=abs)
         return largest_ns
 
@@ -102,6 +108,7 @@ class SleepHistory:
         found: list[int] = []
         for each in self.events:
             found.append(ahead_ns)
+
             ahead_ns += each.by_ns
             # The wall clock of a guest stops in a pause, and nothing sets it right after this one.
             if not each.corrected:
@@ -113,6 +120,9 @@ def sleep_history_of(journals: Sequence[PlacedJournal]) -> SleepHistory:
     """What happened, from all journals together. Raises ValueError when there are no journals."""
     dropped: list[str] = []
     journals = _continued(journals)
+
+    # A sleep of the host may be a step of the guest's clock, so sleeps come first, and of the steps
+    # those are left out that are a sleep.
     spans, jumps = _guest_and_host_spans(journals, dropped)
     sleeps = _merged([*spans, *_boots_between(journals)])
     steps = _once([*jumps, *_steps_outside(sleeps, journals)])
@@ -141,9 +151,10 @@ def _steps_outside(
 ) -> Iterator[ClockStep]:
     """The steps that journals report, but for those that are a sleep themselves."""
     for journal in journals:
-        for item in journal.items:
-            if isinstance(item, ClockStep) and not _is_sleep(item, sleeps):
-                yield item
+        steps = [item for item in journal.items if isinstance(item, ClockStep)]
+        for step in steps:
+            if not _is_sleep(step, sleeps):
+                yield step
 
 
 def _guest_and_host_spans(
@@ -152,6 +163,7 @@ def _guest_and_host_spans(
     """The sleeps of all journals, those of a host matched with the jumps of its guest."""
     of_journals = [_spans(journal, dropped) for journal in journals]
     are_hosts = _which_are_hosts(journals, of_journals)
+
     host: list[SleepSpan] = []
     guest: list[SleepSpan] = []
     for spans, is_host in zip(of_journals, are_hosts, strict=True):
@@ -159,6 +171,7 @@ def _guest_and_host_spans(
             host.extend(spans)
         else:
             guest.extend(spans)
+
     return _as_guest_and_host(host, guest)
 
 
@@ -166,6 +179,7 @@ def _extent(journals: Sequence[PlacedJournal], sleeps: Sequence[SleepSpan]) -> t
     """The earliest and the latest moment that anything is known of."""
     begins_ns = min(journal.first_ns for journal in journals)
     ends_ns = max(journal.last_ns for journal in journals)
+
     # Power-Troubleshooter of Windows reports a sleep at its end: it began before the first entry.
     for span in sleeps:
         begins_ns = min(begins_ns, span.from_wall_ns)
@@ -179,38 +193,47 @@ def _continued(journals: Sequence[PlacedJournal]) -> list[PlacedJournal]:
     whole: list[PlacedJournal] = []
     for journal in journals:
         events = _power_events(journal)
+        ends_asleep = bool(events) and events[-1].change in _FALLS_ASLEEP
         wake: PowerEvent | None = None
-        if events and events[-1].change in _FALLS_ASLEEP:
+        if ends_asleep:
             wake = _wake_after(journal, journals)
+
         if wake is None:
             whole.append(journal)
-        else:
-            whole.append(replace(journal, items=[*journal.items, wake]))
+            continue
+        # A copy: the caller keeps its journals as they were read. The wake stays in the later
+        # piece too, where it ends nothing.
+        whole.append(replace(journal, items=[*journal.items, wake]))
     return whole
 
 
 def _power_events(journal: PlacedJournal) -> list[PowerEvent]:
     """In order of time. A journal whose clocks are measured has none: its sleeps are jumps."""
-    return [item for item in in_order(journal.items) if isinstance(item, PowerEvent)]
+    items = in_order(journal.items)
+    return [item for item in items if isinstance(item, PowerEvent)]
 
 
 def _wake_after(journal: PlacedJournal, journals: Sequence[PlacedJournal]) -> PowerEvent | None:
     """The earliest wake with which another piece of the same kind of log begins."""
-    earliest: PowerEvent | None = None
+    wakes: list[PowerEvent] = []
     for other in journals:
+        # A log of another kind may be of another machine: of the host, or of its guest.
         if other is journal or other.system != journal.system:
             continue
         events = _power_events(other)
-        if not events or events[0].wall_ns < journal.last_ns:
+        if not events:
             continue
 
         first = events[0]
-        # It begins with a sleep of its own: the wake before that is in neither piece.
-        if first.change in _FALLS_ASLEEP:
+        # The pieces of one log follow one another. One that begins earlier is the piece before, or
+        # the log of another machine.
+        if first.wall_ns < journal.last_ns:
             continue
-        if earliest is None or first.wall_ns < earliest.wall_ns:
-            earliest = first
-    return earliest
+        # It begins with a sleep of its own: the wake before that is in neither piece.
+        if first.change not in _FALLS_ASLEEP:
+            wakes.append(first)
+
+    return min(wakes, key=attrgetter("wall_ns"), default=None)
 
 
 # --- The sleeps of one journal --------------------------------------------------------------------
@@ -219,13 +242,15 @@ def _wake_after(journal: PlacedJournal, journals: Sequence[PlacedJournal]) -> Po
 def _spans(journal: PlacedJournal, dropped: list[str]) -> list[SleepSpan]:
     """The sleeps of one journal: those whose both ends it reports, and otherwise its events in
     pairs. Adds to `dropped` what has no partner."""
-    reported = [item for item in in_order(journal.items) if isinstance(item, SleepSpan)]
+    items = in_order(journal.items)
+    reported = [item for item in items if isinstance(item, SleepSpan)]
+
     pairing = _Pairing()
     for event in _power_events(journal):
         pairing.event(event)
     pairing.end()
-
     spans = [*reported, *_not_reported(pairing.pairs, reported)]
+
     for at_ns, why in pairing.lost:
         # Something else may report the sleep of an event without a partner.
         if not _is_within_one(at_ns, spans):
@@ -275,17 +300,22 @@ class _Pairing:
         """The next one."""
         if self._begins_ns is None:
             self._begins_ns = event.wall_ns
+
         if event.change in _FALLS_ASLEEP:
             self._falls_asleep(event)
-        elif self._asleep:
+            return
+        if self._asleep:
             self._wakes(event)
-        # A start without a shutdown before it: a crash, or a power cut. With its very first event
-        # a log may simply begin.
-        elif event.change == "on" and event.wall_ns > self._begins_ns:
+            return
+        # With its very first event a log may simply begin.
+        is_first = event.wall_ns <= self._begins_ns
+        # A start without a shutdown before it: a crash, or a power cut.
+        if event.change == "on" and not is_first:
             self._crashed(event)
+        # Any other wake ends no sleep that this log reports.
 
     def end(self) -> None:
-        """The last event was passed: drops what has no partner, and what cannot have been."""
+        """The last event was passed: drops what has no partner, and what was too short."""
         for begun in self._asleep.values():
             self._lose(begun, "at the end, without a wake")
 
@@ -295,8 +325,7 @@ class _Pairing:
             # A time switched off counts however short it was: every program was started again.
             if span.kind == "off" or span.length_ns >= _SHORTEST_NS:
                 kept.append(pair)
-            elif span.length_ns < 0:
-                self.lost.append((span.from_wall_ns, "a sleep that ends before it begins"))
+
         self.pairs = kept
 
     def _falls_asleep(self, event: PowerEvent) -> None:
@@ -305,6 +334,7 @@ class _Pairing:
             # Another message of the same family is about the same sleep.
             if before.code != event.code:
                 return
+
             # The same message twice: the wake between was not logged, and the later one counts.
             self._lose(before, "without a wake before the next")
         self._asleep[event.family] = event
@@ -315,7 +345,10 @@ class _Pairing:
         own = self._asleep.pop(event.family, None)
         if own is not None:
             self._pair(own, event)
-        if own is None or event.change in ("on", "restored"):
+
+        # A start ends the sleep of every family: after it nothing is asleep any more.
+        was_started = event.change in ("on", "restored")
+        if own is None or was_started:
             for begun in self._asleep.values():
                 self._pair(begun, event)
             self._asleep.clear()
@@ -324,10 +357,13 @@ class _Pairing:
         """The machine was started; when it went off is not known."""
         if self.pairs:
             last = self.pairs[-1].span
+            after_ns = event.wall_ns - last.to_wall_ns
             # Another message has reported this start already: EventLog 6005 is the start that
             # Kernel-General 12 reports too.
-            if last.kind == "off" and event.wall_ns - last.to_wall_ns <= _SAME_NS:
+            if last.kind == "off" and after_ns <= _SAME_NS:
                 return
+
+        # Of no length, so that it counts as a restart and adds nothing to the time switched off.
         self._pair(event, event)
 
     def _pair(self, begun: PowerEvent, ended: PowerEvent) -> None:
@@ -353,6 +389,7 @@ def _is_within_one(at_ns: int, spans: Sequence[SleepSpan]) -> bool:
     for span in spans:
         # A sleep that was interrupted has a message of its own before the one that went on.
         earliest_ns = span.from_wall_ns - _SAME_NS
+
         if earliest_ns <= at_ns <= span.to_wall_ns:
             return True
     return False
@@ -361,8 +398,14 @@ def _is_within_one(at_ns: int, spans: Sequence[SleepSpan]) -> bool:
 def _boots_between(journals: Sequence[PlacedJournal]) -> Iterator[SleepSpan]:
     """The boots between journals of boots that follow one another: pieces of one journal that were
     saved one by one."""
-    reach = sorted((journal.first_ns, journal.last_ns) for journal in journals if journal.measured)
-    for (_, ends_ns), (begins_ns, _) in pairwise(reach):
+    # Only of these each piece begins with a boot of its own: pieces that share one were joined
+    # already (`systemd.joined`).
+    measured = [journal for journal in journals if journal.measured]
+    measured.sort(key=attrgetter("first_ns", "last_ns"))
+
+    for earlier, later in pairwise(measured):
+        ends_ns = earlier.last_ns
+        begins_ns = later.first_ns
         # Two that ran at one time are of two machines, and show nothing of each other.
         if ends_ns <= begins_ns:
             yield SleepSpan(ends_ns, begins_ns, "off")
@@ -377,21 +420,17 @@ def _which_are_hosts(
     """Which journals are of hosts: those of other systems, and of several systemd journals those
     with messages of a suspend, where the clocks of another one only jumped."""
     # A guest writes no message of a sleep of its host.
-    announced: list[bool] = []
-    for spans in of_journals:
+    only_jumped: list[bool] = []
+    for journal, spans in zip(journals, of_journals, strict=True):
         kinds = {span.kind for span in spans}
-        announced.append("suspend" in kinds)
-    some_only_jumped = False
-    for journal, own in zip(journals, announced, strict=True):
-        if journal.measured and not own:
-            some_only_jumped = True
+        only_jumped.append(journal.measured and "suspend" not in kinds)
+    some_only_jumped = any(only_jumped)
 
     are_hosts: list[bool] = []
-    for journal, own in zip(journals, announced, strict=True):
-        if journal.measured:
-            are_hosts.append(own and some_only_jumped)
-        else:
-            are_hosts.append(True)
+    for journal, is_guest in zip(journals, only_jumped, strict=True):
+        # Where every systemd journal has such messages, nothing shows that one is of a guest.
+        may_be_host = some_only_jumped or not journal.measured
+        are_hosts.append(may_be_host and not is_guest)
     return are_hosts
 
 
@@ -408,6 +447,7 @@ def _as_guest_and_host(
         if not slept:
             spans.append(jump)
             continue
+
         first = slept[0]
         if len(slept) == 1:
             # The guest measured how long, its host knows when it began.
@@ -422,6 +462,7 @@ def _as_guest_and_host(
             continue
         slept_ns = sum(span.length_ns for span in slept)
         steps.append(ClockStep(jump.to_wall_ns, slept_ns))
+        # The step sets the clock right for all of them at once, so none of them does by itself.
         for place, span in enumerate(spans):
             if span in slept:
                 spans[place] = span._replace(corrected=False)
@@ -431,11 +472,11 @@ def _as_guest_and_host(
 def _slept_through(jump: SleepSpan, host: Sequence[SleepSpan]) -> list[SleepSpan]:
     """The last sleeps of the host until a jump of its guest that together are as long; [] when
     there are none."""
-    slept: list[SleepSpan] = []
     # A boot of the guest, or its own suspend, is not a sleep of its host.
     if jump.kind != "pause":
         return []
 
+    slept: list[SleepSpan] = []
     total_ns = 0
     jump_ns = jump.length_ns
     tolerance_ns = min(_SAME_NS, NOTICED_NS + jump_ns // 20)
@@ -447,6 +488,7 @@ def _slept_through(jump: SleepSpan, host: Sequence[SleepSpan]) -> list[SleepSpan
         # The guest was off as well then.
         if span.kind == "off":
             break
+
         slept.insert(0, span)
         total_ns += span.length_ns
         if abs(total_ns - jump_ns) <= tolerance_ns:
@@ -454,6 +496,7 @@ def _slept_through(jump: SleepSpan, host: Sequence[SleepSpan]) -> list[SleepSpan
         # With another one before it the sum would be longer still.
         if total_ns > jump_ns + _SAME_NS:
             break
+
     return []
 
 
@@ -462,10 +505,12 @@ def _merged(spans: Iterable[SleepSpan]) -> list[SleepSpan]:
     merged: list[SleepSpan] = []
     # A set: of two journals that report a time of no length (a restart), one counts.
     for span in sorted(set(spans)):
-        if merged and span.from_wall_ns < merged[-1].to_wall_ns:
-            merged[-1] = _joined(merged[-1], span)
-        else:
+        # Two that only touch stay two: there was a wake between them.
+        if not merged or span.from_wall_ns >= merged[-1].to_wall_ns:
             merged.append(span)
+            continue
+
+        merged[-1] = _joined(merged[-1], span)
     return merged
 
 
@@ -490,11 +535,16 @@ def _is_sleep(step: ClockStep, spans: Sequence[SleepSpan]) -> bool:
     # No sleep sets a clock back.
     if step.by_ns <= 0:
         return False
+
     for span in spans:
+        # The guest of a host that was off was off as well, and its own journal has a boot there.
         if span.kind == "off":
             continue
-        is_as_long = abs(span.length_ns - step.by_ns) <= _SAME_NS
-        is_at_its_end = abs(step.at_wall_ns - span.to_wall_ns) <= _SAME_NS
+
+        length_differs_ns = abs(span.length_ns - step.by_ns)
+        is_as_long = length_differs_ns <= _SAME_NS
+        from_its_end_ns = abs(step.at_wall_ns - span.to_wall_ns)
+        is_at_its_end = from_its_end_ns <= _SAME_NS
         if is_as_long and is_at_its_end:
             return True
     return False
@@ -505,7 +555,9 @@ def _once(steps: Sequence[ClockStep]) -> list[ClockStep]:
     found: list[ClockStep] = []
     for step in sorted(steps):
         # In order of time, so that only the last few can be near.
-        if not any(_is_same_step(step, other) for other in found[-3:]):
+        nearest = found[-3:]
+        is_known = any(_is_same_step(step, other) for other in nearest)
+        if not is_known:
             found.append(step)
     return found
 
@@ -523,7 +575,7 @@ def _placed(
     events = [_of_step(step) for step in steps]
     events += [_of_span(span) for span in spans]
     # Stable: at one time steps stay before sleeps.
-    events.sort(key=lambda event: event.at_world_ns)
+    events.sort(key=attrgetter("at_world_ns"))
 
     found: list[MachineEvent] = []
     free_ns = NS_PER_S

@@ -29,6 +29,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Literal
 
 from meshwake.core.durations import NS_PER_S
@@ -113,7 +114,9 @@ class WindowsEvent:
     @property
     def change(self) -> _Change | None:
         """How the machine's power state changed."""
-        return None if self.meaning is None else self.meaning[0]
+        if self.meaning is None:
+            return None
+        return self.meaning[0]
 
     @property
     def is_about_power(self) -> bool:
@@ -144,10 +147,12 @@ class MachineFilter:
         # Events of a laptop's own log name none.
         if event.machine is None:
             return False
+
         self._machine = self._machine or event.machine
         if event.machine == self._machine:
             return False
 
+        # One note for each, however many events it has.
         if event.machine not in self._others:
             self._others.add(event.machine)
             self._tally.notes.append(
@@ -175,12 +180,15 @@ def place_events(
             old_ns, new_ns = event.set
             rows.set(old_ns, new_ns, event.text)
             continue
+
+        # An event of another VM still shows how far the log reaches.
         item: PowerEvent | SleepSpan | None = None
         if not choice.is_another(event):
             item = _item(event)
         if item is not None and event in shut_down:
             item = _switched_off(item)
         rows.add(event.wall_ns, event.text, item)
+
     return rows.placed()
 
 
@@ -190,6 +198,7 @@ def _item(event: WindowsEvent) -> PowerEvent | SleepSpan | None:
         return _span(event)
     if event.meaning is None:
         return None
+
     change, kind, family = event.meaning
     return PowerEvent(
         wall_ns=0,
@@ -206,6 +215,7 @@ def _span(event: WindowsEvent) -> SleepSpan | None:
     if both is None:
         return None
     span = SleepSpan(*both, "pause")
+    # A mistake in the log; the events of this sleep are paired instead.
     if not 0 < span.length_ns <= _SLEPT_MAX_NS:
         return None
     return span.shifted(-event.wall_ns)
@@ -216,13 +226,18 @@ def _both_ends(event: WindowsEvent) -> tuple[int, int] | None:
     the hardware's, which ran on during the sleep."""
     if event.source == TROUBLE:
         return event.slept
-    if event.source != GENERAL or event.set_because != FROM_HARDWARE:
+    if event.source != GENERAL or event.set is None:
         return None
-    if event.set is None:
+    # Set by a person or by NTP, the clock shows nothing of a sleep.
+    if event.set_because != FROM_HARDWARE:
         return None
+
     old_ns, new_ns = event.set
     set_ahead_ns = new_ns - old_ns
-    return event.set if set_ahead_ns >= NOTICED_NS else None
+    # By less it is a correction, and not what the clock missed in a sleep.
+    if set_ahead_ns < NOTICED_NS:
+        return None
+    return event.set
 
 
 def _fast_startups(
@@ -237,12 +252,15 @@ def _fast_startups(
         elif event.change == "off":
             # A shutdown by an event of its own needs no change, and the sleep before it was one.
             asleep = None
+
+        # After a hibernation (boot type 2) the users' programs continue: that was a sleep.
         if event.source != BOOT or event.boot_type != _FAST_STARTUP:
             continue
         if asleep is not None:
             found.add(asleep)
         # Several programs report one start, before and after the boot type.
         found.update(_near(event, wakes))
+
     return found
 
 
@@ -266,10 +284,12 @@ def _is_step(event: WindowsEvent, was_set: tuple[int, int], wakes: Sequence[Wind
     it is the sleep itself."""
     if event.source != GENERAL:
         return False
+
     old_ns, new_ns = was_set
     by_ns = new_ns - old_ns
     if not NOTICED_NS <= abs(by_ns) <= _SLEPT_MAX_NS:
         return False
+
     # No sleep sets a clock back.
     if by_ns < 0:
         return True
@@ -284,7 +304,7 @@ def _in_order(events: Sequence[WindowsEvent]) -> list[WindowsEvent]:
     """Oldest first, and each once: where some occur twice, logs that overlap were put together."""
     power_events = [event for event in events if event.is_about_power]
     if len(set(power_events)) < len(power_events):
-        return sorted(dict.fromkeys(events), key=_wall_ns)
+        return sorted(dict.fromkeys(events), key=attrgetter("wall_ns"))
 
     records = {event.record for event in events}
     logs = {event.log for event in events}
@@ -292,7 +312,7 @@ def _in_order(events: Sequence[WindowsEvent]) -> list[WindowsEvent]:
     # Several logs count from 1 each, so that their numbers say nothing.
     if has_gaps or len(logs) > 1:
         return _in_order_of_rows(events)
-    return sorted(events, key=_record)
+    return sorted(events, key=attrgetter("record"))
 
 
 def _in_order_of_rows(events: Sequence[WindowsEvent]) -> list[WindowsEvent]:
@@ -302,17 +322,10 @@ def _in_order_of_rows(events: Sequence[WindowsEvent]) -> list[WindowsEvent]:
     # Neighbours of one time fit either direction.
     rises = pairs - falls_in(times_ns)
     falls = pairs - rises_in(times_ns)
+
+    # The file is in the order of something else, such as the number of the event.
     if min(rises, falls) * 4 > max(rises, falls):
-        # The file is in the order of something else, such as the number of the event.
-        return sorted(events, key=_wall_ns)
+        return sorted(events, key=attrgetter("wall_ns"))
     if rises >= falls:
         return list(events)
     return list(reversed(events))
-
-
-def _wall_ns(event: WindowsEvent) -> int:
-    return event.wall_ns
-
-
-def _record(event: WindowsEvent) -> int:
-    return event.record or 0

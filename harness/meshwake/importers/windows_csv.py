@@ -141,6 +141,7 @@ class _Row:
         # A row may be shorter than its heading.
         if place is None or place >= len(self.cells):
             return ""
+
         return self.cells[place].strip()
 
     @property
@@ -150,6 +151,7 @@ class _Row:
         place = self.columns.message
         if place is None:
             return ""
+
         # U+200E, the mark of a direction, is before each number of a time.
         return "".join(self.cells[place:]).replace("\u200e", "").strip()
 
@@ -173,7 +175,9 @@ def read(
             "Source), and no message in English "
             f"does; select ProviderName too, or {EXPORT_XML}"
         )
-    reading = LocalTimeRules(writing.zone, _order(rows, tally, writing))
+
+    order = _order(rows, tally, writing)
+    reading = LocalTimeRules(writing.zone, order)
     local = not all(knows_its_zone(plain(row.when)) for row in rows)
     if local and not writing.zone_given:
         tally.notes.append(
@@ -182,6 +186,7 @@ def read(
 
     before = tally.not_understood
     events = list(_events(rows, reading, tally))
+    # An import of nothing would look like a machine that never slept.
     if not events and tally.not_understood > before:
         raise BadInput(
             f"{tally.path}: no time of it is understood: {tally.examples[0]}; {EXPORT_XML}"
@@ -200,21 +205,26 @@ def _layout(sample: str) -> tuple[str, _Columns | None] | None:
     lines = _lines_of_rows(sample)
     # A heading says more than contents do, so it is looked for with every delimiter first.
     for delimiter in _DELIMITERS:
+        # Not the very first line: a note of the writer may be above the heading.
         rows = _parsed(lines[:5], delimiter)
-        if any(_named(row) for row in rows):
+        if any(map(_named, rows)):
             return delimiter, None
+
     for delimiter in _DELIMITERS:
         rows = _parsed(lines, delimiter)
         columns = _by_content(rows)
         if columns is not None:
             return delimiter, columns
+
     return None
 
 
 def _lines_of_rows(sample: str) -> list[str]:
     """The first lines, without the type that Export-Csv writes above them."""
+    # A byte order mark would hide the type, or become a part of the first name.
     lines = sample.lstrip("\ufeff").splitlines()[:200]
-    return [line for line in lines if line and not line.startswith("#TYPE")]
+    filled = filter(None, lines)
+    return [line for line in filled if not line.startswith("#TYPE")]
 
 
 def _parsed(lines: Sequence[str], delimiter: str) -> list[list[str]]:
@@ -232,8 +242,10 @@ def _named(row: Sequence[str]) -> _Columns | None:
     names = [plain(cell).strip('"').lower() for cell in row]
     time = _place_of("time", names)
     number = _place_of("number", names)
+    # A row without either of these is of no use.
     if time is None or number is None:
         return None
+
     message = _place_of("message", names)
     if message is None:
         # Event Viewer writes the message after the last column that it names.
@@ -262,12 +274,14 @@ def _by_content(rows: Sequence[Sequence[str]]) -> _Columns | None:
     power_rows = [row for row in rows if any(map(_is_provider, row))]
     if not power_rows:
         return None
+
     try:
         provider = _only_column(power_rows, _is_provider)
         time = _only_column(power_rows, _is_time)
         number = _only_column(power_rows, _is_known_number)
     except ValueError:
         return None
+
     # The message is behind all columns that are found by their contents.
     message = max(provider, time, number) + 1
     return _Columns(time, number, provider, message)
@@ -275,8 +289,14 @@ def _by_content(rows: Sequence[Sequence[str]]) -> _Columns | None:
 
 def _only_column(rows: Sequence[Sequence[str]], fits: Callable[[str], bool]) -> int:
     """The one column whose every cell fits. Raises ValueError where none does, or several."""
+    # The message, which is not quoted, is cut into more cells in some rows than in others.
     width = min(map(len, rows))
-    columns = [place for place in range(width) if all(fits(row[place]) for row in rows)]
+    columns: list[int] = []
+    for place in range(width):
+        cells = [row[place] for row in rows]
+        if all(map(fits, cells)):
+            columns.append(place)
+
     (column,) = columns
     return column
 
@@ -286,8 +306,11 @@ def _is_provider(cell: str) -> bool:
 
 
 def _is_time(text: str) -> bool:
+    # Either raises for a text that is not a time of its form.
     with suppress(ValueError):
-        return iso_ns(plain(text), UTC) is not None or local_of(text) is not None
+        if iso_ns(plain(text), UTC) is None:
+            local_of(text)
+        return True
     return False
 
 
@@ -298,6 +321,7 @@ def _is_known_number(cell: str) -> bool:
 def _whole(text: str) -> int | None:
     """A number as people write it: 18.500 is one in some places."""
     digits = _THOUSANDS.sub("", plain(text))
+
     if not digits.isdecimal() or len(digits) > _DIGITS_MAX:
         return None
     return int(digits)
@@ -339,14 +363,18 @@ def _all_rows(
             if named is not None:
                 columns = named
                 continue
+        # Above the first heading.
         if columns is None:
             continue
+
         row = _row(cells, columns, place)
         if row is not None:
             yield row
+            continue
         # Where the columns are known by their contents, the first row may name them in another
         # language.
-        elif _has_event(cells) and (given is None or place > 0):
+        may_be_heading = given is not None and place == 0
+        if _has_event(cells) and not may_be_heading:
             tally.broken(",".join(cells), "has no event number where the heading says", place)
 
 
@@ -379,6 +407,7 @@ def _row(cells: list[str], columns: _Columns, place: int) -> _Row | None:
     number = _whole(cells[columns.number])
     if number is None:
         return None
+
     return _Row(
         cells=cells,
         columns=columns,
@@ -394,19 +423,26 @@ def _row(cells: list[str], columns: _Columns, place: int) -> _Row | None:
 
 def _nameless(rows: Sequence[_Row]) -> bool:
     """Whether the provider of the events is not known."""
+    # Of the others none is needed: an event about something else only shows its time.
     power_rows = [row for row in rows if row.number in NUMBERS]
-    return bool(power_rows) and not any(map(_provider, power_rows))
+    if not power_rows:
+        return False
+    return not any(map(_provider, power_rows))
 
 
 def _provider(row: _Row) -> str:
     """The program that wrote the event; "" where neither a column nor the message shows it."""
     if row.columns.provider is not None:
         return row.cell(row.columns.provider)
+
     # PowerShell's `select TimeCreated, Id, Message` leaves the provider out.
     message = row.message.lower()
     for number, name, words in _MESSAGES:
-        if number == row.number and message.startswith(words):
+        # Several programs have an event 1, so the number alone does not do.
+        is_its_message = number == row.number and message.startswith(words)
+        if is_its_message:
             return name
+
     return ""
 
 
@@ -418,11 +454,13 @@ def _order(rows: Sequence[_Row], tally: Tally, writing: JournalOptions) -> DateO
     local: list[LocalTime] = []
     known: list[tuple[LocalTime, int]] = []
     ambiguous = ""
+
     for row in rows:
         # A row that is not understood decides nothing; it is counted where events are read.
         with suppress(ValueError):
             if iso_ns(plain(row.when), UTC) is not None:
                 continue
+
             time = local_of(row.when)
             local.append(time)
             ambiguous = ambiguous or row.when
@@ -445,6 +483,7 @@ def _events(rows: Sequence[_Row], reading: LocalTimeRules, tally: Tally) -> Iter
     """The events, oldest first: which of two equal local times one is depends on those before."""
     if not _is_oldest_first(rows, reading):
         rows = rows[::-1]
+
     before_ns: int | None = None
     for row in rows:
         try:
@@ -452,6 +491,7 @@ def _events(rows: Sequence[_Row], reading: LocalTimeRules, tally: Tally) -> Iter
         except ValueError as error:
             tally.broken(row.text, str(error), row.place)
             continue
+
         before_ns = wall_ns
         offset_s = offset_s_of(plain(row.when))
         if offset_s is not None:
@@ -470,6 +510,7 @@ def _event(row: _Row, wall_ns: int) -> WindowsEvent:
         record=_whole(row.cell(row.columns.record)),
         log=row.cell(row.columns.log),
     )
+    # Only of this program: "Sleep Time:" in the message of another would be something else.
     if event.source == TROUBLE:
         event = replace(event, slept=_slept(row))
     if _SET_BECAUSE.search(row.message):
@@ -486,7 +527,9 @@ def _event(row: _Row, wall_ns: int) -> WindowsEvent:
 def _boot_type(row: _Row) -> int | None:
     """Of "The boot type was 0x1.", in whichever language."""
     found = _HEXADECIMAL.search(row.message)
-    return int(found[0], 16) if found else None
+    if found is None:
+        return None
+    return int(found[0], 16)
 
 
 def _is_oldest_first(rows: Sequence[_Row], reading: LocalTimeRules) -> bool:
@@ -494,6 +537,7 @@ def _is_oldest_first(rows: Sequence[_Row], reading: LocalTimeRules) -> bool:
     for row in rows:
         with suppress(ValueError):
             moments.append(_row_ns(row.when, reading, None))
+
     rises = rises_in(moments)
     falls = falls_in(moments)
     # As often up as down: the ends decide.
@@ -508,20 +552,27 @@ def _row_ns(text: str, reading: LocalTimeRules, before_ns: int | None) -> int:
     known = iso_ns(plain(text), reading.zone)
     if known is not None:
         return known
+
     local = local_of(text)
     first_ns = moment_ns(local, reading)
     if before_ns is None or first_ns >= before_ns:
         return first_ns
+
     # PEP 495: fold=1 is the second of two equal local times.
     second_ns = moment_ns(local, reading, fold=1)
-    is_repeated_hour = second_ns - first_ns <= SUMMER_NS and second_ns >= before_ns
-    return second_ns if is_repeated_hour else first_ns
+    # Where the hour is not repeated, fold=1 changes nothing, and the row is out of order; so it is
+    # where the second is too early as well.
+    is_repeated_hour = second_ns - first_ns <= SUMMER_NS
+    if is_repeated_hour and second_ns >= before_ns:
+        return second_ns
+    return first_ns
 
 
 def _slept(row: _Row) -> tuple[int, int] | None:
     """From when to when the machine slept, by the message of Power-Troubleshooter."""
     sleep = _SLEEP.search(row.message)
     wake = _WAKE.search(row.message)
+    # In another language than English the two have other names.
     if sleep is None or wake is None:
         return None
     return _moments(sleep[1], wake[1])
@@ -532,6 +583,7 @@ def _set(row: _Row) -> tuple[int, int] | None:
     found = _SET.search(row.message)
     if found is None:
         return None
+
     # "has changed to NEW from OLD".
     return _moments(found[2], found[1])
 
