@@ -33,7 +33,7 @@ MUST_NAME = {
     "impossible_rate": ("fault[0].rate", "25", "between 0.1 and 10"),
     "manifest_missing": ("fix.manifest", "cronjb.yaml", "not a file in"),
     "negative_length": ("fault[0].lasts", "'-8h'", "more than 0"),
-    "no_because": ("expect[0].because", "''", "at least 1 character"),
+    "no_because": ("expect[0].because", "''", "expected a text that is not empty"),
     "no_expectations": ("expect", "is missing", "write what should hold, or break"),
     "no_labs": ("labs", "[]", "at least one entry"),
     "no_unit": ("duration", "2", DURATION),

@@ -121,9 +121,11 @@ def open_metrics(plan: Plan, history: History, scrape_s: int = SCRAPE_S) -> Iter
     samples: dict[str, list[str]] = {name: [] for name in _FAMILIES}
     for node in plan.nodes:
         _scrape_node(plan, history, node.name, scrape_s, samples)
+
     for name, kind in _FAMILIES.items():
         yield f"# TYPE {name} {kind}\n"
         yield from samples[name]
+    # promtool refuses a text without it: it may have been cut off.
     yield "# EOF\n"
 
 
@@ -152,12 +154,16 @@ def _scrape_node(
         history.end_world_ns + 1,  # the end itself is scraped too
         lambda world_ns: f"{clock.wall_ns(world_ns) / NS_PER_S:.3f}",
     )
+
     for life in lives(history):
         if life.node == node:
             _scrape_drift(history, node, life, scrapes, samples)
+
     for held in chain.from_iterable(certificates(history).values()):
         if held.life.node == node:
             _scrape_certificate(node, held, scrapes, samples)
+
+    # An older ztunnel has no such counter, and a rule about it finds no series.
     if Version(plan.version) >= COUNTS_FAILURES:
         for source, destination in plan.pairs:
             if plan.node_of(source) == node:
@@ -221,7 +227,7 @@ def _traffic_labels(node: str, source: str, destination: str) -> str:
     """As ztunnel labels what fails at its source, of those labels that follow from an identity."""
     labels = {"node": node, "response_flags": "CONNECT", "reporter": "source"}
     for end, identity in (("source", source), ("destination", destination)):
-        namespace, _ = identity.split("/", 1)
+        namespace = identity.partition("/")[0]
         labels[f"{end}_principal"] = spiffe_id(identity)
         labels[f"{end}_workload_namespace"] = namespace
     return ",".join(f'{name}="{value}"' for name, value in labels.items())
@@ -233,7 +239,14 @@ def _process(life: Life) -> str:
 
 
 def _drift_of(history: History, life: Life) -> Callable[[int], str]:
-    return lambda world_ns: f"{(life_drift_ns(history, life, world_ns) or 0) / NS_PER_S:.3f}"
+    """The sample of a drift at each scrape."""
+
+    def at(world_ns: int) -> str:
+        # A guard has a sample of each process: 0 where no clocks were recorded.
+        drift_ns = life_drift_ns(history, life, world_ns) or 0
+        return f"{drift_ns / NS_PER_S:.3f}"
+
+    return at
 
 
 class _Scrapes:
@@ -301,22 +314,24 @@ def missing_for(
         # What is missing for a record is missing for every rule that uses it.
         if selector.name in recorded:
             found += recorded[selector.name]
-        elif selector.name not in _LABELS:
-            found += [] if _is_known_to_be_absent(selector, plan) else [str(selector)]
-        else:
+        elif selector.name in _LABELS:
             found += _unknown_labels(selector)
+        elif not _is_known_to_be_absent(selector, plan):
+            found.append(str(selector))
+
     # absent() of a series that is always there would never fire, though it may in a real mesh.
     if _FAILED in absent_in(expression):
         found.append(
             f"{_FAILED} (a counter is absent until it counts, and here it counts from the "
             "beginning)"
         )
-    replayed = [each.name for each in query.selectors if each.name in _LABELS]
-    found += [
-        f"{name}{{{label}}}"
-        for name in replayed
-        for label in _labels_that_matter(query, name, plan)
-    ]
+
+    for selector in query.selectors:
+        if selector.name in _LABELS:
+            labels = _labels_that_matter(query, selector.name, plan)
+            found += [f"{selector.name}{{{label}}}" for label in labels]
+
+    # Each once, in this order.
     return tuple(dict.fromkeys(found))
 
 
@@ -331,6 +346,8 @@ def _is_known_to_be_absent(selector: Selector, plan: Plan) -> bool:
     """Whether the real mesh has no such series either, so that there is nothing to replay."""
     if selector.name != _OF_PROXIES:
         return False
+
+    # Of ztunnels no release has it; of anything at all a mesh without a gateway has none.
     matchers = [(each.label, each.operator, each.value) for each in selector.matchers]
     return ("app", "=", "ztunnel") in matchers or not plan.gateways
 
@@ -338,9 +355,11 @@ def _is_known_to_be_absent(selector: Selector, plan: Plan) -> bool:
 def _labels_that_matter(query: Query, name: str, plan: Plan) -> list[str]:
     """Labels by which it groups that are not replayed and would make more than one group."""
     unknown = query.labels - frozenset().union(*_LABELS.values())
+
     # Of one node there is one target, so grouping by the target's labels changes nothing.
     if len(plan.nodes) == 1:
         unknown -= _OF_TARGETS
+        # And of one pair, or of a node's own metrics, there is one series in each group.
         if len(plan.pairs) <= 1 or not name.startswith("istio_"):
             return []
     return sorted(unknown)
@@ -364,12 +383,16 @@ def prometheus_with(
 ) -> Iterator[str]:
     """The address of a Prometheus on loopback that knows what was scraped, and the lines of what
     was recorded; it ends with the block. Raises LabUnavailable where it is not installed."""
-    if reasons := missing_tools():
+    reasons = missing_tools()
+    if reasons:
         raise LabUnavailable("; ".join(reasons))
+
     with tempfile.TemporaryDirectory(prefix="meshwake-prometheus-") as folder:
         base = Path(folder)
+        # As lines, one after the other: a month of a large mesh need not be in memory twice.
         with (base / "samples").open("w", encoding="utf-8") as file:
             file.writelines(_with_lines(open_metrics(plan, history, scrape_s), recorded))
+
         _backfill(base)
         with _running(base) as address:
             yield address
@@ -439,12 +462,14 @@ def _free_port() -> int:
 
 def _await_ready(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
     deadline = Deadline("Prometheus to be ready", READY_WITHIN_S, HarnessFault)
+    # One that has ended already will never be ready; its output says why.
     while process.poll() is None and not deadline.has_passed:
         try:
             with urllib.request.urlopen(f"{address}/-/ready", timeout=5):  # noqa: S310  loopback, by http
                 return
         except OSError:
             deadline.sleep(0.05)
+
     printed = log.read_text(errors="replace").strip()[-500:]
     raise deadline.error(f"its output {printed!r}")
 
@@ -457,11 +482,10 @@ def firing_alerts(
     step_s: int | None = None,
 ) -> list[FiredAlert]:
     """When each rule began to fire, each time that it did, in order of world time."""
-    found = [
-        FiredAlert(rule.name, at_ns)
-        for rule in rules
-        for at_ns in _times(address, plan, history, rule, step_s)
-    ]
+    found = []
+    for rule in rules:
+        times_ns = _times(address, plan, history, rule, step_s)
+        found += [FiredAlert(rule.name, at_ns) for at_ns in times_ns]
     return sorted(found, key=lambda each: each.world_ns)
 
 
@@ -470,9 +494,12 @@ def _times(
 ) -> list[int]:
     every_s = step_s or max(int(rule.every_s or STEP_S), LEAST_STEP_S)
     about = f"{rule.file}: {rule.name}"
+
+    # Each series of the answer is an alert of its own; the rule fires while one of them does.
     times: set[int] = set()
     for true_at in _true_at(address, plan, history, about, rule.expression, every_s).values():
         times |= _firing(sorted(true_at), every_s, rule.for_s)
+
     # It begins to fire where it did not at the evaluation before.
     begins = [at for at in sorted(times) if at - every_s not in times]
     return [at * NS_PER_S for at in begins]
@@ -498,9 +525,11 @@ def _true_at(
     world time."""
     found: dict[str, dict[int, str]] = {}
     last_s = history.end_world_ns // NS_PER_S
+    # In pieces, none of which has more points than Prometheus answers with.
     for begins_s in range(0, last_s + 1, _POINTS_MAX * every_s):
         ends_s = min(begins_s + (_POINTS_MAX - 1) * every_s, last_s)
         times = (plan.starts_wall_s + begins_s, plan.starts_wall_s + ends_s, every_s)
+
         for series in _query(address, about, expression, times):
             labels = {name: value for name, value in series["metric"].items() if name != "__name__"}
             own = found.setdefault(json.dumps(labels, sort_keys=True), {})
@@ -521,6 +550,8 @@ def _query(
         }
     )
     url = f"{address}/api/v1/query_range"
+
+    # As a body: an expression may be longer than an address may be.
     try:
         with urllib.request.urlopen(url, query.encode(), ANSWER_WITHIN_S) as answer:  # noqa: S310  as above
             return list(json.loads(answer.read())["data"]["result"])
@@ -540,14 +571,23 @@ def _levels(
     needs = _needs(records)
     levels: list[list[RecordingRule]] = []
     done: set[str] = set()
+
     # A level needs only those before it. What is never ready needs itself, in a circle.
-    while ready := {name for name in needs.keys() - done if needs[name] <= done}:
+    ready = _ready(needs, done)
+    while ready:
         levels.append([each for each in records if each.name in ready])
         done |= ready
+        ready = _ready(needs, done)
+
     circular: dict[str, tuple[str, ...]] = {}
     for name in needs.keys() - done:
         circular[name] = (f"{name} (which is recorded from itself)",)
     return levels, circular
+
+
+def _ready(needs: dict[str, set[str]], done: set[str]) -> set[str]:
+    """The series that are not recorded yet and need nothing but what is."""
+    return {name for name in needs.keys() - done if needs[name] <= done}
 
 
 def _needs(records: Sequence[RecordingRule]) -> dict[str, set[str]]:
@@ -569,7 +609,10 @@ def _recorded(
     for level in levels:
         for record in level:
             own = missing_for(record.expression, plan, missing_of)
-            missing_of[record.name] = tuple(dict.fromkeys((*missing_of.get(record.name, ()), *own)))
+            # Several rules may record one series, each with labels of its own.
+            known = missing_of.get(record.name, ())
+            missing_of[record.name] = tuple(dict.fromkeys((*known, *own)))
+
         clear = [record for record in level if not missing_of[record.name]]
         # One Prometheus a level: its samples are loaded before it starts.
         if clear:
@@ -603,6 +646,7 @@ def _samples_of(
     last_s = history.end_world_ns // NS_PER_S
     about = f"{record.file}: {record.name}"
     found = _true_at(address, plan, history, about, record.expression, step_s)
+
     for labels, values in found.items():
         series = _series_of(record, json.loads(labels))
         for at, value in sorted(values.items()):
@@ -633,6 +677,7 @@ def evaluate_rules(
     unclear: list[tuple[str, tuple[str, ...]]] = []
     good: list[FiredAlert] = []
     noisy: list[FiredAlert] = []
+
     # By default each rule is evaluated as often as its group says.
     every_s = None if step_s == STEP_S else step_s
     with prometheus_with(plan, history, step_s, lines) as address:
@@ -640,12 +685,14 @@ def evaluate_rules(
             # Prometheus evaluates it in any case: it may refuse the expression.
             own = firing_alerts(address, plan, history, [rule], every_s)
             needs = missing_for(rule.expression, plan, missing_of)
+
             if needs:
                 unclear.append((rule.name, needs))
             elif _is_noisy(rule, plan, own):
                 noisy += own[:1]
             else:
                 good += own
+
     good.sort(key=lambda each: each.world_ns)
     return RuleResults(tuple(good), tuple(noisy), tuple(unclear))
 
@@ -654,9 +701,12 @@ def _is_noisy(rule: AlertRule, plan: Plan, fired: Sequence[FiredAlert]) -> bool:
     """Whether it fired before anything had happened, or whatever happens."""
     if not fired:
         return False
+
     # An expression without a series, such as vector(1), fires whatever happens.
     if not parse_query(rule.expression).selectors:
         return True
+
+    # In a run without a fault there is nothing that an alert could have been early for.
     first_ns = min((fault.at_world_ns for fault in plan.faults), default=None)
     return first_ns is not None and fired[0].world_ns < first_ns
 
@@ -666,12 +716,15 @@ def judge_alerts(plan: Plan, history: History, rules: RuleSet, results: RuleResu
     judged."""
     finding = CHECKS["alert_before_outage"](plan, with_alerts(history, rules.alerts, results.fired))
     holds = finding.verdict is Verdict.HOLDS
+
     about_mesh = _about_mesh(rules)
     unclear = [each for each in results.unclear if each[0] in about_mesh]
     none_is_clear = len(unclear) + len(results.noisy) >= len(about_mesh)
+
     # Where a clear rule fired in time, those that cannot be judged change nothing.
     if unclear and (none_is_clear or not holds):
         return _unknown(finding, unclear)
+
     if results.noisy:
         return _with_noise(finding, _noise(results.noisy), none_is_clear)
     return finding
@@ -713,7 +766,9 @@ def with_alerts(
     evaluated = AlertsEvaluated(0, None, None, {"rules": [rule.name for rule in rules]})
     ends = history.of(RunEnded)
     first, *middle = (event for event in history if not isinstance(event, RunEnded))
+
     middle += _alert_events(rules, alerts)
+    # Sorted stably: what was recorded at the same moment stays before its alert.
     middle.sort(key=lambda event: event.world_ns)
     return History([first, evaluated, *middle, *ends])
 

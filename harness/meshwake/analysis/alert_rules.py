@@ -92,15 +92,20 @@ class RuleSet:
 def read_rule_files(paths: Iterable[Path]) -> RuleSet:
     """The rules of several files, which may use one another's records. Raises BadInput, also where
     none is an alert."""
-    rules, named = RuleSet(), []
+    rules = RuleSet()
+    described = []
     for path in paths:
         own = _read(path)
         rules.alerts += own.alerts
         rules.records += own.records
-        named.append(f"{path}: {len(own.records)} recording rules" if own.records else str(path))
+
+        # Where no file has an alert, the error says what they have instead.
+        counted = f": {len(own.records)} recording rules" if own.records else ""
+        described.append(f"{path}{counted}")
+
     if not rules.alerts:
         raise BadInput(
-            f"{'; '.join(named)}: holds no alerting rule (alert:), so there is nothing to judge"
+            f"{'; '.join(described)}: holds no alerting rule (alert:), so there is nothing to judge"
         )
     return rules
 
@@ -111,31 +116,31 @@ def read_rules(path: Path) -> list[AlertRule]:
 
 
 def _read(path: Path) -> RuleSet:
-    try:
-        text = read_text(path)
-    except BadInput as error:
-        raise BadInput(f"{error}; give a file of Prometheus rules") from error
+    where = str(path)
     what = f"{path}: not a file of Prometheus rules"
-    try:
-        objects = read_objects(text, what)
-    except BadInput as error:
-        raise BadInput(f"{error}; try: promtool check rules {path}") from error
+    objects = _objects_in(path, what)
+
     # Rule files proper; there may be objects of Kubernetes, and charts, in the same text.
     bare = [each for each in objects if _is_rule_file(each)]
     if len(bare) > 1:
         raise BadInput(
-            f"{path}: holds {len(bare)} documents with groups, and Prometheus reads the first one "
+            f"{where}: holds {len(bare)} documents with groups, and Prometheus reads the first one "
             "only; put all groups into one document"
         )
+
     rules = RuleSet()
     groups = 0
     for document in objects:
-        for own in _group_lists(document, str(path)):
+        for own in _group_lists(document, where):
             groups += 1
-            _take(own, document, str(path), rules)
-    unknown = sorted(str(key) for own in bare for key in own if key not in _FILE_KEYS)
-    if unknown:
-        raise _wrong(str(path), f"{', '.join(unknown)}: {_UNKNOWN_KEY} next to groups")
+            _take(own, document, where, rules)
+
+    # After its rules: those of another program have such keys too, and are refused by its name.
+    for rule_file in bare:
+        unknown = sorted(str(key) for key in rule_file if key not in _FILE_KEYS)
+        if unknown:
+            raise _wrong(where, f"{', '.join(unknown)}: {_UNKNOWN_KEY} next to groups")
+
     if not groups:
         raise BadInput(
             f"{what}: found {kinds_of(objects)}; expected rule files (groups:), "
@@ -147,21 +152,39 @@ def _read(path: Path) -> RuleSet:
     return rules
 
 
+def _objects_in(path: Path, what: str) -> list[Any]:
+    """The documents of a file, and what is in Lists of them. Raises BadInput."""
+    try:
+        text = read_text(path)
+    except BadInput as error:
+        raise BadInput(f"{error}; give a file of Prometheus rules") from error
+
+    try:
+        return read_objects(text, what)
+    except BadInput as error:
+        raise BadInput(f"{error}; try: promtool check rules {path}") from error
+
+
 # --- Where groups are ---------------------------------------------------------------------------
 
 
 def _is_rule_file(document: Any) -> bool:
-    return isinstance(document, dict) and "groups" in document and not document.get("kind")
+    """Whether a document is what Prometheus itself reads: groups, and no object of Kubernetes."""
+    if not isinstance(document, dict):
+        return False
+    return "groups" in document and not document.get("kind")
 
 
 def _group_lists(document: Any, where: str) -> Iterator[Any]:
     """Every list of groups in a document."""
     if not isinstance(document, dict):
         return
+
     kind = document.get("kind")
     if _is_rule_file(document):
         yield document["groups"]
     elif kind in _KINDS:
+        # Without a spec it is a list of no groups, which `_take` accepts.
         spec = document.get("spec")
         yield spec.get("groups") if isinstance(spec, dict) else None
     elif kind in ("ConfigMap", "Secret"):
@@ -176,9 +199,12 @@ def _of_data(document: dict[str, Any], where: str) -> Iterator[Any]:
         data = document.get(key)
         if not isinstance(data, dict):
             continue
+
+        # Only the `data` of a Secret is base64; its `stringData` is as it was typed.
         is_encoded = document["kind"] == "Secret" and key == "data"
         for value in data.values():
-            yield from _of_text(_decoded(value) if is_encoded else value, where)
+            text = _decoded(value) if is_encoded else value
+            yield from _of_text(text, where)
 
 
 def _decoded(value: Any) -> str | None:
@@ -191,8 +217,10 @@ def _decoded(value: Any) -> str | None:
 
 def _of_text(text: Any, where: str) -> Iterator[Any]:
     """The groups of a rule file; nothing of what is not one."""
+    # The pattern first: other values of a ConfigMap may be large, and no YAML.
     if not isinstance(text, str) or not _GROUPS_LINE.search(text):
         return
+
     # Of several documents Prometheus reads the first, as in a file.
     for inner in read_documents(text, where)[:1]:
         if _is_rule_file(inner):
@@ -213,6 +241,7 @@ def _within(value: Any, where: str) -> Iterator[Any]:
 
 def _within_mapping(values: dict[Any, Any], where: str) -> Iterator[Any]:
     for key, each in values.items():
+        # A chart may call something else groups, too, such as a mapping of them.
         if key == "groups" and isinstance(each, list):
             yield each
         else:
@@ -228,19 +257,25 @@ def _take(groups: Any, document: dict[str, Any], where: str, rules: RuleSet) -> 
         return
     if not isinstance(groups, list):
         raise _wrong(where, f"groups: read {str(groups)[:60]!r}, expected a list")
+
     names = set()
     for group in groups:
         name, own = _named(group, document, where)
         if name in names:
             raise _wrong(where, f"two groups are called {name!r}")
         names.add(name)
+
+        # A group without rules is allowed.
         if own is None:
-            continue  # a group without rules is allowed
+            continue
         if not isinstance(own, list):
             raise _wrong(where, f"group {name}: rules: read {str(own)[:60]!r}, expected a list")
-        about, every_s = f"group {name}", None
+
+        about = f"group {name}"
+        every_s = None
         if group.get("interval"):
             every_s = _duration_s(group["interval"], f"{about}: interval", where)
+
         # VictoriaMetrics has keys of its own, and rules that Prometheus understands all the same.
         open_keys = document.get("kind") == "VMRule"
         for rule in own:
@@ -252,7 +287,10 @@ def _named(group: Any, document: dict[str, Any], where: str) -> tuple[str, Any]:
     if not isinstance(group, dict):
         raise _wrong(where, f"a group is {str(group)[:60]!r}, expected name and rules")
     name, own = group.get("name"), group.get("rules")
+
+    # First: to the rules of another program everything below would be a mistake.
     _refuse_others(document, group, own, where)
+
     unknown = sorted(str(key) for key in group if key not in _GROUP_KEYS)
     if unknown:
         raise _wrong(where, f"group {name}: {', '.join(unknown)}: {_UNKNOWN_KEY} here")
@@ -263,11 +301,14 @@ def _named(group: Any, document: dict[str, Any], where: str) -> tuple[str, Any]:
 
 def _refuse_others(document: dict[str, Any], group: dict[str, Any], own: Any, where: str) -> None:
     """Raises BadInput for rules that look the same and are evaluated by something else."""
-    if "loki" in str(document.get("apiVersion")) or group.get("type") == "vlogs":
+    # Loki's own operator has AlertingRule too; VictoriaLogs marks each group.
+    is_of_logs = "loki" in str(document.get("apiVersion")) or group.get("type") == "vlogs"
+    if is_of_logs:
         raise BadInput(
             f"{where}: holds rules over logs, which Prometheus cannot evaluate; give rules over "
             "series"
         )
+
     if "orgId" in group or _is_of_grafana(own):
         raise BadInput(
             f"{where}: holds rules of Grafana, which Prometheus cannot evaluate; give the rules of "
@@ -277,11 +318,15 @@ def _refuse_others(document: dict[str, Any], group: dict[str, Any], own: Any, wh
 
 def _is_of_grafana(rules: Any) -> bool:
     """Grafana's rules have data and a condition instead of an expression."""
-    first = rules[0] if isinstance(rules, list) and rules else None
+    if not isinstance(rules, list) or not rules:
+        return False
+
+    # One is enough: a file is exported by one program.
+    first = rules[0]
     if not isinstance(first, dict):
         return False
     of_grafana, of_prometheus = {"data", "condition"}, {"alert", "record"}
-    return bool(of_grafana & first.keys()) and not of_prometheus & first.keys()
+    return not of_grafana.isdisjoint(first) and of_prometheus.isdisjoint(first)
 
 
 def _take_rule(
@@ -296,22 +341,28 @@ def _take_rule(
     where Prometheus would not load it."""
     what, name = _kind_and_name(rule, group, where)
     about = f"{group}: {name}"
+
     unknown = sorted(str(key) for key in rule if key not in _RULE_KEYS)
     if unknown and not open_keys:
         raise _wrong(where, f"{about}: {', '.join(unknown)}: {_UNKNOWN_KEY} here")
+
     expression = _expression(rule.get("expr"), about, where)
     # Annotations are templates of Prometheus, and may have braces; these three may not.
     if "{{" in f"{name}{expression}{rule.get('for', '')}":
         raise BadInput(
             f"{where}: {about} is a template of helm; render it first: helm template CHART > FILE"
         )
+
     labels = _labels(rule.get("labels"), about, where)
     file = Path(where).name
+
     if what == "record":
         if not re.fullmatch(r"[a-zA-Z_:][\w:]*", name, re.ASCII):
             raise _wrong(where, f"{about}: not a name that a series can have")
+        # Sorted, so that records with the same labels are equal.
         rules.records.append(RecordingRule(name, expression, file, tuple(sorted(labels.items()))))
         return
+
     for_s = 0.0
     if rule.get("for") is not None:
         for_s = _duration_s(rule["for"], f"{about}: for", where)
@@ -324,9 +375,12 @@ def _kind_and_name(rule: Any, group: str, where: str) -> tuple[str, str]:
     if not isinstance(rule, dict):
         found = str(rule)[:60]
         raise _wrong(where, f"{group}: a rule is {found!r}, expected alert or record, and expr")
+
+    # Neither, or both.
     if ("alert" in rule) == ("record" in rule):
         keys = ", ".join(map(str, rule)) or "nothing"
         raise _wrong(where, f"{group}: a rule needs either alert or record; it has {keys}")
+
     what = "alert" if "alert" in rule else "record"
     name = rule[what]
     if not isinstance(name, str) or not name:
@@ -343,15 +397,22 @@ def _expression(value: Any, about: str, where: str) -> str:
 
 
 def _labels(labels: Any, about: str, where: str) -> dict[str, str]:
+    """The labels of a rule as texts. Raises BadInput."""
     if labels is None:
         return {}
-    is_flat = isinstance(labels, dict) and not any(
-        isinstance(value, (dict, list)) for value in labels.values()
-    )
-    if not is_flat:
+
+    if not _is_flat(labels):
         found = str(labels)[:60]
         raise _wrong(where, f"{about}: labels: read {found!r}, expected names with values")
+    # A number or a bool is a text to Prometheus, as `severity: 1`.
     return {str(key): str(value) for key, value in labels.items()}
+
+
+def _is_flat(labels: Any) -> bool:
+    if not isinstance(labels, dict):
+        return False
+    nested = [value for value in labels.values() if isinstance(value, (dict, list))]
+    return not nested
 
 
 def _duration_s(value: Any, about: str, where: str) -> float:
@@ -359,13 +420,17 @@ def _duration_s(value: Any, about: str, where: str) -> float:
     text = str(value)
     if text == "0":
         return 0
+
     # Long texts are not tried: so many digits would be slow to convert.
     match = _DURATION.fullmatch(text) if 0 < len(text) < 60 else None
-    if match is None or isinstance(value, (bool, dict, list)):
+    if match is None:
         raise _wrong(where, f"{about}: read {text[:60]!r}, expected a duration such as 5m or 1h30m")
+
+    units = ("y", "w", "d", "h", "m", "s", "ms")
     total_s = 0.0
-    for part, unit in zip(match.groups(), ("y", "w", "d", "h", "m", "s", "ms"), strict=True):
-        total_s += int(part or 0) * _UNITS_S[unit]
+    for count, unit in zip(match.groups(), units, strict=True):
+        if count is not None:
+            total_s += int(count) * _UNITS_S[unit]
     return total_s
 
 

@@ -70,13 +70,13 @@ class ScenarioExperiment:
 
     def __call__(self, version: str, seed: int) -> Attempt:
         """One run of `version`. Raises BadInput."""
-        return run_attempt(
-            self.scenario, self.check, self._options(version, seed), version, self.keep
-        )
+        options = self._options(version, seed)
+        return run_attempt(self.scenario, self.check, options, version, self.keep)
 
     def subject(self, version: str) -> str:
         """The SHA-256 of the binary that would run as `version` now; "" where there is none."""
-        return _subject_of(choose(self.scenario, self._options(version, 0))[0])
+        case = choose(self.scenario, self._options(version, 0))[0]
+        return _subject_of(case)
 
     def impossible(self, version: str) -> str | None:
         """Why `version` cannot run here, found out without a run; None when it can. On the model a
@@ -87,7 +87,10 @@ class ScenarioExperiment:
                 "its behaviour class is not known, so that the model would only repeat the "
                 f"release before it; meshwake fetch {version}, and --lab process runs it"
             )
-        return choose(self.scenario, self._options(version, 0))[0].refusal
+
+        # The seed chooses nothing of where a scenario runs.
+        case = choose(self.scenario, self._options(version, 0))[0]
+        return case.refusal
 
     def _options(self, version: str, seed: int) -> Options:
         return replace(self.options, lab=self.lab, istio=(version,), seed=seed, keep_run=True)
@@ -106,6 +109,7 @@ def run_attempt(
             f"cannot run here: {case.refusal}",
             possible=False,
         )
+
     try:
         saved = run_case(case, options)
     except BadInput:
@@ -117,15 +121,19 @@ def run_attempt(
         return Attempt(
             version, options.seed, Verdict.UNKNOWN, f"the run failed: {error}", run=run, failed=True
         )
+
     attempt = replace(_attempt_of(saved, check, version), subject=_subject_of(case))
     if keep:
         return attempt
+
     RunDirectory(saved.kept_at).remove()
     return replace(attempt, run=None)
 
 
 def _subject_of(case: Case) -> str:
-    return "" if case.ztunnel is None else binaries.sha256_of(case.ztunnel)
+    if case.ztunnel is None:
+        return ""
+    return binaries.sha256_of(case.ztunnel)
 
 
 def _attempt_of(saved: Run, check: str, version: str) -> Attempt:
@@ -136,6 +144,7 @@ def _attempt_of(saved: Run, check: str, version: str) -> Attempt:
         saved.plan.seed,
         Verdict(finding["verdict"]),
         dated(finding["because"], saved.plan.dates),
+        # A few: a log has a line for each run, and the run itself has all of them.
         tuple(dict(row) for row in finding["evidence"][:3]),
         str(saved.path) if saved.path else None,
         round(saved.real_s, 3),

@@ -70,22 +70,28 @@ class Observation:
     @property
     def flaky(self) -> bool:
         """Whether its verdict varies between runs; runs that failed have none."""
-        return len({attempt.verdict for attempt in self._finished}) > 1
+        verdicts = {attempt.verdict for attempt in self._finished}
+        return len(verdicts) > 1
 
     @property
     def verdict(self) -> Verdict:
         """The verdict of its runs; UNKNOWN when it varies, or when all failed."""
-        if self.flaky or not self._finished:
+        finished = self._finished
+        if not finished or self.flaky:
             return Verdict.UNKNOWN
-        return self._finished[0].verdict
+
+        # Not flaky: all others have the same.
+        return finished[0].verdict
 
     @property
     def because(self) -> str:
         """Why, in one sentence."""
-        if self.flaky:
-            runs = (f"{attempt.verdict} with seed {attempt.seed}" for attempt in self.attempts)
-            return f"flaky, so neither good nor bad: {', '.join(runs)}"
-        return self._shown.because
+        if not self.flaky:
+            return self._shown.because
+
+        # With the seeds, so that each of the runs can be repeated.
+        runs = [f"{attempt.verdict} with seed {attempt.seed}" for attempt in self.attempts]
+        return f"flaky, so neither good nor bad: {', '.join(runs)}"
 
     @property
     def _finished(self) -> list[Attempt]:
@@ -95,20 +101,30 @@ class Observation:
     @property
     def _shown(self) -> Attempt:
         """The run whose evidence is shown: the first that did not fail."""
-        return next(iter(self._finished), self.attempts[-1])
+        finished = self._finished
+        if finished:
+            return finished[0]
+
+        # All failed: the last failure is shown.
+        return self.attempts[-1]
 
     def to_json(self) -> MutableJsonObject:
         """As `meshwake bisect --json` prints it."""
         shown = self._shown
+        runs = [
+            {"seed": one.seed, "verdict": one.verdict.value, "run": one.run}
+            for one in self.attempts
+        ]
         return {
             "version": self.version,
             "verdict": self.verdict.value,
-            "evidence": {"because": self.because, "places": list(shown.places), "run": shown.run},
+            "evidence": {
+                "because": self.because,
+                "places": list(shown.places),
+                "run": shown.run,
+            },
             "flaky": self.flaky,
-            "runs": [
-                {"seed": one.seed, "verdict": one.verdict.value, "run": one.run}
-                for one in self.attempts
-            ],
+            "runs": runs,
         }
 
 
@@ -145,23 +161,33 @@ class BisectResult:
 
     def to_json(self) -> MutableJsonObject:
         """As `meshwake bisect --json` prints it (docs/bisect.md)."""
-        question, wants_good = self.question, self.question.wants_good
-        last = self.boundaries[0].last_old if self.exact else None
-        hidden = bool(self.boundaries) and not self.exact
+        question = self.question
+        first_in_minors = {minor_of(each.first_new): each.first_new for each in self.boundaries}
+
+        # Of these four keys the two of the other direction stay null: docs/bisect.md has all.
+        ends: MutableJsonObject = {
+            "first_good": None,
+            "first_bad": None,
+            "last_bad": None,
+            "last_good": None,
+        }
+        possible_firsts: list[str] = []
+        if self.exact:
+            new, old = ("good", "bad") if question.wants_good else ("bad", "good")
+            ends[f"first_{new}"] = self.boundaries[0].first_new
+            ends[f"last_{old}"] = self.boundaries[0].last_old
+        elif self.boundaries:
+            possible_firsts = candidates(self.boundaries[0])
+
         return {
             "scenario": question.scenario,
             "check": question.check,
             "lab": question.lab,
             "good": question.good,
             "bad": question.bad,
-            "first_good": self.first if wants_good else None,
-            "first_bad": None if wants_good else self.first,
-            "last_bad": last if wants_good else None,
-            "last_good": None if wants_good else last,
-            "first_in_minors": {
-                minor_of(each.first_new): each.first_new for each in self.boundaries
-            },
-            "candidates": candidates(self.boundaries[0]) if hidden else [],
+            **ends,
+            "first_in_minors": first_in_minors,
+            "candidates": possible_firsts,
             "exact": self.exact,
             "answer": self.why,
             "exit_code": int(self.exit_code),
@@ -177,10 +203,13 @@ def candidates(boundary: Boundary) -> list[str]:
 def check_request(question: BisectRequest) -> None:
     """Raises BadInput when there is nothing to search between."""
     for option, version in (("--good", question.good), ("--bad", question.bad)):
-        if not versions.has_row(versions.find(version, option).version):
+        # A version newer than all rows is found as well, without a row (core/versions.py).
+        found = versions.find(version, option)
+        if not versions.has_row(found.version):
             raise BadInput(
                 f"{option} {version}: has no row in clusters/versions.toml, so nothing lies between"
             )
+
     if Version(question.good) == Version(question.bad):
         raise BadInput(
             f"--good and --bad are both {question.good}; give two versions with something "
@@ -206,6 +235,8 @@ class Bisect:
         if not self.rows:
             check_request(self.question)
             self.rows = tuple(row.version for row in versions.between(*self.question.ends))
+
+        # Before anything runs, so that the search never chooses one of these as its middle.
         for row in self.rows:
             reason = self.impossible(row)
             if reason is not None:
@@ -218,23 +249,23 @@ class Bisect:
     @property
     def possible(self) -> list[str]:
         """The versions that can run on this lab and machine."""
-        return [
-            row
-            for row in self.rows
-            if row not in self.observed or self.observed[row].attempts[0].possible
-        ]
+        impossible = self._impossible(self.rows)
+        return [row for row in self.rows if row not in impossible]
 
     def run(self) -> BisectResult:
         """The result. Raises BadInput when the two ends are the wrong way round."""
-        self._run_all(self.rows[0], self.rows[-1])
+        oldest, newest = self.rows[0], self.rows[-1]
+        self._run_all(oldest, newest)
+
         # Again where a side of the boundary turned out to be flaky: it is UNKNOWN from then on, and
         # the boundary is somewhere else. Ends, since each turn has one version less.
         while True:
-            older, newer = (self.observed[end].verdict for end in (self.rows[0], self.rows[-1]))
+            older, newer = self.observed[oldest].verdict, self.observed[newest].verdict
             if Verdict.UNKNOWN in (older, newer):
                 return self._without_ends()
             if older is newer:
                 return self._one_kind(older)
+
             self._check_direction(older)
             boundaries = self._boundaries()
             if self._confirmed(boundaries):
@@ -250,6 +281,7 @@ class Bisect:
                 done = list(pool.map(self._run_first, new))
         else:
             done = [self._run_first(version) for version in new]
+
         for observation in done:
             self.observed[observation.version] = observation
             self.report(observation)
@@ -270,8 +302,10 @@ class Bisect:
         again = [(side, seed) for side in sides for seed in self._seeds_left(side)]
         if not again:
             return True
+
         with ThreadPoolExecutor(max(self.jobs, 1)) as pool:
             attempts = list(pool.map(lambda run: self.run_once(*run), again))
+
         for attempt in attempts:
             self.observed[attempt.version].attempts.append(attempt)
         return not self._report_flaky(sides)
@@ -305,17 +339,16 @@ class Bisect:
     def _is_old(self, version: str) -> bool:
         return self._verdict(version) is self.observed[self.rows[0]].verdict
 
-    def _is_conclusive(self, version: str) -> bool:
-        return self._verdict(version) is not Verdict.UNKNOWN
-
     def _boundaries(self) -> list[Boundary]:
         """On the line of first releases, and in each older minor that has the change too; oldest
         first."""
         # First between minors, then within one: releases of two minors overlap in time.
         old, new = self._search(self._first_of_each_minor())
         if minor_of(old) == minor_of(new):
-            boundary = self._within(*self._search(self._from_to(old, new)))
+            old, new = self._search(self._from_to(old, new))
+            boundary = self._within(old, new)
             return [*self._backports_before(minor_of(new)), boundary]
+
         # The first release of a minor may have been UNKNOWN; then its later ones are run too.
         between = self._from_to(old, new)[1:-1]
         middle = [row for row in between if minor_of(row) != minor_of(old)]
@@ -331,8 +364,13 @@ class Bisect:
         assert last is not None  # `old` is one
         if self._is_old(last):
             return self._within(last, new)
-        last_old, backport = self._search(tail[: tail.index(last) + 1])
+
+        # A backport: the old kind ended within this minor, at a patch release of its own.
+        until_last = tail[: tail.index(last) + 1]
+        last_old, backport = self._search(until_last)
         in_tail = self._within(last_old, backport).undecided
+
+        # In the tail only what lies before the backport is open.
         between = self._within(last_old, new).undecided
         after_tail = [row for row in between if minor_of(row) != minor]
         return Boundary(last_old, new, (*in_tail, *after_tail))
@@ -341,9 +379,11 @@ class Bisect:
         """The boundaries in the minors before `minor`, wherever the last conclusive release is
         new."""
         found = []
-        for older in dict.fromkeys(map(minor_of, self.possible)):
+        for older in self._first_in_minors():
+            # The rows are in order, and so are their minors.
             if versions.parse_version(older) >= versions.parse_version(minor):
                 break
+
             boundary = self._backport_in(older)
             if boundary is not None:
                 found.append(boundary)
@@ -352,28 +392,39 @@ class Bisect:
     def _backport_in(self, minor: str) -> Boundary | None:
         """The boundary within `minor`, if its first conclusive release is old and its last new."""
         line = [row for row in self.possible if minor_of(row) == minor]
+        # The newest first: most minors never got the change, and one run shows it.
         last = self._first_conclusive(line[::-1])
         if last is None or self._is_old(last):
             return None
+
+        # One that is new from its first release on has no boundary of its own.
         first = self._first_conclusive(line)
         if first is None or not self._is_old(first):
             return None
+
         searched = line[line.index(first) : line.index(last) + 1]
         return self._within(*self._search(searched))
 
     def _first_conclusive(self, line: Sequence[str]) -> str | None:
         """The first version on `line` that is not UNKNOWN."""
-        return next((row for row in line if self._is_conclusive(row)), None)
+        # One after the other: each look runs a version, and none behind the first need be run.
+        for row in line:
+            if self._verdict(row) is not Verdict.UNKNOWN:
+                return row
+        return None
 
     def _search(self, line: Sequence[str]) -> tuple[str, str]:
         """The last old version on `line` and the first new one after it."""
         low, high = 0, len(line) - 1
         # Each turn runs at least one version between the two; UNKNOWN ones are no longer open.
-        while open_ := self._open_positions(line, low, high):
+        while True:
+            open_ = self._open_positions(line, low, high)
+            if not open_:
+                return line[low], line[high]
+
             chosen = _spread(open_, self.jobs)
-            self._run_all(*(line[at] for at in chosen))
+            self._run_all(*[line[at] for at in chosen])
             low, high = self._narrowed(line, low, high, chosen)
-        return line[low], line[high]
 
     def _narrowed(
         self, line: Sequence[str], low: int, high: int, chosen: Sequence[int]
@@ -383,6 +434,7 @@ class Bisect:
         for at in reversed(chosen):
             if self._is_new(line[at]):
                 high = at
+
         for at in chosen:
             # A version after the first new one may be old: the change was reverted. It is ignored.
             if at < high and self._is_old(line[at]):
@@ -394,24 +446,36 @@ class Bisect:
         return [at for at in range(low + 1, high) if not self._is_unknown(line[at])]
 
     def _is_unknown(self, version: str) -> bool:
-        return version in self.observed and self.observed[version].verdict is Verdict.UNKNOWN
+        # Without a run: one that has not run may turn out to be anything.
+        if version not in self.observed:
+            return False
+        return self.observed[version].verdict is Verdict.UNKNOWN
 
     def _from_to(self, first: str, last: str) -> list[str]:
-        return [row for row in self.possible if Version(first) <= Version(row) <= Version(last)]
+        """The versions that can run here from `first` to `last`, both of which are among them."""
+        possible = self.possible
+        return possible[possible.index(first) : possible.index(last) + 1]
 
     def _within(self, old: str, new: str) -> Boundary:
         """The boundary, with every version in it that did not run or is UNKNOWN."""
-        between = (row for row in self.rows if Version(old) < Version(row) < Version(new))
-        return Boundary(old, new, tuple(between))
+        # Of all rows, not only of the possible ones: any of them may be the first of the new kind.
+        between = self.rows[self.rows.index(old) + 1 : self.rows.index(new)]
+        return Boundary(old, new, between)
 
     def _first_of_each_minor(self) -> list[str]:
         """The line on which minors follow one another: the first of each, and the end of the
         range."""
+        line, end = list(self._first_in_minors().values()), self.possible[-1]
+        if line[-1] == end:
+            return line
+        return [*line, end]
+
+    def _first_in_minors(self) -> dict[str, str]:
+        """Minor to its first version that can run here, in order."""
         first: dict[str, str] = {}
         for row in self.possible:
             first.setdefault(minor_of(row), row)
-        line, end = list(first.values()), self.possible[-1]
-        return line if line[-1] == end else [*line, end]
+        return first
 
     # --- The result
 
@@ -422,9 +486,11 @@ class Bisect:
         found_good = self.rows[0] if older is Verdict.HOLDS else self.rows[-1]
         if Version(found_good) == Version(question.good):
             return
+
         if not question.claimed:
             self.question = replace(question, good=question.bad, bad=question.good)
             return
+
         raise BadInput(
             f"--good {question.good} is BROKEN and --bad {question.bad} HOLDS: are they swapped? "
             f"try --good {question.bad} --bad {question.good}"
@@ -439,9 +505,9 @@ class Bisect:
         # All of them: without ends there is no half to choose.
         self._run_all(*self.rows)
         unknown = self.rows[0] if self._is_unknown(self.rows[0]) else self.rows[-1]
-        why = (
-            f"{unknown} is UNKNOWN, which is neither good nor bad: {self.observed[unknown].because}"
-        )
+        because = self.observed[unknown].because
+        why = f"{unknown} is UNKNOWN, which is neither good nor bad: {because}"
+
         conclusive = self._with_verdict(Verdict.HOLDS, Verdict.BROKEN)
         kinds = {self.observed[row].verdict for row in conclusive}
         if len(kinds) == 1:
@@ -457,6 +523,7 @@ class Bisect:
         other_kind = Verdict.BROKEN if kind is Verdict.HOLDS else Verdict.HOLDS
         others, unknown = self._with_verdict(other_kind), self._with_verdict(Verdict.UNKNOWN)
         first, last = self.rows[0], self.rows[-1]
+
         if others:
             verb = "is" if len(others) == 1 else "are"
             why = (
@@ -464,8 +531,11 @@ class Bisect:
                 f"{verb} not; narrow the range to one change"
             )
             return self._result((), why, ExitCode.SURPRISE)
+
         count = len(self.rows) - len(unknown)
         why = f"{_none_of(kind)}: all {count} that could be run from {first} to {last} are {kind}"
+
+        # Two reasons why a version is UNKNOWN: another run may decide one, and never the other.
         impossible = self._impossible(unknown)
         inconclusive = [row for row in unknown if row not in impossible]
         if inconclusive:
@@ -475,11 +545,14 @@ class Bisect:
 
     def _impossible(self, rows: Iterable[str]) -> list[str]:
         """Those of `rows` that cannot run here, now or later."""
-        return [
-            row
-            for row in rows
-            if row in self.observed and not self.observed[row].attempts[0].possible
-        ]
+        found = []
+        for row in rows:
+            # One that has not run yet was not refused either: refusals are noted at the start.
+            if row not in self.observed:
+                continue
+            if not self.observed[row].attempts[0].possible:
+                found.append(row)
+        return found
 
     def _not_run_because(self, impossible: Sequence[str]) -> str:
         """The end of a sentence: the versions with the reason and what to do, once for all that
@@ -487,10 +560,15 @@ class Bisect:
         reasons: dict[str, list[str]] = {}
         for row in impossible:
             because = self.observed[row].because.removeprefix(_CANNOT_RUN)
+            # The command to type names the version; without it the reasons of several are equal.
             reasons.setdefault(because.replace(row, "VERSION"), []).append(row)
+
         ends = ""
         for because, same in reasons.items():
-            reason = because if len(same) > 1 else because.replace("VERSION", same[0])
+            reason = because
+            # Of one version the command can be typed as it is shown.
+            if len(same) == 1:
+                reason = because.replace("VERSION", same[0])
             ends += f"; {_CANNOT_RUN}{_listed(same)} ({reason})"
         return ends
 
@@ -499,9 +577,9 @@ class Bisect:
         run. A version that can never run here leaves nothing open on this machine."""
         if self.question.claimed:
             return ExitCode.SURPRISE
-        for row in unknown:
-            if any(each.possible for each in self.observed[row].attempts):
-                return ExitCode.UNKNOWN
+
+        if len(self._impossible(unknown)) < len(unknown):
+            return ExitCode.UNKNOWN
         return ExitCode.AS_EXPECTED
 
     def _found(self, boundaries: Sequence[Boundary]) -> BisectResult:
@@ -514,14 +592,17 @@ class Bisect:
                 f"between are UNKNOWN{self._not_run_because(self._impossible(first.undecided))}"
             )
             return self._result(boundaries, why, ExitCode.UNKNOWN)
+
         why = (
             f"the first {kind} version is {first.first_new}; the last {other} one before it is "
             f"{first.last_old}"
         )
+        # The other lines, each of a minor that has the change too.
         for boundary in boundaries[1:]:
             in_minor = boundary.first_new
             if boundary.undecided:
                 in_minor = f"one of {_listed(candidates(boundary))}"
+
             minor = minor_of(boundary.first_new)
             why += f"; in {minor} it is {in_minor} (up to {boundary.last_old} {other})"
         return self._result(boundaries, why, ExitCode.AS_EXPECTED)
@@ -532,7 +613,9 @@ class Bisect:
 
 
 def _sides_of(boundaries: Sequence[Boundary]) -> list[str]:
-    sides = (side for each in boundaries for side in (each.last_old, each.first_new))
+    sides: list[str] = []
+    for boundary in boundaries:
+        sides += [boundary.last_old, boundary.first_new]
     return list(dict.fromkeys(sides))
 
 
@@ -543,10 +626,14 @@ def _spread(positions: Sequence[int], count: int) -> list[int]:
 
 
 def _none_of(kind: Verdict) -> str:
-    return "no version is good" if kind is Verdict.BROKEN else "no version is bad"
+    if kind is Verdict.BROKEN:
+        return "no version is good"
+    return "no version is bad"
 
 
 def _listed(rows: Sequence[str]) -> str:
     if len(rows) <= 6:
         return ", ".join(rows)
+
+    # A whole range does not fit a line; its beginning and its end say which it is.
     return f"{', '.join(rows[:3])} ... {rows[-1]} ({len(rows)} versions)"

@@ -55,23 +55,30 @@ class BehaviourSignature:
         """0 when one class is left, 1 when it is a new one, 2 when several are."""
         if not self.classes:
             return ExitCode.SURPRISE
-        return ExitCode.AS_EXPECTED if len(self.classes) == 1 else ExitCode.UNKNOWN
+        if len(self.classes) > 1:
+            return ExitCode.UNKNOWN
+        return ExitCode.AS_EXPECTED
 
     @property
     def words(self) -> str:
         """The result in one sentence."""
         if len(self.classes) == 1:
             return f"behaviour class {self.classes[0]}"
+
         if not self.classes:
             news = ", ".join(f"{name} {self.verdict(name)}" for name in self.new_in)
             return f"a new class: like {' or '.join(self.nearest)}, except {news}"
+
+        # Several are left only where a scenario that distinguishes them has no verdict.
         unknown = [name for name in self.attempts if self.verdict(name) is Verdict.UNKNOWN]
         return f"behaviour class {' or '.join(self.classes)}: {', '.join(unknown)} UNKNOWN"
 
     def verdict(self, scenario: str) -> Verdict:
         """Its verdict there; UNKNOWN when it varies between runs."""
         observed = {attempt.verdict for attempt in self.attempts[scenario]}
-        return observed.pop() if len(observed) == 1 else Verdict.UNKNOWN
+        if len(observed) != 1:
+            return Verdict.UNKNOWN
+        return observed.pop()
 
     def to_json(self) -> MutableJsonObject:
         """As `meshwake probe --json` prints it."""
@@ -82,18 +89,22 @@ class BehaviourSignature:
             "new_in": list(self.new_in),
             "answer": self.words,
             "exit_code": int(self.exit_code),
-            "tested": [
-                {
-                    "scenario": name,
-                    "check": CLASSIFYING[name][0],
-                    "verdict": self.verdict(name).value,
-                    "evidence": {"because": attempts[0].because, "run": attempts[0].run},
-                    "by_class": {
-                        each: known[name].value for each, known in signatures_of_classes().items()
-                    },
-                }
-                for name, attempts in self.attempts.items()
-            ],
+            "tested": [self._tested(name) for name in self.attempts],
+        }
+
+    def _tested(self, scenario: str) -> MutableJsonObject:
+        """What was seen in one scenario, next to what each class does there."""
+        first = self.attempts[scenario][0]
+        by_class = {
+            behaviour_class: known[scenario].value
+            for behaviour_class, known in signatures_of_classes().items()
+        }
+        return {
+            "scenario": scenario,
+            "check": CLASSIFYING[scenario][0],
+            "verdict": self.verdict(scenario).value,
+            "evidence": {"because": first.because, "run": first.run},
+            "by_class": by_class,
         }
 
 
@@ -102,18 +113,26 @@ def observe_signature(run: RunScenario) -> BehaviourSignature:
     whose verdicts no class has."""
     attempts: dict[str, tuple[Attempt, ...]] = {}
     for name, (check, _) in CLASSIFYING.items():
-        attempts[name] = (run(name, check, SEEDS[0]),)
-        if attempts[name][0].failed:
-            attempts[name] = (run(name, check, SEEDS[1]),)
+        attempt = run(name, check, SEEDS[0])
+        # A failure says nothing of the subject: it is replaced, and does not count as a verdict.
+        if attempt.failed:
+            attempt = run(name, check, SEEDS[1])
+        attempts[name] = (attempt,)
+
     # A class that is new, or a run that was unlucky? Only what differs is run again.
     if not _like(_verdicts(attempts)):
-        for name in _nearest(_verdicts(attempts))[1]:
-            attempts[name] = (*attempts[name], run(name, CLASSIFYING[name][0], SEEDS[1]))
+        _, differing = _nearest(_verdicts(attempts))
+        for name in differing:
+            again = run(name, CLASSIFYING[name][0], SEEDS[1])
+            attempts[name] = (*attempts[name], again)
+
     verdicts = _verdicts(attempts)
     classes = tuple(_like(verdicts))
     if classes:
         return BehaviourSignature(attempts, classes)
-    return BehaviourSignature(attempts, (), *_nearest(verdicts))
+
+    nearest, new_in = _nearest(verdicts)
+    return BehaviourSignature(attempts, (), nearest, new_in)
 
 
 def _verdicts(attempts: Mapping[str, tuple[Attempt, ...]]) -> dict[str, Verdict]:
@@ -122,30 +141,35 @@ def _verdicts(attempts: Mapping[str, tuple[Attempt, ...]]) -> dict[str, Verdict]
 
 
 def _like(verdicts: Verdicts) -> list[str]:
-    return [
-        each
-        for each, known in signatures_of_classes().items()
-        if not list(_differences(verdicts, known))
-    ]
+    """The classes that these verdicts do not contradict."""
+    like = []
+    for behaviour_class, known in signatures_of_classes().items():
+        differing = list(_differences(verdicts, known))
+        if not differing:
+            like.append(behaviour_class)
+    return like
 
 
 def _differences(verdicts: Verdicts, known: Verdicts) -> Iterator[str]:
     for name, verdict in verdicts.items():
+        expected = known[name]
         # UNKNOWN contradicts nothing: it leaves both classes possible.
-        if Verdict.UNKNOWN in (verdict, known[name]):
+        if Verdict.UNKNOWN in (verdict, expected):
             continue
-        if verdict is not known[name]:
+        if verdict is not expected:
             yield name
 
 
 def _nearest(verdicts: Verdicts) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The classes with the fewest differences, and those differences."""
     differences = {
-        each: tuple(_differences(verdicts, known))
-        for each, known in signatures_of_classes().items()
+        behaviour_class: tuple(_differences(verdicts, known))
+        for behaviour_class, known in signatures_of_classes().items()
     }
     fewest = min(len(names) for names in differences.values())
     near = tuple(each for each, names in differences.items() if len(names) == fewest)
+
+    # Where several are as near, the differences are those of the last of BEHAVIOUR_CLASSES.
     return near, differences[near[-1]]
 
 
@@ -155,10 +179,15 @@ def signatures_of_classes() -> dict[str, dict[str, Verdict]]:
     same."""
     signatures = {}
     for behaviour_class in versions.BEHAVIOUR_CLASSES:
+        # Any release of the class: the model goes by the class, the expectations are not compared.
         row = next(row for row in versions.releases() if row.behaviour_class == behaviour_class)
-        signatures[behaviour_class] = {
-            name: experiment(name, "model")(row.version, SEEDS[0]).verdict for name in CLASSIFYING
-        }
+
+        verdicts = {}
+        for name in CLASSIFYING:
+            attempt = experiment(name, "model")(row.version, SEEDS[0])
+            verdicts[name] = attempt.verdict
+        signatures[behaviour_class] = verdicts
+
     # Then the scenarios no longer distinguish them, and every answer would be one of two.
     distinct = {tuple(signature.values()) for signature in signatures.values()}
     if len(distinct) != len(signatures):
@@ -171,6 +200,7 @@ def signatures_of_classes() -> dict[str, dict[str, Verdict]]:
 
 def experiment(name: str, lab: str) -> ScenarioExperiment:
     """Runs the distinguishing scenario `name` on `lab`, of the releases."""
-    return ScenarioExperiment(
-        read_scenario(scenario_file(name)), CLASSIFYING[name][0], lab, keep=False
-    )
+    check, _ = CLASSIFYING[name]
+    scenario = read_scenario(scenario_file(name))
+    # Many runs for one answer: what each of them recorded is of no further use.
+    return ScenarioExperiment(scenario, check, lab, keep=False)

@@ -51,8 +51,11 @@ _NEEDED = [field.name for field in fields(Confirmation) if field.name != "lab"]
 def confirmations(directory: Path = DIRECTORY) -> dict[tuple[str, str], Confirmation]:
     """All of them, by lab and the world they were made in. Raises BadInput when a file is
     damaged."""
-    read = (read_confirmation(path) for path in sorted(directory.glob("*.json")))
-    return {(each.lab, each.world_sha256): each for each in read}
+    found = {}
+    for path in sorted(directory.glob("*.json")):
+        row = read_confirmation(path)
+        found[row.lab, row.world_sha256] = row
+    return found
 
 
 def read_confirmation(path: Path) -> Confirmation:
@@ -60,7 +63,9 @@ def read_confirmation(path: Path) -> Confirmation:
     try:
         raw: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         # Files from before clusters were tried name no lab.
-        return Confirmation(lab=raw.pop("lab", "process"), **{name: raw[name] for name in _NEEDED})
+        lab = raw.pop("lab", "process")
+        # A key that is missing is an error; one more, of a later meshwake, is not.
+        return Confirmation(lab=lab, **{name: raw[name] for name in _NEEDED})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadInput(
             f"{path}: is not a confirmed row ({error!r}); write it again with meshwake matrix "

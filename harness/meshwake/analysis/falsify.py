@@ -92,10 +92,13 @@ def document_of(
     duration_ns = _rounded_up(needed_ns, HOUR_NS)
     # Rounded up to whole minutes, as a person would write an interval.
     every_ns = max(EVERY_MIN_NS, _rounded_up(-(-duration_ns // ATTEMPTS_MAX), MINUTE_NS))
-    deployed = {} if fix == "none" else {"fix": {"name": fix}}
+
+    subject, deployed = fix, {"fix": {"name": fix}}
+    if fix == "none":
+        subject, deployed = "ztunnel as released", {}
+
     return {
-        "title": f"{describe(timeline)}: the smallest timeline that breaks "
-        f"{fix if fix != 'none' else 'ztunnel as released'}",
+        "title": f"{describe(timeline)}: the smallest timeline that breaks {subject}",
         "source": SOURCE,
         "labs": ["model", "process"],
         "duration": format_duration(duration_ns),
@@ -226,10 +229,12 @@ def falsify(
         finds.append(smallest(timeline, breaks, partial(_before, clock, until_s)))
         if len(finds[-1]) <= FEW_MOVES:
             break
+
     if not finds:
         return FalsifyResult(
             question, None, breaks.tried, clock() - began_s, unknown=breaks.unknown
         )
+
     least = min(finds, key=_size)
     # Tried again here, whatever ended the shrinking: `breaks` remembers what it has seen.
     minimal = not any(breaks(smaller) for smaller in neighbours(least))
@@ -282,12 +287,15 @@ def smallest(
     while in_time():
         # The first that still breaks, not the best of all: each costs a run.
         smaller = next((each for each in neighbours(timeline) if breaks(each)), None)
-        if smaller is None:
-            shorter = _to_the_minute(timeline, breaks)
-            if shorter == timeline:
-                return timeline
-            smaller = shorter
-        timeline = smaller
+        if smaller is not None:
+            timeline = smaller
+            continue
+
+        # A number that is a few minutes less may let a neighbour break that did not before.
+        shorter = _to_the_minute(timeline, breaks)
+        if shorter == timeline:
+            return timeline
+        timeline = shorter
     return timeline
 
 
@@ -299,16 +307,20 @@ def neighbours(timeline: Timeline) -> Iterator[Timeline]:
         for position in range(len(timeline)):
             yield _without(timeline, position, later=False)
             yield _without(timeline, position, later=True)
+
     for position, (move, following) in enumerate(pairwise(timeline)):
         if _can_be_joined(move, following):
             both = replace(move, lasts=move.lasts + following.lasts)
             yield (*timeline[:position], both, *timeline[position + 2 :])
+
     yield from _shorter(timeline)
 
 
 def _can_be_joined(move: Move, following: Move) -> bool:
-    same_kind = move.kind == following.kind and move.rate_off == following.rate_off
-    return same_kind and move.lasts > 0
+    # A step and a restart take no time, so there is nothing to add up.
+    if move.lasts == 0:
+        return False
+    return move.kind == following.kind and move.rate_off == following.rate_off
 
 
 def _shorter(timeline: Timeline) -> Iterator[Timeline]:
@@ -347,6 +359,7 @@ def _to_the_minute(timeline: Timeline, breaks: Callable[[Timeline], bool]) -> Ti
                     bad = middle
                 else:
                     good = middle
+
             if bad < getattr(timeline[position], name):
                 timeline = _with(timeline, position, name, bad)
     return timeline
@@ -414,10 +427,12 @@ def _verdicts_of_releases(found: FalsifyResult) -> Iterator[tuple[str, str]]:
     for release in releases():
         if not release.classified:
             continue
+
         if release.behaviour_class not in by_class:
             plan = replace(found.question, release=release, lab="model").plan(found.timeline)
             verdict = execute(plan).verdict(found.question.check)
             by_class[release.behaviour_class] = verdict.value.lower()
+
         yield by_class[release.behaviour_class], release.version
 
 

@@ -81,12 +81,18 @@ class DriftRange:
         """The number to show: the middle where the bounds are close, else the largest possible."""
         if self.most_ns is None:
             return self.least_ns
-        return (self.least_ns + self.most_ns) // 2 if self.is_exact else self.most_ns
+        if self.is_exact:
+            return (self.least_ns + self.most_ns) // 2
+
+        # A larger drift makes every renewal later: this is the safe side.
+        return self.most_ns
 
     @property
     def is_exact(self) -> bool:
         """Whether the bounds are close enough to speak of one number."""
-        return self.most_ns is not None and self.most_ns - self.least_ns <= ALIKE_NS
+        if self.most_ns is None:
+            return False
+        return self.most_ns - self.least_ns <= ALIKE_NS
 
 
 def drift_of(shown: ObservedClocks) -> DriftRange | None:
@@ -95,34 +101,38 @@ def drift_of(shown: ObservedClocks) -> DriftRange | None:
         return DriftRange(shown.measured_drift_ns, shown.measured_drift_ns, "measured")
     if shown.apart_since_start_ns is not None:
         return DriftRange(*shown.apart_since_start_ns, "journal")
-    return None if shown.started is None else _drift_since(shown, shown.started)
+    if shown.started is not None:
+        return _drift_since(shown, shown.started)
+
+    # Clocks alone say how far they are apart, and not since when.
+    return None
 
 
 def _drift_since(shown: ObservedClocks, started: ProcessStart) -> DriftRange | None:
     # How old the process is by the wall clock, at least and at most.
     youngest_ns = shown.now.wall_ns - started.latest_wall_ns
     oldest_ns = shown.now.wall_ns - started.earliest_wall_ns
+
     # Its age by its own monotonic clock, where that was read in it: the difference is the drift.
-    if shown.elapsed_monotonic_ns is not None:
-        return DriftRange(
-            youngest_ns - shown.elapsed_monotonic_ns,
-            oldest_ns - shown.elapsed_monotonic_ns,
-            "elapsed",
-        )
+    age_ns = shown.elapsed_monotonic_ns
+    if age_ns is not None:
+        return DriftRange(youngest_ns - age_ns, oldest_ns - age_ns, "elapsed")
+
     if started.boottime_ns is None:
         return None
+
     # By boottime a pause and a step are seen, and a suspend is not: it counts that as well.
     ran_boottime_ns = shown.now.boottime_ns - started.boottime_ns
     least_ns, most_ns = youngest_ns - ran_boottime_ns, oldest_ns - ran_boottime_ns
     if not shown.knows_monotonic:
         return DriftRange(least_ns, None, "start")
+
     # Slept since boot. How much of it was before ztunnel started is not known, but it is at most
     # the time from boot to start.
     slept_ns = max(shown.now.boottime_ns - shown.now.monotonic_ns, 0)
     slept_at_least_ns = max(slept_ns - started.boottime_ns, 0)
-    return DriftRange(
-        least_ns + slept_at_least_ns, most_ns + min(slept_ns, ran_boottime_ns), "start"
-    )
+    slept_at_most_ns = min(slept_ns, ran_boottime_ns)
+    return DriftRange(least_ns + slept_at_least_ns, most_ns + slept_at_most_ns, "start")
 
 
 class HeldCertificate(NamedTuple):
@@ -183,17 +193,20 @@ class NodeForecast:
         """The worst of its identities; "none" where it holds nothing that could expire."""
         if self.drift is None:
             return "unknown"
+
         found = {each.prospect for each in self.identities}
+        # One outage that is certain is worse than any number of doubts.
         if "outage" in found:
             return "outage"
-        return "unknown" if "unknown" in found else "none"
+        if "unknown" in found:
+            return "unknown"
+        return "none"
 
     @property
     def room_ns(self) -> int | None:
         """The least room of its identities."""
-        return min(
-            (each.room_ns for each in self.identities if each.room_ns is not None), default=None
-        )
+        rooms_ns = [each.room_ns for each in self.identities if each.room_ns is not None]
+        return min(rooms_ns, default=None)
 
 
 def forecast_node(node: ObservedNode, sleep_ns: int = 0) -> NodeForecast:
@@ -202,6 +215,7 @@ def forecast_node(node: ObservedNode, sleep_ns: int = 0) -> NodeForecast:
     identities: tuple[IdentityForecast, ...] = ()
     if drift is not None:
         identities = tuple(_forecast(each, drift, node.shown, sleep_ns) for each in node.held)
+
     return NodeForecast(
         node.name,
         node.process,
@@ -210,7 +224,7 @@ def forecast_node(node: ObservedNode, sleep_ns: int = 0) -> NodeForecast:
         drift,
         identities,
         node.namespace,
-        len(node.held),
+        held=len(node.held),
     )
 
 
@@ -221,17 +235,21 @@ def _forecast(
     overdue = _overdue(held, drift, now_ns)
     if overdue is not None:
         return overdue
+
     best = _future(held, drift.best_ns, now_ns, sleep_ns)
     if drift.is_exact or best.prospect == "unknown":
         return best
+
     # Two futures, of the smallest drift and of the largest: what both have in common is certain.
     least = _future(held, drift.least_ns, now_ns, sleep_ns)
     if least.prospect == best.prospect == "outage":
         return best
+
     # Without an upper bound only what happens at least is certain.
-    if drift.most_ns is None or least.prospect != best.prospect:
-        return replace(best, prospect="unknown")
-    return best
+    has_bound = drift.most_ns is not None
+    if has_bound and least.prospect == best.prospect:
+        return best
+    return replace(best, prospect="unknown")
 
 
 def _overdue(held: HeldCertificate, drift: DriftRange, now_ns: int) -> IdentityForecast | None:
@@ -241,19 +259,24 @@ def _overdue(held: HeldCertificate, drift: DriftRange, now_ns: int) -> IdentityF
     begins_ns, ends_ns = held.not_before_wall_ns, held.not_after_wall_ns
     if begins_ns is None or ends_ns is None or drift.most_ns is None:
         return None
+
+    # By the largest drift that is possible it was due last.
     due_ns = renewal_due_wall_ns(begins_ns, ends_ns) + drift.most_ns
     if due_ns + RENEWED_WITHIN_NS >= now_ns:
         return None
+
     # One that is renewed again and again is always due, and not overdue.
     if renews_without_end(begins_ns, ends_ns, drift.most_ns):
         return None
-    has_expired = expired_from_wall_ns(ends_ns) <= now_ns
+
+    expires_ns = expired_from_wall_ns(ends_ns)
+    has_expired = expires_ns <= now_ns
     return IdentityForecast(
         identity=held.identity,
         state=held.state,
         prospect="outage" if has_expired else "unknown",
         not_after_wall_ns=ends_ns,
-        outage_from_wall_ns=expired_from_wall_ns(ends_ns) if has_expired else None,
+        outage_from_wall_ns=expires_ns if has_expired else None,
         overdue_since_wall_ns=due_ns,
     )
 
@@ -267,15 +290,18 @@ def _future(held: HeldCertificate, drift_ns: int, now_ns: int, sleep_ns: int) ->
     begins_ns, ends_ns = held.not_before_wall_ns, held.not_after_wall_ns
     if begins_ns is None or ends_ns is None:
         return IdentityForecast(held.identity, held.state, "unknown")
+
     # A sleep from now on makes every renewal later by itself, on top of the drift that is there.
     wakes_ns, late_ns = now_ns + sleep_ns, drift_ns + sleep_ns
     seen = forecast_renewal(begins_ns, ends_ns, late_ns, wakes_ns)
+
     outage_from_ns = None
     # An outage that would begin asleep begins at the wake: asleep there is no connection to miss.
     if seen.outage_from_wall_ns is not None:
         outage_from_ns = max(seen.outage_from_wall_ns, wakes_ns)
     elif sleep_ns and expired_from_wall_ns(ends_ns) <= wakes_ns < seen.renews_wall_ns:
         outage_from_ns = wakes_ns
+
     return IdentityForecast(
         identity=held.identity,
         state=held.state,
@@ -295,4 +321,8 @@ def exit_code_of(forecasts: Sequence[NodeForecast]) -> ExitCode:
     found = {each.prospect for each in forecasts}
     if "outage" in found:
         return ExitCode.SURPRISE
-    return ExitCode.UNKNOWN if "unknown" in found or not forecasts else ExitCode.AS_EXPECTED
+
+    # Of no node nothing is known, either.
+    if "unknown" in found or not forecasts:
+        return ExitCode.UNKNOWN
+    return ExitCode.AS_EXPECTED

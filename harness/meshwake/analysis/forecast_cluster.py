@@ -42,10 +42,9 @@ def observe_ztunnels(
     known; `namespace`: where ztunnels are, None: wherever. Raises LabUnavailable when there is
     none, or one does not answer."""
     pods = _ask("list ztunnels", lambda: find_ztunnels(kubernetes, namespace))
-    guards = _guards(kubernetes)
+    guard_on = {guard.node: guard for guard in _guards(kubernetes)}
     for pod in pods:
-        guard = next((each for each in guards if each.node == pod.node), None)
-        yield _node(kubernetes, pod, guard, wall_ns)
+        yield _node(kubernetes, pod, guard_on.get(pod.node), wall_ns)
 
 
 def _node(kubernetes: Kubernetes, pod: Pod, guard: Pod | None, wall_ns: int) -> ObservedNode:
@@ -54,11 +53,14 @@ def _node(kubernetes: Kubernetes, pod: Pod, guard: Pod | None, wall_ns: int) -> 
         lambda: kubernetes.get(pod, ADMIN_PORT, CONFIG_DUMP_PATH, ANSWER_WITHIN_S),
     )
     thing = _ask(f"read {pod}", lambda: kubernetes.read("Pod", pod.namespace, pod.name))
+
     # Without a start the drift is unknown, unless a guard has measured it: not a reason to fail.
     try:
         started = started_in(dict(thing)) if thing is not None else None
     except (ValueError, TypeError, OverflowError):
         started = None
+
+    # Without the clock of the node ours, which is the same but for what either is off by.
     clocks = _clocks(kubernetes, pod) or SavedClocks(wall_ns)
     measured_ns = _measured_ns(kubernetes, guard, pod)
     place = Origin(pod.node, pod.name, pod.namespace)
@@ -76,7 +78,9 @@ def _clocks(kubernetes: Kubernetes, pod: Pod) -> SavedClocks | None:
     """None where the container has no shell."""
     try:
         result = kubernetes.execute(pod, PROXY_CONTAINER, ["sh", "-c", LOOK], ANSWER_WITHIN_S)
-        return clocks_in(result.stdout) if result.code == 0 else None
+        if result.code != 0:
+            return None
+        return clocks_in(result.stdout)
     except (Unreachable, Refused, ValueError):
         return None
 
@@ -84,12 +88,12 @@ def _clocks(kubernetes: Kubernetes, pod: Pod) -> SavedClocks | None:
 def _measured_ns(kubernetes: Kubernetes, guard: Pod | None, pod: Pod) -> int | None:
     if guard is None:
         return None
+
     try:
-        page = kubernetes.get(
-            guard, guard_names.METRICS_PORT, METRICS_PATH, ANSWER_WITHIN_S
-        ).decode(errors="replace")
-        return drift_in_metrics(page, pod.name)
+        page = kubernetes.get(guard, guard_names.METRICS_PORT, METRICS_PATH, ANSWER_WITHIN_S)
+        return drift_in_metrics(page.decode(errors="replace"), pod.name)
     except (Unreachable, Refused, ValueError):
+        # A guard is one source of several.
         return None
 
 

@@ -37,6 +37,7 @@ from meshwake.analysis.forecast import (
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.errors import BadInput, SubjectFailed
+from meshwake.core.json_types import objects_at, text_at, value_at
 from meshwake.core.text_files import is_there, read_text
 from meshwake.core.yaml_text import read_documents
 from meshwake.importers import systemd
@@ -75,10 +76,12 @@ def read_nodes(folder: Path) -> list[ObservedNode]:
             f"{folder}: is not a directory; expected one with config_dump.json in it, or with "
             "one folder a node"
         )
+
     # A folder of nodes, a folder of one, or both: what is there is read.
     places = sorted(path.parent for path in folder.glob("*/config_dump.json"))
     if is_there(folder / "config_dump.json"):
         places.append(folder)
+
     if not places:
         raise BadInput(
             f"{folder}: no config_dump.json in it or in one of its folders; "
@@ -91,23 +94,32 @@ def _is_directory(folder: Path) -> bool:
     try:
         return folder.is_dir()
     except (OSError, ValueError):
+        # A name that is too long, or with a NUL byte in it.
         return False
 
 
 def read_node(place: Path) -> ObservedNode:
     """The node saved in folder `place`. Raises BadInput."""
     held = _read(place / "config_dump.json", held_in)
-    pod = _read_if_there(place / "pod.json", partial(_pod, place.name))
     clocks = _read_if_there(place / "clocks.txt", clocks_in)
-    name = str(value_at(pod, "spec", "nodeName") or place.name)
-    process = str(value_at(pod, "metadata", "name") or "ztunnel")
-    namespace = value_at(pod, "metadata", "namespace")
-    origin = Origin(name, process, str(namespace) if namespace else None)
-    started = _in_file(place / "pod.json", lambda: started_in(pod)) if pod is not None else None
-    journal = None
+    pod = _read_if_there(place / "pod.json", partial(_pod, place.name))
+    origin = Origin(
+        node=str(value_at(pod, "spec", "nodeName") or place.name),
+        process=str(value_at(pod, "metadata", "name") or "ztunnel"),
+        namespace=text_at(pod, "metadata", "namespace") or None,
+    )
+
+    # The start bounds the drift from one side; with a journal from before it, from both.
+    started = journal = None
+    if pod is not None:
+        started = _in_file(place / "pod.json", lambda: started_in(pod))
     if is_there(place / "journal.json") and started is not None:
-        journal = drift_in_journal(place / "journal.json", started, name)
-    measured = _read_if_there(place / "metrics.txt", lambda text: drift_in_metrics(text, process))
+        journal = drift_in_journal(place / "journal.json", started, origin.node)
+
+    # A guard has measured the drift itself; its page has every process of the node.
+    measure = partial(drift_in_metrics, process=origin.process)
+    measured = _read_if_there(place / "metrics.txt", measure)
+
     if clocks is None and journal is None:
         raise BadInput(
             f"{place}: neither clocks.txt nor a journal.json with a pod.json; docs/forecast.md "
@@ -138,19 +150,23 @@ def node_of(
 ) -> ObservedNode:
     """One node, from what was found of it. `started`: between which two moments of its wall clock
     ztunnel started; `journal`: the drift since then, by its journal."""
-    saved = clocks or SavedClocks(0 if journal is None else journal.last_wall_ns)
+    if clocks is None:
+        # The end of its journal is then the moment of the observation.
+        clocks = SavedClocks(0 if journal is None else journal.last_wall_ns)
+
     start = None
     if started is not None:
         # Without the uptime there is nothing to compare a start since boot with.
-        since_boot_ns = saved.started_boottime_ns if saved.boottime_ns is not None else None
-        start = ProcessStart(*started, since_boot_ns)
+        has_uptime = clocks.boottime_ns is not None
+        start = ProcessStart(*started, clocks.started_boottime_ns if has_uptime else None)
+
     observed = ObservedClocks(
-        now=ClockReading(saved.wall_ns, saved.monotonic_ns or 0, saved.boottime_ns or 0),
-        knows_monotonic=saved.monotonic_ns is not None,
+        now=ClockReading(clocks.wall_ns, clocks.monotonic_ns or 0, clocks.boottime_ns or 0),
+        knows_monotonic=clocks.monotonic_ns is not None,
         started=start,
         measured_drift_ns=measured_ns,
         apart_since_start_ns=None if journal is None else (journal.least_ns, journal.most_ns),
-        elapsed_monotonic_ns=saved.elapsed_monotonic_ns,
+        elapsed_monotonic_ns=clocks.elapsed_monotonic_ns,
     )
     return ObservedNode(place.node, place.process, observed, held, place.namespace)
 
@@ -168,12 +184,14 @@ def held_in(text: str) -> tuple[HeldCertificate, ...]:
     entries = sorted(
         parse_config_dump(json.dumps(dump)), key=lambda entry: (entry.identity, entry.spiffe)
     )
-    domains = Counter(entry.identity for entry in entries)
+
+    # One service account in two trust domains is two certificates: then the domain
+    # distinguishes them.
+    certificates_of = Counter(entry.identity for entry in entries)
+
     held = []
     for entry in entries:
-        # One service account in two trust domains is two certificates: then the domain
-        # distinguishes them.
-        name = entry.identity if domains[entry.identity] == 1 else entry.spiffe
+        name = entry.identity if certificates_of[entry.identity] == 1 else entry.spiffe
         begins_ns, ends_ns = _ns(entry.not_before_wall_s), _ns(entry.not_after_wall_s)
         held.append(HeldCertificate(name, entry.state, begins_ns, ends_ns))
     return tuple(held)
@@ -186,49 +204,42 @@ def _ns(seconds: int | None) -> int | None:
 def started_in(pod: dict[str, Any]) -> tuple[int, int]:
     """Between which two moments (ns) ztunnel's container started: Kubernetes has whole seconds, cut
     off. Raises ValueError."""
-    statuses = value_at(pod, "status", "containerStatuses")
-    listed = []
-    if isinstance(statuses, list):
-        listed = [each for each in statuses if isinstance(each, dict)]
+    containers = objects_at(pod, "status", "containerStatuses")
     # By its name, among sidecars that a cluster may inject; else the first, as in a pod of one.
-    own = [each for each in listed if each.get("name") == PROXY_CONTAINER] or listed
+    own = [each for each in containers if each.get("name") == PROXY_CONTAINER] or containers
     started = value_at(own[0], "state", "running", "startedAt") if own else None
     if started is None:
         raise ValueError(
             "no running container in status.containerStatuses; is it the pod of a running ztunnel?"
         )
-    moment = datetime.fromisoformat(started)
+
+    moment = datetime.fromisoformat(str(started))
     if moment.tzinfo is None:
         raise ValueError(
             "startedAt: expected a time with its zone, such as 2026-11-30T08:00:00Z, found "
             f"{started!r}"
         )
+
     # Cut off, not rounded: it started within the second that begins there.
     begins_ns = int(moment.timestamp()) * NS_PER_S
     return begins_ns, begins_ns + NS_PER_S
-
-
-def value_at(thing: object, *keys: str) -> Any:
-    """The value at the path `keys` in an object of Kubernetes; None where a level is missing, null
-    or not an object."""
-    for key in keys:
-        if not isinstance(thing, dict):
-            return None
-        thing = thing.get(key)
-    return thing
 
 
 def clocks_in(text: str) -> SavedClocks:
     """The lines of clocks.txt. Raises ValueError."""
     found: dict[str, str] = {}
     for line in text.splitlines():
+        # A name, and the rest of the line: the text of /proc/PID/stat has spaces in it.
         name, *rest = line.split(maxsplit=1) or [""]
         found[name] = rest[0] if rest else ""
+
     if "wall" not in found:
         raise ValueError("no line 'wall SECONDS', as 'echo wall $(date +%s.%N)' prints it")
     if "uptime" in found:
         # The second number is the idle time of all cores.
-        found["uptime"] = (found["uptime"].split() or [""])[0]
+        since_boot, *_ = found["uptime"].split() or [""]
+        found["uptime"] = since_boot
+
     return SavedClocks(
         wall_ns=_seconds_ns(found["wall"], "wall"),
         boottime_ns=_line_ns(found, "uptime"),
@@ -240,18 +251,22 @@ def clocks_in(text: str) -> SavedClocks:
 
 def _line_ns(found: dict[str, str], line: str) -> int | None:
     """The time on a line; None where the line is not there."""
-    return _seconds_ns(found[line], line) if line in found else None
+    if line not in found:
+        return None
+    return _seconds_ns(found[line], line)
 
 
 def _seconds_ns(text: str, line: str) -> int:
+    # A date without %N prints it or nothing, and some locales write a comma: what is before is
+    # right to the second.
+    without_letters = re.sub(r"\.(?:%?N)?$", "", text.strip())
     try:
-        # A date without %N prints it or nothing, and some locales write a comma: what is before is
-        # right to the second.
-        length_s = Decimal(re.sub(r"\.(?:%?N)?$", "", text.strip()).replace(",", "."))
+        length_s = Decimal(without_letters.replace(",", "."))
     except InvalidOperation as error:
         raise ValueError(
             f"line {line!r}: read {text!r}, expected seconds such as 1795640592.123"
         ) from error
+
     # Compared before it is multiplied: 1e400 and Infinity are numbers to Decimal.
     if length_s.is_nan() or not 0 <= length_s <= LATEST_WALL_S:
         raise ValueError(
@@ -300,32 +315,44 @@ def drift_in_journal(path: Path, started: tuple[int, int], node: str | None = No
     # set back over it.
     bounds: list[tuple[int, int]] = []
     reached_back = False
+
     for entry in _entries(path, node):
         reached_back = reached_back or entry.wall_ns <= started[1]
+
         # The monotonic clock begins again with each boot, and no process outlives one.
         if last is not None and entry.boot != last.boot:
             bounds, last = [], None
+
         # A clock that was set back shows the moment of the start twice: it may have been either.
         if last is not None and last.wall_ns <= started[1] < entry.wall_ns:
             bounds.append(_apart_at_start(last, entry, started))
         last = entry
+
     if last is None:
         raise BadInput(f"{path}: holds no entry of a journal; print it with journalctl -o json")
+
     # The journal ends before the start was over: no entry after it shows another drift.
     if last.wall_ns <= started[1]:
         bounds.append((last.apart_ns, last.apart_ns))
-    if not bounds and reached_back:
-        raise BadInput(
+
+    if not bounds:
+        raise _start_not_in(path, reached_back)
+    least_ns = min(least for least, _ in bounds)
+    most_ns = max(most for _, most in bounds)
+    return JournalDrift(last.apart_ns - most_ns, last.apart_ns - least_ns, last.wall_ns)
+
+
+def _start_not_in(path: Path, reached_back: bool) -> BadInput:
+    """The error where the container's start is not in the journal of the present boot.
+    `reached_back`: that of an earlier boot has its time."""
+    if reached_back:
+        return BadInput(
             f"{path}: the node has booted since the container of pod.json started; save "
             "pod.json again"
         )
-    if not bounds:
-        raise BadInput(
-            f"{path}: does not reach back to the container's start; print it with an "
-            "earlier --since"
-        )
-    least_ns, most_ns = min(bound[0] for bound in bounds), max(bound[1] for bound in bounds)
-    return JournalDrift(last.apart_ns - most_ns, last.apart_ns - least_ns, last.wall_ns)
+    return BadInput(
+        f"{path}: does not reach back to the container's start; print it with an earlier --since"
+    )
 
 
 def _apart_at_start(before: _Entry, after: _Entry, started: tuple[int, int]) -> tuple[int, int]:
@@ -335,10 +362,13 @@ def _apart_at_start(before: _Entry, after: _Entry, started: tuple[int, int]) -> 
     # An entry close before the start has the value of the start.
     if started[1] - before.wall_ns <= ALIKE_NS:
         return before.apart_ns, before.apart_ns
+
     lower, upper = sorted((before.apart_ns, after.apart_ns))
     # All of what it grew over the gap may have come after the start, or all of it before.
     least_ns = max(lower, after.apart_ns - abs(after.wall_ns - started[0]))
     most_ns = min(upper, before.apart_ns + abs(started[1] - before.wall_ns))
+
+    # Where the clock was set back within the gap, the two may be the other way round.
     return min(least_ns, most_ns), max(least_ns, most_ns)
 
 
@@ -348,9 +378,12 @@ def _entries(path: Path, node: str | None) -> Iterator[_Entry]:
     log = read_systemd(path, Tally(str(path)))
     if log is None:
         return
+
     if node is not None and not _has_entries_of(log, node):
         _refuse_several_hosts(path, log, node)
+        # One host, by another name than Kubernetes gives its node: all entries are its own.
         node = None
+
     for boot, wall_ns, monotonic_ns in systemd.in_order(log, node):
         yield _Entry(wall_ns, wall_ns - monotonic_ns, boot)
 
@@ -374,40 +407,49 @@ def drift_in_metrics(text: str, process: str) -> int | None:
     Raises ValueError."""
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
-            if sample.name == DRIFT_METRIC and _is_of(sample.labels, process):
-                if not abs(sample.value) <= LATEST_WALL_S:  # NaN compares as false
-                    raise ValueError(
-                        f"{DRIFT_METRIC} of {process} is {sample.value}, expected a length in "
-                        "seconds"
-                    )
-                return int(Decimal(sample.value) * NS_PER_S)
+            if sample.name != DRIFT_METRIC or not _is_of(sample.labels, process):
+                continue
+
+            if not abs(sample.value) <= LATEST_WALL_S:  # NaN compares as false
+                raise ValueError(
+                    f"{DRIFT_METRIC} of {process} is {sample.value}, expected a length in seconds"
+                )
+            return int(Decimal(sample.value) * NS_PER_S)
+
+    # A guard that started a moment ago has not looked at every process yet.
     return None
 
 
 def _is_of(labels: dict[str, str], process: str) -> bool:
     """The guard names a process with its namespace before it."""
-    return labels.get("process", "").rpartition("/")[2] == process
+    name = labels.get("process", "").rpartition("/")[2]
+    return name == process
 
 
 def _pod(folder: str, text: str) -> dict[str, Any]:
     """The pod in `text`: itself, or the one of a list that runs on node `folder`, or the only one.
     Raises ValueError."""
-    value = _json_or_yaml(text, "expected a pod as kubectl get pod NAME -o json prints it")
+    expected = "expected a pod as kubectl get pod NAME -o json prints it"
+    value = _json_or_yaml(text, expected)
+
     is_list = isinstance(value, dict) and "items" in value
-    listed = value.get("items") if is_list else value
+    listed = value["items"] if is_list else value
     if isinstance(listed, list):
         return _of_list(listed, folder)
+
     if not isinstance(value, dict):
-        found = f"found {text[:40]!r}"
         raise ValueError(  # noqa: TRY004  as for every other file that is not what it should be
-            f"expected a pod as kubectl get pod NAME -o json prints it, {found}"
+            f"{expected}, found {text[:40]!r}"
         )
     return value
 
 
 def _of_list(listed: list[Any], folder: str) -> dict[str, Any]:
+    """The one pod of a list that is meant. Raises ValueError where several may be."""
     pods = [each for each in listed if isinstance(each, dict)]
-    on_node = [each for each in pods if value_at(each, "spec", "nodeName") == folder]
+
+    # `kubectl get pods -o json` of the whole cluster may be saved in the folder of each node.
+    on_node = [each for each in pods if text_at(each, "spec", "nodeName") == folder]
     if len(on_node) == 1:
         return on_node[0]
     if len(pods) == 1:
@@ -420,19 +462,27 @@ def _json_or_yaml(text: str, expected: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        try:
-            documents = read_documents(text, "")
-        except BadInput:
-            documents = []
+        documents = _yaml_in(text)
+        # A sentence is YAML too: only what has keys or entries is taken for it.
         if len(documents) == 1 and isinstance(documents[0], (dict, list)):
             return documents[0]
         raise ValueError(f"{expected}, found no JSON ({error})") from error
 
 
+def _yaml_in(text: str) -> list[Any]:
+    """The documents in `text`; none where it is not YAML."""
+    try:
+        return read_documents(text, "")
+    except BadInput:
+        return []
+
+
 def _read(path: Path, parse: Callable[[str], _Value]) -> _Value:
     text = read_text(path)
+    # curl -i prints the headers of the answer before it.
     if text.startswith("HTTP/"):
-        text = text.partition("\r\n\r\n")[2]  # curl -i
+        text = text.partition("\r\n\r\n")[2]
+
     if not text.strip():
         raise BadInput(f"{path}: it is empty; save it again (docs/forecast.md)")
     return _in_file(path, lambda: parse(text))

@@ -19,6 +19,7 @@ from random import Random
 from meshwake.analysis.matrix import plan_for
 from meshwake.checks.facts.spans import Spans
 from meshwake.checks.facts.traffic import PairFailure, failures
+from meshwake.checks.format import count
 from meshwake.checks.recovers_within import NAME as RECOVERS_WITHIN
 from meshwake.core.durations import NS_PER_S, format_duration
 from meshwake.core.json_types import MutableJsonObject
@@ -241,9 +242,9 @@ def _with_restarts(bare: Plan, restarts_ns: list[int], ends_ns: int) -> Plan:
 def describe_trial(trial: GuardTrialResult) -> str:
     """What a person reads."""
     lines = [
-        f"{trial.days} days on lab {trial.lab}, seed {trial.seed}: {trial.sleeps} sleeps, "
+        f"{trial.days} days on lab {trial.lab}, seed {trial.seed}: {count(trial.sleeps, 'sleep')}, "
         f"{format_duration(trial.asleep_s * NS_PER_S)} in all; authority away "
-        f"{trial.ca_outages} times",
+        f"{count(trial.ca_outages, 'time')}",
         f"recovers_within  {trial.verdict}  {trial.because}",
         f"longest outage   {trial.longest_with_authority_s:.0f} s awake with the authority there, "
         f"{trial.longest_outage_s:.0f} s in all",

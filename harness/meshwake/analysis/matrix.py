@@ -76,9 +76,8 @@ def plan_for(
 ) -> Plan:
     """The plan of `scenario` with `fix` deployed as this repository has it. Raises BadInput."""
     plan = resolve(PlanRequest(scenario, lab, release.version, release.model_class, seed))
-    return adapted(
-        plan.model_copy(update={"fix": PlannedFix(name=fix.name, manifest=fix.read_manifest())})
-    )
+    deployed = PlannedFix(name=fix.name, manifest=fix.read_manifest())
+    return adapted(plan.model_copy(update={"fix": deployed}))
 
 
 def matrix(
@@ -96,6 +95,7 @@ def matrix(
         for key, each in confirmations().items()
         if find(each.version).behaviour_class == release.model_class
     }
+
     rows = []
     for name in fixes:
         for fault, scenario in scenarios.items():
@@ -110,19 +110,21 @@ def row_of(executed: Run, fix: str, fault: str) -> MatrixRow:
     """What the matrix says of one run."""
     plan, history = executed.plan, executed.history
     finding = executed.finding(VERDICT_OF)
-    failing = failures(plan, history)
     weeks = plan.duration_ns / WEEK_NS
+
+    outages_ns = [each.awake_ns for each in failures(plan, history)]
     # A lab may have a ztunnel for each identity: those of a node that restart together are one
     # restart.
     started = history.of("ztunnel_started", "proxy_started", cause=fix)
     restarts = len({(event.world_ns, event.node, event.kind) for event in started})
+
     return MatrixRow(
         fix=fix,
         fault=fault,
         verdict=finding.verdict.value,
         because=finding.because,
-        outage_s_per_week=round(sum(each.awake_ns for each in failing) / NS_PER_S / weeks, 3),
-        recovery_s_worst=round(max((each.awake_ns for each in failing), default=0) / NS_PER_S, 3),
+        outage_s_per_week=round(sum(outages_ns) / NS_PER_S / weeks, 3),
+        recovery_s_worst=round(max(outages_ns, default=0) / NS_PER_S, 3),
         restarts=restarts,
         restarts_per_week=round(restarts / weeks, 2),
         certificates=len(history.of("csr_answered", outcome="issued")),
@@ -137,8 +139,10 @@ def _with_confirmations(
 
     def seen_on(lab: str) -> str | None:
         found = known.get((lab, world))
-        is_same = found is not None and found.verdict == row.verdict
-        return found.version if found is not None and is_same else None
+        # A real ztunnel with another verdict confirms nothing; the run itself was a surprise.
+        if found is None or found.verdict != row.verdict:
+            return None
+        return found.version
 
     return replace(row, confirmed_on=seen_on("process"), seen_in_cluster=seen_on("kind"))
 
@@ -151,7 +155,10 @@ def world_sha256(plan: Plan) -> str:
     if plan.faults:
         # Not by their defaults: the kind of a fault is the default of its class.
         dumped["faults"] = [fault.used() for fault in plan.faults]
+
     if plan.fix is not None and plan.fix.manifest is not None:
         lines = plan.fix.manifest.splitlines()
         dumped["fix"]["manifest"] = [line for line in lines if not line.lstrip().startswith("#")]
-    return hashlib.sha256(json.dumps(dumped, sort_keys=True).encode()).hexdigest()
+
+    written = json.dumps(dumped, sort_keys=True)
+    return hashlib.sha256(written.encode()).hexdigest()

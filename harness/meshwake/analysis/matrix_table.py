@@ -24,6 +24,7 @@ def short_table(rows: Sequence[MatrixRow]) -> str:
     without a fault, in which only restarts are of interest, are left to the long one."""
     faults = list(dict.fromkeys(row.fault for row in rows if row.fault != ONLY_RESTARTS))
     cells = {(row.fix, row.fault): _cell(row) for row in rows}
+
     lines = [["fix", *faults], ["---"] * (len(faults) + 1)]
     for fix in dict.fromkeys(row.fix for row in rows):
         verdicts = [cells[fix, fault] for fault in faults]
@@ -44,14 +45,17 @@ def long_table(rows: Sequence[MatrixRow]) -> str:
         "seen on",
     ]
     lines = [head, ["---"] * len(head)]
-    return _markdown([*lines, *(_long_line(row) for row in rows)])
+    lines += [_long_line(row) for row in rows]
+    return _markdown(lines)
 
 
 def _long_line(row: MatrixRow) -> list[str]:
+    # One that renews without a pause may keep every connection: the verdict would hide its cost.
+    storm = " (storm)" if row.flooded else ""
     return [
         f"`{row.fix}`",
         row.fault,
-        row.verdict + (" (storm)" if row.flooded else ""),
+        f"{row.verdict}{storm}",
         lasting_words(row.outage_s_per_week),
         lasting_words(row.recovery_s_worst),
         f"{row.restarts_per_week:g}",
@@ -72,9 +76,12 @@ def seen_words(row: MatrixRow) -> str:
 
 def marks(row: MatrixRow) -> str:
     """The same in two characters: of a real ztunnel, and of a real cluster."""
-    ztunnel = CONFIRMED if row.confirmed_on else ""
-    cluster = IN_CLUSTER if row.seen_in_cluster else ""
-    return f" {ztunnel}{cluster}" if ztunnel or cluster else ""
+    found = ""
+    if row.confirmed_on:
+        found += CONFIRMED
+    if row.seen_in_cluster:
+        found += IN_CLUSTER
+    return f" {found}" if found else ""
 
 
 def lasting_words(length_s: float) -> str:
@@ -85,14 +92,21 @@ def lasting_words(length_s: float) -> str:
         return f"{length_s:.0f} s"
     if length_s < _S_PER_H:
         return f"{length_s / 60:.0f} min"
+
+    # Of many hours a tenth of one does not matter.
     hours = length_s / _S_PER_H
-    return f"{hours:.1f} h" if hours < 10 else f"{hours:.0f} h"
+    if hours < 10:
+        return f"{hours:.1f} h"
+    return f"{hours:.0f} h"
 
 
 def _cell(row: MatrixRow) -> str:
+    """The verdict; in bold, with what it costs, where it does not hold."""
     seen = marks(row)
     if row.verdict == "HOLDS":
         return f"holds{seen}"
+
+    # The outage of a run that was cut short for its renewals means nothing.
     more = "storm" if row.flooded else lasting_words(row.outage_s_per_week)
     return f"**{row.verdict}** {more}{seen}"
 

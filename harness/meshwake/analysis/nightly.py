@@ -84,7 +84,9 @@ class NightlyRun:
         """The most serious of all results, as with `meshwake run`; a missing lab counts as
         unavailable."""
         codes = [ExitCode(row.exit_code) for row in self.rows]
-        return most_serious([*codes, *(ExitCode.LAB_UNAVAILABLE for _ in self.missing)])
+        if self.missing:
+            codes.append(ExitCode.LAB_UNAVAILABLE)
+        return most_serious(codes)
 
 
 @dataclass
@@ -97,9 +99,14 @@ class ResultLog:
 
     def append(self, row: CaseResult) -> CaseResult:
         """Writes `row`, and returns it; it is on disk then."""
+        # One line at a time: cases of several threads end at the same moment.
         with self._lock, self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(row), ensure_ascii=False) + "\n")
+            file.write(_line_of(row))
         return row
+
+
+def _line_of(row: CaseResult) -> str:
+    return json.dumps(asdict(row), ensure_ascii=False) + "\n"
 
 
 def open_result_log(directory: Path, resume: bool, warn: Callable[[str], None]) -> ResultLog:
@@ -112,16 +119,16 @@ def open_result_log(directory: Path, resume: bool, warn: Callable[[str], None]) 
             raise BadInput(
                 f"{path}: exists already; add --resume to continue it, or choose another --out"
             )
+
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         rows = list(_whole_rows(path, lines, warn))
-        path.write_text(
-            "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows),
-            encoding="utf-8",
-        )
+        # Without what a crash cut off: the next row would be appended to half a line.
+        path.write_text("".join(map(_line_of, rows)), encoding="utf-8")
     except OSError as error:
         raise BadInput(
             f"{directory}: cannot be written ({error.strerror}); choose another --out"
         ) from error
+
     return ResultLog(path, {row.key: row for row in rows})
 
 
@@ -142,23 +149,31 @@ def versions_on(lab: str, named: Sequence[str], today: date) -> tuple[str, ...]:
     """The releases that can be tried on `lab`, oldest first. `named`: only these, if any are
     named."""
     wanted = {versions.find(version).version for version in named}
-    rows = _rows_on(lab, today)
-    return tuple(row.version for row in rows if not wanted or row.version in wanted)
+    on_lab = [row.version for row in _rows_on(lab, today)]
+    if not wanted:
+        return tuple(on_lab)
+    return tuple(version for version in on_lab if version in wanted)
 
 
 def _rows_on(lab: str, today: date) -> tuple[versions.Release, ...]:
     """All releases that can be tried on `lab`."""
     if lab == "kind":
         return _supported_pins(today)
+
+    # The model runs classes; a release without one has nothing that could be run.
     if lab not in ON_BINARIES:
         return tuple(row for row in versions.releases() if row.classified)
+
     rows = _cached()
     # A guest boots for each run, so lab machine tries one release of each minor.
-    return versions.newest_of_each_minor(rows) if lab == "machine" else rows
+    if lab == "machine":
+        return versions.newest_of_each_minor(rows)
+    return rows
 
 
 def _cached() -> tuple[versions.Release, ...]:
     """The releases with a binary in the cache."""
+    # Compared as versions, to which 1.30.0-rc.1 and 1.30.0rc1 are the same.
     cached = {versions.parse_version(binary.version) for binary in binaries.cached()}
     return tuple(
         row for row in versions.releases() if versions.parse_version(row.version) in cached
@@ -168,8 +183,9 @@ def _cached() -> tuple[versions.Release, ...]:
 def _supported_pins(today: date) -> tuple[versions.Release, ...]:
     """The pinned release of each minor that is supported."""
     pinned = _pinned()
-    rows = (row for row in versions.releases() if row.version in pinned)
-    return tuple(row for row in rows if _is_supported(row, today))
+    return tuple(
+        row for row in versions.releases() if row.version in pinned and _is_supported(row, today)
+    )
 
 
 @cache
@@ -193,14 +209,18 @@ def why_missing(lab: str, found: Sequence[str]) -> str | None:
     """Why nothing can run on `lab`, or None. Raises BadInput when there is no such lab."""
     if lab not in LAB_MODULES:
         raise invalid_choice("--labs", lab, LAB_MODULES)
+
     if not found:
         what = "no release that fits"
         if lab in ON_BINARIES:
             what = "no ztunnel binary of a known release in the cache"
         return f"{what}; meshwake doctor says what belongs where"
+
     # The newest is as good as any: what a lab lacks is about the machine.
     binary = binaries.find(found[-1]) if lab in ON_BINARIES else None
-    return "; ".join(load_lab(lab).missing(binary.path if binary else None)) or None
+    path = None if binary is None else binary.path
+    reasons = load_lab(lab).missing(path)
+    return "; ".join(reasons) or None
 
 
 @dataclass(frozen=True)
@@ -227,15 +247,19 @@ def run_night(
     rows: list[CaseResult] = []
     missing: dict[str, str] = {}
     tried: dict[str, tuple[str, ...]] = {}
-    # A lab that is missing here ends neither the night nor the others; the report names it.
+
+    # Each once, in the order in which they were named.
     for lab in dict.fromkeys(request.labs):
         found = versions_on(lab, request.versions, today) if lab in LAB_MODULES else ()
         why = why_missing(lab, found)
+        # A lab that is missing here ends neither the night nor the others; the report names it.
         if why is not None:
             missing[lab] = why
             continue
+
         tried[lab] = found
         rows += _run_lab(request, lab, found, scenarios, result_log, report)
+
     return NightlyRun(
         day=today.isoformat(),
         labs=tuple(request.labs),
@@ -255,11 +279,13 @@ def _run_lab(
     result_log: ResultLog,
     report: Callable[[CaseResult], None],
 ) -> list[CaseResult]:
+    # A run of the model is repeated at once; of a real one the evidence is kept.
     options = Options(lab, tuple(found), seed=request.seed, keep_run=lab != "model")
     chooser = Chooser(options)
-    cases = [
-        case for scenario in scenarios if lab in scenario.labs for case in chooser.cases(scenario)
-    ]
+    cases: list[Case] = []
+    for scenario in scenarios:
+        if lab in scenario.labs:
+            cases += chooser.cases(scenario)
 
     def run(case: Case) -> CaseResult:
         row = _run_one(case, options, result_log)
@@ -267,7 +293,8 @@ def _run_lab(
         return row
 
     # The model computes in this process, where threads would take turns; a binary is waited for.
-    with ThreadPoolExecutor(request.jobs if lab in ON_BINARIES else 1) as pool:
+    jobs = request.jobs if lab in ON_BINARIES else 1
+    with ThreadPoolExecutor(jobs) as pool:
         return list(pool.map(run, cases))
 
 
@@ -277,14 +304,17 @@ def _run_one(case: Case, options: Options, result_log: ResultLog) -> CaseResult:
     known = result_log.known.get(empty.key)
     if known is not None:
         return known
+
     # Refused though nothing is missing here: the lab never runs this scenario, on any machine. That
     # is not a result of this night.
     if case.refusal is not None and not load_lab(case.lab).missing(case.ztunnel):
         return result_log.append(replace(empty, outcome=LEFT_OUT, why=case.refusal))
+
     try:
         if case.refusal is not None:
             raise LabUnavailable(case.refusal)
         ending = Ending(case, run=run_case(case, options))
+    # A file that is wrong is for the user to mend, before any more of the night.
     except BadInput:
         raise
     except HarnessError as error:
@@ -293,9 +323,22 @@ def _run_one(case: Case, options: Options, result_log: ResultLog) -> CaseResult:
 
 
 def _row_of(case: Case) -> CaseResult:
+    # A case that was refused has no plan.
     plan = case.plan.sha256[:16] if case.refusal is None else ""
-    subject = binaries.sha256_of(case.ztunnel)[:16] if case.ztunnel is not None else ""
-    return CaseResult(case.scenario.name, case.lab, case.version, "", 0, "", plan, subject)
+    subject = ""
+    if case.ztunnel is not None:
+        subject = binaries.sha256_of(case.ztunnel)[:16]
+
+    return CaseResult(
+        scenario=case.scenario.name,
+        lab=case.lab,
+        version=case.version,
+        outcome="",
+        exit_code=0,
+        why="",
+        plan=plan,
+        subject=subject,
+    )
 
 
 def _filled(row: CaseResult, ending: Ending) -> CaseResult:
@@ -308,22 +351,26 @@ def _filled(row: CaseResult, ending: Ending) -> CaseResult:
             why=str(ending.error),
             run=str(ending.evidence) if ending.evidence else None,
         )
-    expected = [each for each in run.outcome.comparisons if each.expected is not None]
+
+    findings, differs = {}, {}
+    for each in run.outcome.comparisons:
+        # What the scenario does not expect anything of is in the run itself.
+        if each.expected is None:
+            continue
+
+        check, verdict = each.finding.check, each.finding.verdict
+        findings[check] = verdict.value
+        if verdict is not each.expected:
+            because = dated(each.finding.because, run.plan.dates)
+            differs[check] = [verdict.value, str(each.expected), because]
+
     return replace(
         row,
         outcome=run.outcome.kind.value,
         exit_code=int(run.outcome.exit_code),
         why=dated(run.outcome.why, run.plan.dates),
-        findings={each.finding.check: each.finding.verdict.value for each in expected},
-        differs={
-            each.finding.check: [
-                each.finding.verdict.value,
-                str(each.expected),
-                dated(each.finding.because, run.plan.dates),
-            ]
-            for each in expected
-            if each.finding.verdict is not each.expected
-        },
+        findings=findings,
+        differs=differs,
         run=str(run.path) if run.path else None,
         real_s=round(run.real_s, 3),
     )

@@ -46,7 +46,8 @@ class NightlyReport:
     @property
     def gone(self) -> list[str]:
         """Surprises of the run before that are no longer there."""
-        return sorted((self.previous or frozenset()) - set(self.surprises))
+        before = self.previous or frozenset()
+        return sorted(before - set(self.surprises))
 
     @property
     def not_as_expected(self) -> list[CaseResult]:
@@ -67,9 +68,11 @@ class NightlyReport:
         if surprises:
             count = f"{surprises} findings differ" if surprises > 1 else "one finding differs"
             return {"action": "open", "title": f"Nightly: {count} from what is known"}
+
         # An issue is closed only by a night that could have found the surprise again.
-        all_checked = self.night.exit_code is ExitCode.AS_EXPECTED
-        return {"action": "close" if all_checked else "leave", "title": "Nightly"}
+        if self.night.exit_code is ExitCode.AS_EXPECTED:
+            return {"action": "close", "title": "Nightly"}
+        return {"action": "leave", "title": "Nightly"}
 
     def counts(self, lab: str) -> dict[str, int]:
         """Outcome -> how many cases of `lab` had it."""
@@ -83,8 +86,11 @@ class NightlyReport:
         """lab -> scenario -> why it is never run there."""
         reasons: dict[str, dict[str, str]] = {}
         for row in self.night.rows:
-            if row.outcome == LEFT_OUT:
-                reasons.setdefault(row.lab, {}).setdefault(row.scenario, row.why)
+            if row.outcome != LEFT_OUT:
+                continue
+            # The same for every release: it is about the lab.
+            of_lab = reasons.setdefault(row.lab, {})
+            of_lab.setdefault(row.scenario, row.why)
         return reasons
 
     def _of(self, lab: str) -> list[CaseResult]:
@@ -94,10 +100,12 @@ class NightlyReport:
         """The contents of summary.json."""
         night, surprises = self.night, self.surprises
         labs = list(night.versions)
-        new = surprises
+
         # Without a night before everything is new.
+        new = surprises
         if self.previous is not None:
             new = sorted(set(surprises) - self.previous)
+
         return {
             "day": night.day,
             "outcome": _TITLES[night.exit_code].lower(),
@@ -121,29 +129,48 @@ class NightlyReport:
         """The contents of summary.md."""
         night = self.night
         title = f"**{_TITLES[night.exit_code]}** (exit {int(night.exit_code)})"
-        lines = [f"# meshwake, {night.day}", "", f"{title}: {self._sentence()}", ""]
-        lines += self._counts_table()
-        lines += [f"- **{lab}** did not run: {why}" for lab, why in night.missing.items()]
-        lines += [
-            f"- {lab} leaves out what it cannot do: {', '.join(scenarios)} (summary.json says why)"
-            for lab, scenarios in self.left_out().items()
+        lines = [
+            f"# meshwake, {night.day}",
+            "",
+            f"{title}: {self._sentence()}",
+            "",
+            *self._counts_table(),
+            *self._remarks(),
+            *self._differences_table(),
         ]
-        if night.unclassified:
-            listed = ", ".join(night.unclassified)
+        if self.gone:
+            shown = "; ".join(self.gone[:LINES_MAX])
+            lines += ["", f"Gone since the night before: {shown}"]
+        return "\n".join(lines).rstrip() + "\n"
+
+    def _remarks(self) -> list[str]:
+        """What did not run, and why: with it a reader knows what the counts do not cover."""
+        lines = []
+        for lab, why in self.night.missing.items():
+            lines.append(f"- **{lab}** did not run: {why}")
+
+        for lab, reasons in self.left_out().items():
+            scenarios = ", ".join(reasons)
+            lines.append(
+                f"- {lab} leaves out what it cannot do: {scenarios} (summary.json says why)"
+            )
+
+        if self.night.unclassified:
+            listed = ", ".join(self.night.unclassified)
             lines.append(
                 f"- no class yet, so not on the model: {listed} (`meshwake probe --istio VERSION`)"
             )
-        lines += self._differences_table()
-        if self.gone:
-            lines += ["", f"Gone since the night before: {'; '.join(self.gone[:LINES_MAX])}"]
-        return "\n".join(lines).rstrip() + "\n"
+        return lines
 
     def _sentence(self) -> str:
+        if not self.runs:
+            return "nothing ran."
+
         differing = len(self.not_as_expected)
-        if differing:
-            verb = "is" if differing == 1 else "are"
-            return f"{differing} of {self.runs} runs {verb} not as expected."
-        return f"all {self.runs} runs came out as expected." if self.runs else "nothing ran."
+        if not differing:
+            return f"all {self.runs} runs came out as expected."
+        verb = "is" if differing == 1 else "are"
+        return f"{differing} of {self.runs} runs {verb} not as expected."
 
     def _counts_table(self) -> list[str]:
         lines = [
@@ -152,20 +179,23 @@ class NightlyReport:
         ]
         for lab, versions in self.night.versions.items():
             counts = self.counts(lab)
+            # Empty and not 0: what is there is seen at a glance.
             cells = " | ".join(str(counts.get(outcome, 0) or "") for outcome in OUTCOMES)
-            lines.append(
-                f"| {lab} | {_shortened(versions)} | {cells} | {round(self.real_s(lab), 1):.0f} |"
-            )
+            took_s = round(self.real_s(lab), 1)
+            lines.append(f"| {lab} | {_shortened(versions)} | {cells} | {took_s:.0f} |")
         return [*lines, ""]
 
     def _differences_table(self) -> list[str]:
         groups = _grouped(self.not_as_expected)
         if not groups:
             return []
+
         lines = ["", "| scenario | lab | releases | what | evidence |", "|---|---|---|---|---|"]
-        for (scenario, lab, what), rows in list(groups.items())[:LINES_MAX]:
+        shown = list(groups.items())[:LINES_MAX]
+        for (scenario, lab, what), rows in shown:
             releases = _shortened([row.version for row in rows])
             lines.append(f"| {scenario} | {lab} | {releases} | {what} | {_evidence(rows)} |")
+
         if len(groups) > LINES_MAX:
             lines.append(f"\n{len(groups) - LINES_MAX} more: summary.json")
         return lines
@@ -175,16 +205,21 @@ def surprise_keys(row: CaseResult) -> list[str]:
     """Names each surprising finding of `row`, with the same name every night."""
     if row.outcome != OutcomeKind.SURPRISE.value:
         return []
-    return [
-        f"{row.scenario} {row.lab} {row.version} {check} {difference[0]}"
-        for check, difference in row.differs.items()
-    ]
+
+    keys = []
+    # By the verdict and without the reason, whose numbers differ from night to night.
+    for check, difference in row.differs.items():
+        verdict = difference[0]
+        keys.append(f"{row.scenario} {row.lab} {row.version} {check} {verdict}")
+    return keys
 
 
 def _evidence(rows: Sequence[CaseResult]) -> str:
     """The first run directory that was kept."""
-    kept = [row.run for row in rows if row.run]
-    return f"`{kept[0]}`" if kept else ""
+    for row in rows:
+        if row.run:
+            return f"`{row.run}`"
+    return ""
 
 
 def _grouped(rows: Sequence[CaseResult]) -> Mapping[tuple[str, str, str], list[CaseResult]]:
@@ -197,8 +232,10 @@ def _grouped(rows: Sequence[CaseResult]) -> Mapping[tuple[str, str, str], list[C
 
 
 def _descriptions(row: CaseResult) -> list[str]:
+    """What is not as expected of a case: each finding that differs, or why it has none."""
     if not row.differs:
         return [f"{row.outcome}: {_one_line(row.why)}"]
+
     return [
         _description(row.outcome, check, *difference) for check, difference in row.differs.items()
     ]
@@ -213,10 +250,13 @@ def _description(outcome: str, check: str, verdict: str, expected: str, because:
 def _one_line(text: str, width: int = 160) -> str:
     """`text` as a cell of a Markdown table: a bar would end the cell."""
     flat = " ".join(text.split()).replace("|", "/")
-    return flat if len(flat) <= width else f"{flat[: width - 3]}..."
+    if len(flat) <= width:
+        return flat
+    return f"{flat[: width - 3]}..."
 
 
 def _shortened(versions: Sequence[str]) -> str:
+    """Releases in a cell of a table: many of them, which are sorted, as a range."""
     if len(versions) <= VERSIONS_MAX:
         return ", ".join(versions)
     return f"{versions[0]} to {versions[-1]} ({len(versions)})"

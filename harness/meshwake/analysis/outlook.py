@@ -22,11 +22,15 @@ def outlook(scenario: Scenario, release: Release, fixes: Sequence[str] = COMPARE
     run on the model."""
     rows = matrix(fixes, {scenario.name: scenario}, release)
     weeks = scenario.duration / WEEK_NS
-    return " · ".join(f"{_deployed(row)}: {_lost(row, weeks)}" for row in rows)
+    parts = [f"{_deployed(row)}: {_lost(row, weeks)}" for row in rows]
+    return " · ".join(parts)
 
 
 def _deployed(row: MatrixRow) -> str:
-    return "as it is" if row.fix == "none" else row.fix.replace("-", " ")
+    """A fix in words."""
+    if row.fix == "none":
+        return "as it is"
+    return row.fix.replace("-", " ")
 
 
 def _lost(row: MatrixRow, weeks: float) -> str:
@@ -35,6 +39,13 @@ def _lost(row: MatrixRow, weeks: float) -> str:
         return "renews without a pause"
     if row.verdict == "UNKNOWN":
         return "unknown"
+
+    # Three days of a journal are not made into a week: the other four may have been unlike them.
     per, count = ("a week", 1.0) if weeks >= 1 else ("in all", weeks)
     lost = lasting_words(row.outage_s_per_week * count)
-    return f"{lost} {per}" if row.fix == "none" and row.outage_s_per_week else lost
+
+    # Once is enough for the line: the first part says what all of its numbers are per.
+    is_first = row.fix == "none"
+    if is_first and row.outage_s_per_week:
+        return f"{lost} {per}"
+    return lost

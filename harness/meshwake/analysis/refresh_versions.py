@@ -63,16 +63,24 @@ class Refreshed:
     @property
     def diff(self) -> str:
         """As `diff -u` shows it; "" when nothing is new."""
-        old, new = (text.splitlines(keepends=True) for text in (self.old, self.new))
+        old = self.old.splitlines(keepends=True)
+        new = self.new.splitlines(keepends=True)
         return "".join(difflib.unified_diff(old, new, self.path, self.path))
 
 
 def fetch(url: str) -> bytes:
     """What is at `url`. Raises OSError (URLError is one)."""
+    # A test has its server on loopback, without a certificate.
     if not url.startswith(("https://", "http://127.0.0.1:", "http://localhost:")):
         raise OSError("only https addresses are fetched")
+
     request = urllib.request.Request(  # noqa: S310  as above
-        url, headers={"Accept": "application/json", "User-Agent": "meshwake"}
+        url,
+        headers={
+            "Accept": "application/json",
+            # GitHub's API refuses requests without one.
+            "User-Agent": "meshwake",
+        },
     )
     with urllib.request.urlopen(request, timeout=FETCH_WITHIN_S) as answer:  # noqa: S310  as above
         body: bytes = answer.read()
@@ -91,10 +99,13 @@ class CachedFetch:
 
     def __call__(self, url: str) -> bytes:
         """Raises OSError."""
-        path = self.directory / f"{hashlib.sha256(url.encode()).hexdigest()[:32]}.json"
+        # The name of an address as a file: any length, and any character, is allowed in it.
+        name = hashlib.sha256(url.encode()).hexdigest()[:32]
+        path = self.directory / f"{name}.json"
         kept = self._kept(path, url)
         if kept is not None:
             return kept
+
         body = self.fetch(url)
         page = {
             "url": url,
@@ -107,19 +118,23 @@ class CachedFetch:
         return body
 
     def _kept(self, path: Path, url: str) -> bytes | None:
+        """The page of the cache, if there is one that is whole and fresh."""
         if not path.is_file():
             return None
+
         try:
             page = json.loads(path.read_text(encoding="utf-8"))
             body: bytes = page["body"].encode()
-            if page["url"] != url or hashlib.sha256(body).hexdigest() != page["sha256"]:
+            age_s = self.now_s() - float(page["at_s"])
+            is_whole = hashlib.sha256(body).hexdigest() == page["sha256"]
+            if page["url"] != url or not is_whole:
                 raise ValueError("its contents are not what was written")
-            # From the future too it is not fresh: this machine's clock was set back.
-            fresh = 0 <= self.now_s() - float(page["at_s"]) < CACHED_FOR_S
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             self.warn(f"{path}: a page of the cache is damaged ({error}); it is fetched again")
             return None
-        return body if fresh else None
+
+        # From the future too it is not fresh: this machine's clock was set back.
+        return body if 0 <= age_s < CACHED_FOR_S else None
 
 
 def refresh(text: str, path: str, get: Fetch, sources: Sources) -> Refreshed:
@@ -127,6 +142,7 @@ def refresh(text: str, path: str, get: Fetch, sources: Sources) -> Refreshed:
     BadInput when it answers something else; then nothing has changed."""
     rows = {row.version: row for row in parse_releases(text, path)}
     digests = _image_digests(get, sources.images)
+
     new = [version for version in _wanted(_released(get, sources.releases)) if version not in rows]
     notes = [
         f"{version}: is released and has no image yet; it is left out until it has one"
@@ -135,14 +151,18 @@ def refresh(text: str, path: str, get: Fetch, sources: Sources) -> Refreshed:
     ]
     added = [version for version in new if version in digests]
     commits = {version: _commit(get, sources.deps, version, notes) for version in added}
+
+    # With tomlkit, which keeps comments and the order of what is there.
     document = tomlkit.parse(text)
     table = document["release"]
     if not isinstance(table, AoT):
         raise BadInput(f"{path}: release is not a list of tables [[release]]; nothing was changed")
+
     notes += _add_digests(table, rows, digests)
     for version in added:
         _insert_row(table, version, digests[version], commits[version])
     notes += _notes_on_new(added, rows.values())
+
     fresh = tomlkit.dumps(document)
     # Read back before it is written: a table that cannot be read would stop every command.
     parse_releases(fresh, path)
@@ -152,30 +172,34 @@ def refresh(text: str, path: str, get: Fetch, sources: Sources) -> Refreshed:
 def _notes_on_new(added: Sequence[str], rows: Iterable[Release]) -> list[str]:
     """What a person has to do about releases that were added."""
     known_minors = {row.minor for row in rows}
-    new_minors = [
-        minor for minor in dict.fromkeys(map(minor_of, added)) if minor not in known_minors
-    ]
-    minors = [
+    # Each minor once, however many of its releases are new.
+    minors = dict.fromkeys(map(minor_of, added))
+
+    about_minors = [
         f'{minor}: a new minor; look up its Kubernetes range and write a [minor."{minor}"] table'
-        for minor in new_minors
+        for minor in minors
+        if minor not in known_minors
     ]
-    releases = [
+    about_releases = [
         f"{version}: new and {UNCLASSIFIED}; run: meshwake probe --istio {version}"
         for version in added
     ]
-    return [*minors, *releases]
+    return [*about_minors, *about_releases]
 
 
 def _json(get: Fetch, url: str, source: str) -> Any:
+    """The JSON at `url`; `source` names it for messages."""
     try:
         body = get(url)
     except OSError as error:
+        # urllib wraps what happened, and its own text is "<urlopen error ...>".
         reason = getattr(error, "reason", None) or error
         raise LabUnavailable(
             f"{source}: {url} does not answer ({reason}); nothing was changed; run it "
             "again: what was read is kept for "
             "an hour"
         ) from error
+
     try:
         return json.loads(body)
     except ValueError as error:
@@ -189,15 +213,20 @@ def _image_digests(get: Fetch, url: str) -> dict[str, str]:
     for _ in range(PAGES_MAX):
         if following is None:
             return digests
+
         page = _json(get, following, "images")
         try:
+            # A tag without an image has none, or null.
             found = {tag["name"]: tag.get("digest") or "" for tag in page["results"]}
             following = page.get("next")
         except (KeyError, TypeError, AttributeError) as error:
             raise BadInput(
                 f"images: {following} is not a page of tags ({error!r}); nothing was changed"
             ) from error
+
+        # Among the others are "latest", "1.30" and those of flavours, such as 1.30.0-distroless.
         digests |= {tag: digest for tag, digest in found.items() if _is_release(tag, digest)}
+
     raise BadInput(f"images: {url} has more than {PAGES_MAX} pages; nothing was changed")
 
 
@@ -211,8 +240,10 @@ def _released(get: Fetch, url: str) -> list[str]:
     separator = "&" if "?" in url else "?"
     for number in range(1, PAGES_MAX):
         page = _json(get, f"{url}{separator}page={number}", "releases")
+        # GitHub answers with an empty list behind the last page.
         if not page:
             return released
+
         try:
             names = [str(release["tag_name"]) for release in page if not release["draft"]]
         except (KeyError, TypeError) as error:
@@ -220,10 +251,12 @@ def _released(get: Fetch, url: str) -> list[str]:
                 f"releases: {url} is not a list of releases ({error!r}); nothing was changed"
             ) from error
         released += filter(_is_wanted_release, names)
+
     raise BadInput(f"releases: {url} has more than {PAGES_MAX} pages; nothing was changed")
 
 
 def _is_wanted_release(name: str) -> bool:
+    # The pattern first: other tags are no versions that could be compared.
     return bool(_RELEASE.match(name)) and Version(name) >= OLDEST
 
 
@@ -242,13 +275,16 @@ def _wanted(released: list[str]) -> list[str]:
 
 def _commit(get: Fetch, url: str, version: str, notes: list[str]) -> str:
     """The commit of its ztunnel; "" with a note where istio.deps does not have it."""
+    commit = ""
     try:
-        listed = _json(get, url.format(version=version), "deps")
-        commit = str(
-            next(entry["lastStableSHA"] for entry in listed if entry["name"] == "ZTUNNEL_REPO_SHA")
-        )
-    except (StopIteration, KeyError, TypeError, BadInput):
+        for entry in _json(get, url.format(version=version), "deps"):
+            if entry["name"] == "ZTUNNEL_REPO_SHA":
+                commit = str(entry["lastStableSHA"])
+                break
+    except (KeyError, TypeError, BadInput):
+        # Not worth a failure: a row without a commit can be used.
         commit = ""
+
     if not _COMMIT.match(commit):
         notes.append(
             f"{version}: istio.deps does not have the commit of its ztunnel; the row has none"
@@ -266,11 +302,14 @@ def _add_digests(table: AoT, rows: Mapping[str, Release], digests: Mapping[str, 
         known, found = rows[version].digest, digests.get(version)
         if found is None or found == known:
             continue
+
         if known is not None:
             notes.append(
                 f"{version}: its image was {known} and is {found} now: a tag moved; left as it is"
             )
             continue
+
+        # What follows the last key of a row, a blank line and comments, belongs behind the new one.
         trailing = take_trailing(row)
         append_aligned(row, "digest", found)
         give_trailing(row, trailing)
@@ -283,16 +322,20 @@ def _insert_row(table: AoT, version: str, digest: str, commit: str) -> None:
     if commit:
         values["commit"] = commit
     fresh = aligned_table(values | {"digest": digest})
-    newer = [
-        position
-        for position, row in enumerate(table)
-        if Version(str(row["version"])) > Version(version)
-    ]
-    position = newer[0] if newer else len(table)
-    before = table[position - 1] if position else None
-    if before is not None:
+
+    position = _position_of(table, Version(version))
+    if position > 0:
+        before = table[position - 1]
         # What follows the row before, comments too, is about the row after.
         trailing = take_trailing(before)
         before.add(tomlkit.nl())
         give_trailing(fresh, trailing)
     table.insert(position, fresh)
+
+
+def _position_of(table: AoT, version: Version) -> int:
+    """Where a row of `version` belongs: before the first that is newer, else at the end."""
+    for position, row in enumerate(table):
+        if Version(str(row["version"])) > version:
+            return position
+    return len(table)

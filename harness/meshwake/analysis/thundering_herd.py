@@ -70,8 +70,11 @@ def simulate_herd(nodes: int, fix: str, seed: int, turns: int = 1) -> HerdResult
         raise invalid("--herd", nodes, f"1 to {NODES_MAX} nodes")
     if fix not in FIXES:
         raise invalid_choice("--fix", fix, FIXES)
+
     plan = adapted(plan_of(nodes, fix, seed, turns))
     history = execute(plan).history
+
+    # Before the wake istiod has the usual load, spread over half a life.
     requests_ns = [
         event.world_ns - WAKES_NS
         for event in history.of("csr_answered")
@@ -122,6 +125,8 @@ def _manifest(fix: str, turns: int) -> str | None:
     manifest = FIXES[fix].read_manifest()
     if turns == 1:
         return manifest
+
+    # The other fixes restart at fixed times, or not at all: nothing is taken in turns.
     if fix != wake_guard.NAME or manifest is None:
         raise BadInput(
             f"--turns {turns}: is about {wake_guard.NAME}; give --fix {wake_guard.NAME} too"
@@ -134,12 +139,18 @@ def _faults(names: list[str], chance: Random) -> tuple[PlannedFault, ...]:
     starts = sorted((chance.randrange(NS_PER_S, STARTED_WITHIN_NS), name) for name in names)
     placed = [("restart", at_ns, name, 0) for at_ns, name in starts]
     placed += [("suspend", ASLEEP_AT_NS, name, ASLEEP_FOR_NS) for name in names]
-    return tuple(
-        read_planned_fault(
-            {"index": index, "kind": kind, "node": name, "at_world_ns": at_ns, "lasts_ns": lasts_ns}
-        )
-        for index, (kind, at_ns, name, lasts_ns) in enumerate(placed)
-    )
+
+    faults = []
+    for index, (kind, at_ns, name, lasts_ns) in enumerate(placed):
+        fault = {
+            "index": index,
+            "kind": kind,
+            "node": name,
+            "at_world_ns": at_ns,
+            "lasts_ns": lasts_ns,
+        }
+        faults.append(read_planned_fault(fault))
+    return tuple(faults)
 
 
 def most_within(times_ns: Iterable[int], window_ns: int) -> int:
@@ -165,28 +176,38 @@ def _good(plan: Plan, history: History, world_ns: int) -> float:
     ends, too slow for ten thousand of them."""
     wall_s = plan.starts_wall_s + world_ns // NS_PER_S
     held_until_s: dict[str | None, int] = {}
+
     # A node has one ztunnel with one identity, so the last that happened to a node is its state.
     for event in history:
         if event.world_ns > world_ns:
             break
         if isinstance(event, ZtunnelStopped):
             held_until_s.pop(event.node, None)
+        # A request that failed leaves what was held before.
         elif isinstance(event, CsrAnswered) and event.not_after_wall_s is not None:
             held_until_s[event.node] = event.not_after_wall_s
-    return sum(wall_s <= until_s for until_s in held_until_s.values()) / len(plan.nodes)
+
+    valid = [until_s for until_s in held_until_s.values() if wall_s <= until_s]
+    return len(valid) / len(plan.nodes)
 
 
 def markdown(herds: Iterable[HerdResult]) -> str:
     """The table of docs/sweeps.md."""
     head = ("nodes", "deployed", "requests in the worst second", "in the worst 10 s", "in the hour")
     lines = [[*head, "well again after 5 min", "after an hour"], ["---"] * 7]
-    for one in herds:
-        deployed = f"`{one.fix}`" if one.turns == 1 else f"`{one.fix}`, {one.turns} turns"
-        counts = (one.nodes, one.most_in_1_s, one.most_in_10_s, one.requests)
-        shares = (one.good_in_5_min, one.good_in_1_h)
-        numbers = [f"{count:,}" for count in counts]
+
+    for herd in herds:
+        turns = "" if herd.turns == 1 else f", {herd.turns} turns"
         lines.append(
-            [numbers[0], deployed, *numbers[1:], *(f"{100 * share:.0f} %" for share in shares)]
+            [
+                f"{herd.nodes:,}",
+                f"`{herd.fix}`{turns}",
+                f"{herd.most_in_1_s:,}",
+                f"{herd.most_in_10_s:,}",
+                f"{herd.requests:,}",
+                f"{100 * herd.good_in_5_min:.0f} %",
+                f"{100 * herd.good_in_1_h:.0f} %",
+            ]
         )
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
@@ -194,5 +215,9 @@ def markdown(herds: Iterable[HerdResult]) -> str:
 def bar_line(counts: list[int]) -> str:
     """A load as a line of characters, one a minute, by the most of them."""
     most = max([*counts, 1])
-    # Rounded up, so that a single request in a minute still shows as a dot.
-    return "".join(_BARS[-(-count * (len(_BARS) - 1) // most)] for count in counts)
+    line = ""
+    for count in counts:
+        # Rounded up, so that a single request in a minute still shows as a dot.
+        height = -(-count * (len(_BARS) - 1) // most)
+        line += _BARS[height]
+    return line

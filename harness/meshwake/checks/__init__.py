@@ -51,16 +51,21 @@ TITLES: dict[str, str] = {module.NAME: module.TITLE for module in (*_ASSUMPTIONS
 
 def judge(plan: Plan, history: History) -> tuple[Finding, ...]:
     """Every finding on `history`, the assumptions first. Never raises."""
-    assumptions = [
-        replace(_find(name, plan, history, ASSUMPTIONS), is_assumption=True) for name in ASSUMPTIONS
-    ]
+    assumptions: list[Finding] = []
+    for name in ASSUMPTIONS:
+        finding = _find(name, plan, history, ASSUMPTIONS)
+        assumptions.append(replace(finding, is_assumption=True))
     for assumption in assumptions:
         if assumption.verdict is not Verdict.HOLDS:
             # One reason is enough: the first that fails explains those after it. A fault that
             # never happened, for instance, leaves nothing to judge about certificates.
             return (*assumptions, *_nothing_can_be_judged(assumption))
-    findings = [_find(name, plan, history, CHECKS) for name in CHECKS]
-    return (*assumptions, *(_as_far_as_it_ran(finding, history) for finding in findings))
+
+    findings: list[Finding] = []
+    for name in CHECKS:
+        finding = _find(name, plan, history, CHECKS)
+        findings.append(_as_far_as_it_ran(finding, history))
+    return (*assumptions, *findings)
 
 
 def _nothing_can_be_judged(failed: Finding) -> list[Finding]:

@@ -35,51 +35,57 @@ def check(plan: Plan, history: History) -> Finding:
     if not long:
         return holds(NAME, f"there was no outage of more than {lasting(LONG_NS)}")
     fired = history.of(AlertFired)
+    if not fired:
+        began = moment(long[0].from_world_ns)
+        because = f"an outage began at {began} and no alert ever fired"
+        return broken(NAME, because, [_place(failing) for failing in long])
+
     # Any earlier alert counts, so the first is the one to compare with.
-    first_ns = fired[0].world_ns if fired else None
-    unannounced = [failing for failing in long if not _in_time(plan, history, failing, first_ns)]
+    first = fired[0]
+    at = moment(first.world_ns)
+    unannounced = [
+        failing for failing in long if not _in_time(plan, history, failing, first.world_ns)
+    ]
     if unannounced:
         began = moment(unannounced[0].from_world_ns)
-        because = f"an outage began at {began} and {_first_alert(first_ns)}"
+        because = f"an outage began at {began} and the first alert fired at {at}"
         return broken(NAME, because, [_place(failing) for failing in unannounced])
+
     # Each was in time, so an alert that is not before the first came with a jump.
-    has_begun = any(failing.from_world_ns <= fired[0].world_ns for failing in long)
-    when = "as soon as a clock had jumped, with" if has_begun else "before"
-    return holds(
-        NAME,
-        f"{fired[0].alert} fired at {moment(fired[0].world_ns)}, {when} the first of "
-        f"{count(len(long), 'outage')}",
-    )
+    when = "before"
+    if first.world_ns >= long[0].from_world_ns:
+        when = "as soon as a clock had jumped, with"
+    outages = count(len(long), "outage")
+    return holds(NAME, f"{first.alert} fired at {at}, {when} the first of {outages}")
 
 
-def _in_time(plan: Plan, history: History, failing: PairFailure, first_ns: int | None) -> bool:
-    if first_ns is None:
-        return False
-    if first_ns < failing.from_world_ns:
+def _in_time(plan: Plan, history: History, failing: PairFailure, alert_world_ns: int) -> bool:
+    """Whether the receiver of an alert had the time to act."""
+    began_ns = failing.from_world_ns
+    if alert_world_ns < began_ns:
         return True
+    if not _begins_with_a_jump(plan, history, failing):
+        return False
     # The five minutes are minutes awake, of both nodes.
     asleep = asleep_either(plan, history, failing.pair)
-    asleep_ns = asleep.overlap_ns(failing.from_world_ns, first_ns)
-    awake_ns = first_ns - failing.from_world_ns - asleep_ns
-    return awake_ns <= LONG_NS and _begins_with_a_jump(plan, history, failing)
+    asleep_ns = asleep.overlap_ns(began_ns, alert_world_ns)
+    awake_ns = alert_world_ns - began_ns - asleep_ns
+    return awake_ns <= LONG_NS
 
 
 def _begins_with_a_jump(plan: Plan, history: History, failing: PairFailure) -> bool:
     """Whether a clock fault of either node was going on, or had just ended, when it began."""
     nodes = {plan.node_of(identity) for identity in failing.pair}
     for fault in fault_spans(history):
-        if fault.node not in nodes or fault.kind not in CLOCK_FAULTS:
+        if fault.node not in nodes:
+            continue
+        if fault.kind not in CLOCK_FAULTS:
             continue
         # The first attempt after a jump may come a while after it: attempts have an interval.
-        if fault.began_world_ns <= failing.from_world_ns <= fault.until_world_ns + LONG_NS:
+        latest_ns = fault.until_world_ns + LONG_NS
+        if fault.began_world_ns <= failing.from_world_ns <= latest_ns:
             return True
     return False
-
-
-def _first_alert(first_ns: int | None) -> str:
-    if first_ns is None:
-        return "no alert ever fired"
-    return f"the first alert fired at {moment(first_ns)}"
 
 
 def _place(failing: PairFailure) -> Evidence:

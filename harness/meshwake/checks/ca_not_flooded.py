@@ -74,14 +74,16 @@ def check(plan: Plan, history: History) -> Finding:
 
 
 def _fullest(identity: str, worlds_ns: list[int]) -> _Flood:
+    """The minute of an identity in which it sent the most requests."""
     best = _Flood(identity, worlds_ns[0], 0)
     # A window that is pushed along: `first` is the oldest request within a minute of the last.
     first = 0
     for last, world_ns in enumerate(worlds_ns):
         while world_ns - worlds_ns[first] > WINDOW_NS:
             first += 1
-        if last - first + 1 > best.requests:
-            best = _Flood(identity, worlds_ns[first], last - first + 1)
+        requests = last - first + 1
+        if requests > best.requests:
+            best = _Flood(identity, worlds_ns[first], requests)
     return best
 
 

@@ -3,6 +3,7 @@ first."""
 
 from __future__ import annotations
 
+import math
 import re
 from itertools import pairwise
 
@@ -10,6 +11,8 @@ from meshwake.core.dates import Dates
 from meshwake.core.durations import NS_PER_S
 
 _UNITS = (("s", 1), ("m", 60), ("h", 3_600), ("d", 86_400))
+# Days have no larger unit.
+_IN_NEXT_UNIT = {"m": 60, "h": 24}
 
 
 def lasting(duration_ns: int) -> str:
@@ -23,14 +26,13 @@ def lasting(duration_ns: int) -> str:
     for (small, small_s), (large, large_s) in pairwise(_UNITS):
         # Rounded to the smaller unit first: 3 h 59 m 59 s is "4 h", not "3 h 60 m".
         many, few = divmod(round(rest_s / small_s), large_s // small_s)
-        if large == "d" or many < _in_next(large):
-            rest = f" {few} {small}" if few else ""
-            return f"{sign}{many} {large}{rest}"
+        if many >= _IN_NEXT_UNIT.get(large, math.inf):
+            continue
+        words = f"{sign}{many} {large}"
+        if few:
+            words += f" {few} {small}"
+        return words
     raise AssertionError("days have no larger unit")
-
-
-def _in_next(unit: str) -> int:
-    return {"m": 60, "h": 24}[unit]
 
 
 def moment(world_ns: int) -> str:
@@ -68,4 +70,6 @@ def dated(text: str, dates: Dates | None) -> str:
 
 def count(number: int, what: str) -> str:
     """How many: '1 request', '20 requests'."""
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+    if number == 1:
+        return f"1 {what}"
+    return f"{number} {what}s"

@@ -44,7 +44,9 @@ class _Served:
 
     @property
     def drift_text(self) -> str:
-        return "" if self.drift_ns is None else f" (clock drift {lasting(self.drift_ns)})"
+        if self.drift_ns is None:
+            return ""
+        return f" (clock drift {lasting(self.drift_ns)})"
 
 
 def check(plan: Plan, history: History) -> Finding:
@@ -52,15 +54,19 @@ def check(plan: Plan, history: History) -> Finding:
     held = holdings(history)
     if not held:
         return unknown(NAME, "no ztunnel held a certificate in this history")
-    served = [_served(history, holding) for holding in held]
-    served = [one for one in served if one.awake_ns >= TOLERATED_NS]
+    served: list[_Served] = []
+    for holding in held:
+        one = _served(history, holding)
+        if one.awake_ns >= TOLERATED_NS:
+            served.append(one)
     served.sort(key=lambda one: one.from_world_ns)
     if not served:
+        certificates = count(len(held), "certificate")
         return holds(
             NAME,
-            f"none of {count(len(held), 'certificate')} was held past its notAfter by a "
-            "node that was awake",
+            f"none of {certificates} was held past its notAfter by a node that was awake",
         )
+
     first = served[0]
     because = (
         f"{first.holding.identity} served an expired certificate for {lasting(first.awake_ns)}, "
@@ -77,14 +83,20 @@ def check(plan: Plan, history: History) -> Finding:
 
 
 def _served(history: History, holding: Holding) -> _Served:
+    """When a certificate was served while expired; `spans` are empty where it never was."""
     clock = timeline(history, holding.life.node)
     expired = clock.spans_at_or_after_wall(
         holding.not_after_wall_s * NS_PER_S, holding.from_world_ns, holding.to_world_ns
     )
-    # Asleep it was expired too, and served to no peer.
-    spans = [part for span in expired for part in clock.asleep.without(*span)]
-    # The drift at the beginning, which is what made this certificate expire; it may grow later.
-    drift_ns = life_drift_ns(history, holding.life, spans[0][0]) if spans else None
+    spans: list[Span] = []
+    for from_ns, to_ns in expired:
+        # Asleep it was expired too, and served to no peer.
+        spans += clock.asleep.without(from_ns, to_ns)
+    drift_ns: int | None = None
+    if spans:
+        # At the beginning, which is what made this certificate expire; it may grow later.
+        begins_ns, _ = spans[0]
+        drift_ns = life_drift_ns(history, holding.life, begins_ns)
     return _Served(holding, spans, drift_ns)
 
 

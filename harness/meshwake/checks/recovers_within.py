@@ -41,6 +41,11 @@ class _Failed(NamedTuple):
         )
 
     @property
+    def summary(self) -> str:
+        """To the minute, for the sentence of the finding."""
+        return self.text(moment(self.event.world_ns))
+
+    @property
     def _after_fault(self) -> str:
         if self.awake_since_fault_ns is None:
             return "before any fault"
@@ -71,12 +76,17 @@ class _Excuses:
     def outlasts_the_run(self, world_ns: int) -> bool:
         """Whether a fault that had begun at `world_ns` lasted until the end."""
         position = bisect_right(self._begins, world_ns) - 1
-        return position >= 0 and self._ends[position] >= self._end_world_ns
+        if position < 0:
+            return False
+        return self._ends[position] >= self._end_world_ns
 
     def excuse(self, world_ns: int) -> bool:
         """Whether a failure at `world_ns` is excused."""
         since_ns = self.awake_since_ns(world_ns)
-        return since_ns is not None and since_ns <= BOUND_NS
+        # Before the first fault nothing excuses one.
+        if since_ns is None:
+            return False
+        return since_ns <= BOUND_NS
 
 
 def _excusing(plan: Plan, history: History, pair: tuple[str, str]) -> list[Span]:
@@ -85,19 +95,16 @@ def _excusing(plan: Plan, history: History, pair: tuple[str, str]) -> list[Span]
     nodes = {plan.node_of(identity) for identity in pair}
     # None: a fault of no node, as when the authority refuses or hangs.
     touching = {*nodes, plan.authority_node, None}
-    faults = [
-        (fault.began_world_ns, fault.until_world_ns)
-        for fault in fault_spans(history)
-        if fault.node in touching
-    ]
-    # A restart is a moment: what it cuts must be back within the five minutes after it. The first
-    # start in a run (cause "start") is not one.
-    restarts = [
-        (life.started.world_ns, life.started.world_ns)
-        for life in lives(history)
-        if life.node in nodes and life.started.cause != "start"
-    ]
-    return faults + restarts
+    faults = [fault for fault in fault_spans(history) if fault.node in touching]
+    excusing = [(fault.began_world_ns, fault.until_world_ns) for fault in faults]
+    for life in lives(history):
+        # The first start in a run (cause "start") is not a restart.
+        if life.node not in nodes or life.started.cause == "start":
+            continue
+        # A restart is a moment: what it cuts must be back within the five minutes after it.
+        restarted_ns = life.started.world_ns
+        excusing.append((restarted_ns, restarted_ns))
+    return excusing
 
 
 def check(plan: Plan, history: History) -> Finding:
@@ -109,21 +116,21 @@ def check(plan: Plan, history: History) -> Finding:
     for pair in plan.pairs:
         tried = attempts(history, pair)
         failed_here = sum(not event.ok for event in tried)
-        if not failed_here:
+        # Of most pairs: what excuses their failures is not looked for.
+        if failed_here == 0:
             continue
+        failed += failed_here
         excuses = _Excuses(plan, history, pair)
         late += _late(tried, excuses)
         unshown += _unshown(tried, excuses, history.end_world_ns)
-        failed += failed_here
+
     # The order matters: one unexcused outage is proof, whatever else could not be shown.
     if late:
         late.sort(key=lambda one: one.event.world_ns)
-        first = late[0].text(moment(late[0].event.world_ns))
-        because = f"{first}; {count(len(late), 'outage')} that no fault excuses"
+        because = f"{late[0].summary}; {count(len(late), 'outage')} that no fault excuses"
         return broken(NAME, because, [_place(one) for one in late])
     if unshown:
-        first = unshown[0].text(moment(unshown[0].event.world_ns))
-        because = f"{first}; the run ended too early to show whether it recovers"
+        because = f"{unshown[0].summary}; the run ended too early to show whether it recovers"
         return unknown(NAME, because, [_place(one) for one in unshown])
     if failed:
         within = f"within a fault or {lasting(BOUND_NS)} awake after one"

@@ -36,7 +36,9 @@ class _Wrong:
     @property
     def text(self) -> str:
         who = self.renewal.identity
-        drift = "" if self.drift_ns is None else f" (clock drift {lasting(self.drift_ns)})"
+        drift = ""
+        if self.drift_ns is not None:
+            drift = f" (clock drift {lasting(self.drift_ns)})"
         if self.renewal.done_world_ns is None:
             issued = moment(self.renewal.certificate.issued_world_ns)
             return (
@@ -55,11 +57,11 @@ def check(plan: Plan, history: History) -> Finding:
         return unknown(
             NAME, f"no certificate fell due for renewal within {lasting(history.end_world_ns)}"
         )
-    wrong = [
-        _Wrong(renewal, off_ns, _drift(history, renewal))
-        for renewal in done
-        if (off_ns := _off(history, renewal))
-    ]
+    wrong: list[_Wrong] = []
+    for renewal in done:
+        off_ns = _off(history, renewal)
+        if off_ns != 0:
+            wrong.append(_Wrong(renewal, off_ns, _drift(history, renewal)))
     if not wrong:
         within = f"came within {lasting(TOLERATED_NS)} of awake time of its due"
         return holds(NAME, f"each of {count(len(done), 'renewal')} {within}")
@@ -71,14 +73,18 @@ def check(plan: Plan, history: History) -> Finding:
 
 def _how_many(wrong: list[_Wrong], of: int) -> str:
     """'3 of 12 renewals late, by up to 4 h; 1 early, by up to 5 m'. Late is awake time."""
-    late_ns = [one.off_ns for one in wrong if one.off_ns > 0]
-    early_ns = [-one.off_ns for one in wrong if one.off_ns < 0]
-    if not late_ns:
-        return f"{len(early_ns)} of {of} renewals early, by up to {lasting(max(early_ns))}"
-    late = f"{len(late_ns)} of {of} renewals late, by up to {lasting(max(late_ns))}"
-    if not early_ns:
-        return late
-    return f"{late}; {len(early_ns)} early, by up to {lasting(max(early_ns))}"
+    offs_ns = [one.off_ns for one in wrong]
+    # The latest is positive, the earliest negative.
+    late_by = lasting(max(offs_ns))
+    early_by = lasting(-min(offs_ns))
+    late = sum(off_ns > 0 for off_ns in offs_ns)
+    early = len(offs_ns) - late
+    if late == 0:
+        return f"{early} of {of} renewals early, by up to {early_by}"
+    words = f"{late} of {of} renewals late, by up to {late_by}"
+    if early:
+        words += f"; {early} early, by up to {early_by}"
+    return words
 
 
 def _off(history: History, renewal: Renewal) -> int:
@@ -93,7 +99,9 @@ def _off(history: History, renewal: Renewal) -> int:
     if due_ns is None:
         return 0
     late_ns = clock.awake_ns(due_ns, _done_or_ended_ns(renewal))
-    return late_ns if late_ns > TOLERATED_NS else 0
+    if late_ns <= TOLERATED_NS:
+        return 0
+    return late_ns
 
 
 def _drift(history: History, renewal: Renewal) -> int | None:

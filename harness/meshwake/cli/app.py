@@ -22,7 +22,7 @@ from typer.core import TyperGroup
 
 from meshwake.cli.commands import COMMANDS, CommandEntry
 from meshwake.cli.output import CommandExit, print_text, say
-from meshwake.core.errors import ExitCode, HarnessError
+from meshwake.core.errors import BadInput, ExitCode, HarnessError
 from meshwake.core.refusal import unwritable
 from meshwake.runner.flags import variables_behind
 from meshwake.system.hints import did_you_mean
@@ -32,6 +32,8 @@ CLICK_USAGE_ERROR = 2
 # What a shell shows for a program that SIGINT (2) has ended: 128 + 2.
 INTERRUPTED = 130
 _DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT)
+# Of a file that has a name: tracing a process, for example, is forbidden without one.
+_FORBIDDEN = (errno.EACCES, errno.EROFS)
 FIRST_STEPS = """\
 Makes time jump under a service mesh and reports, with evidence, what breaks.
 
@@ -134,6 +136,7 @@ def _first_screen(
 
 def run_command(arguments: Sequence[str]) -> int:
     """The exit code of `meshwake ARGUMENTS`. Nothing is raised, whatever happens."""
+    _escape_what_cannot_be_encoded()
     try:
         app(list(arguments), prog_name="meshwake")
     except CommandExit as ended:
@@ -155,7 +158,6 @@ def main() -> None:
     # Without a handler SIGTERM ends Python at once: no `finally` would run, and what is moved would
     # stay moved.
     signal.signal(signal.SIGTERM, _end_in_order)
-    _escape_what_cannot_be_encoded()
     sys.exit(run_command(sys.argv[1:]))
 
 
@@ -217,6 +219,8 @@ def _failed(error: Exception, arguments: Sequence[str]) -> int:
     if isinstance(error, OSError) and error.errno in _DISK_IS_FULL:
         # Without a file it is the output itself: meshwake run ... > report.txt.
         return _refused(unwritable(error.filename or "the output", error, "make room, and repeat"))
+    if isinstance(error, OSError) and error.errno in _FORBIDDEN and error.filename:
+        return _refused(BadInput(f"{error.filename}: cannot be used ({error.strerror})"))
     verbose = "-v" in arguments or "--verbose" in arguments
     say(f"this is a fault of meshwake: {type(error).__name__}: {error}")
     say(traceback.format_exc() if verbose else "-v shows where it came from")

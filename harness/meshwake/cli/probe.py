@@ -198,7 +198,7 @@ def _name_class(path: Path | None, istio: str | None, lab: str, as_json: bool) -
     """Names the class of the binary at `path`, or of a release. Ends the command."""
     if istio is None and path is None:
         raise BadInput("--ztunnel PATH or --istio VERSION is missing: whose class?")
-    release = versions.find(istio) if istio else versions.newest()
+    release = versions.find(istio) if istio else _release_of(path)
     # Only an official release has a class in the table; a binary is whatever was built.
     in_table = release.behaviour_class if istio and path is None else None
     if in_table is not None and release.assumption is not None:
@@ -216,6 +216,13 @@ def _name_class(path: Path | None, istio: str | None, lab: str, as_json: bool) -
     else:
         print_text(f"{path or version}: {words}")
     raise CommandExit(code)
+
+
+def _release_of(path: Path | None) -> versions.Release:
+    """The release that the binary at `path` reports of itself, which may be an old one. A build of
+    one's own reports none: then the newest, which it is probably nearest to."""
+    own = None if path is None else binaries.identify(path).own_version
+    return versions.newest() if own is None else versions.find(own)
 
 
 def _signature(options: Options, version: str) -> BehaviourSignature:

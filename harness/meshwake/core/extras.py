@@ -71,4 +71,4 @@ def missing_extra(error: ImportError) -> LabUnavailable | None:
 
 def _sentence(extra: str, module: str) -> str:
     purpose, _ = EXTRAS[extra]
-    return f"{module} is not installed, and needed for {purpose}: {how_to_install(extra)}"
+    return f"the Python module {module} is not installed, and needed for {purpose}: {how_to_install(extra)}"

@@ -6,6 +6,7 @@ in TOML, what was expected there, and the nearest right word.
 
 from __future__ import annotations
 
+from datetime import date
 from itertools import pairwise
 from typing import Any, get_args
 
@@ -30,6 +31,16 @@ _DURATIONS = (
     "every",
     "lifetime",
 )
+# By the kind of the mistake, in pydantic's words for it.
+_EXPECTED = {
+    "too_short": "at least one entry",
+    "list_type": "a list, in brackets",
+    "string_type": "a text, in quotes",
+    "string_too_short": "a text that is not empty",
+    "bool_type": "true or false",
+    "int_type": "a whole number",
+    "model_type": "a table",
+}
 
 
 class ImpossibleScenario(ValueError):
@@ -80,13 +91,26 @@ def explain(detail: ErrorDetails, document: JsonObject, root: type[BaseModel]) -
             return _no_kind_of_fault((*place, "kind"), detail)
         case "literal_error":
             return _not_one_of(place, detail)
-    return f"invalid value {detail['input']!r} for {text_of(place)}: {_reason(detail)}"
+    return _of_another_kind(place, detail)
+
+
+def _of_another_kind(place: Place, detail: ErrorDetails) -> str:
+    """A value that its key cannot have."""
+    read = detail["input"]
+    if detail["type"] == "list_type" and isinstance(read, dict):
+        name = text_of(place)
+        return f"{name} is one table: expected a list of them; write [[{name}]], with two brackets"
+    # A date of TOML as it is written there, and not as Python names it.
+    shown = read.isoformat() if isinstance(read, date) else repr(read)
+    return f"invalid value {shown} for {text_of(place)}: {_reason(detail)}"
 
 
 def _reason(detail: ErrorDetails) -> str:
-    """pydantic's sentence, as the end of ours."""
-    if detail["type"] == "too_short":
-        return "expected at least one entry"
+    """What was expected; of rarer mistakes pydantic's sentence, as the end of ours."""
+    if detail["type"].startswith("datetime"):
+        return "expected a date with time and zone, such as 2026-11-21T09:00:00+01:00"
+    if detail["type"] in _EXPECTED:
+        return f"expected {_EXPECTED[detail['type']]}"
     message = detail["msg"]
     return message[0].lower() + message[1:]
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from contextlib import suppress
 from datetime import datetime
 from typing import Any, BinaryIO, NamedTuple, TextIO
 
@@ -173,11 +172,14 @@ def export_entries(raw: BinaryIO, tally: Tally) -> Iterator[JournalEntry]:
 def _take_field(raw: BinaryIO, line: bytes, fields: MutableJsonObject) -> None:
     """Adds the field that begins with `line`; a binary one is skipped."""
     name, equals, value = line.rstrip(b"\r\n").partition(b"=")
-    is_name = bool(_NAME.match(name))
-    if is_name and equals:
-        fields[name.decode()] = value.decode("utf-8", "replace")
-    elif not is_name or not _skip_binary(raw):
-        fields["not understood"] = line[:200].decode("utf-8", "replace")
+    if _NAME.match(name):
+        if equals:
+            fields[name.decode()] = value.decode("utf-8", "replace")
+            return
+        # A name alone: its value is binary.
+        if _skip_binary(raw):
+            return
+    fields["not understood"] = line[:200].decode("utf-8", "replace")
 
 
 def _skip_binary(raw: BinaryIO) -> bool:
@@ -186,7 +188,11 @@ def _skip_binary(raw: BinaryIO) -> bool:
     length = int.from_bytes(raw.read(8), "little")
     if length > _BINARY_BYTES_MAX:
         return False
-    while length > 0 and (chunk := raw.read(min(length, LINE_CHARACTERS_MAX))):
+    while length > 0:
+        chunk = raw.read(min(length, LINE_CHARACTERS_MAX))
+        # The file breaks off.
+        if not chunk:
+            break
         length -= len(chunk)
     # systemd's JOURNAL_EXPORT_FORMATS: a line end follows the value.
     return raw.readline(2) in (b"\n", b"\r\n", b"")
@@ -204,16 +210,20 @@ def verbose_entries(stream: TextIO, tally: Tally) -> Iterator[JournalEntry]:
     hexadecimal."""
     fields: MutableJsonObject = {}
     for line in lines_of(stream):
-        if heading := CURSOR_HEADING.search(line):
+        heading = CURSOR_HEADING.search(line)
+        if heading is not None:
             yield from _whole(fields, tally)
-            _see_offset(line[: heading.start()], int(heading["t"], 16), tally)
+            wall_us = int(heading["t"], 16)
+            _see_offset(line[: heading.start()], wall_us, tally)
             fields = {
                 "__CURSOR": heading[1],
-                "__REALTIME_TIMESTAMP": int(heading["t"], 16),
+                "__REALTIME_TIMESTAMP": wall_us,
                 "__MONOTONIC_TIMESTAMP": int(heading["m"], 16),
                 "_BOOT_ID": heading["boot"],
             }
-        elif field := _FIELD.match(line):
+            continue
+        field = _FIELD.match(line)
+        if field is not None:
             # The heading's own come first, and of a field that is there twice the first counts.
             fields.setdefault(field[1], field[2].rstrip())
         elif line.strip() and not line.startswith((" ", "\t", "-- ")):
@@ -227,13 +237,15 @@ def _see_offset(text: str, wall_us: int, tally: Tally) -> None:
     local = _LOCAL_TIME.search(text)
     if local is None:
         return
-    with suppress(ValueError):
-        shown_s = int(datetime.fromisoformat(f"{local[1]}T{local[2]}Z").timestamp())
-        ahead_s = shown_s - wall_us // _US_PER_S
-        # An entry may show when its message was written, some seconds before it reached journald.
-        offset_s = round(ahead_s / _OFFSETS_APART_S) * _OFFSETS_APART_S
-        if abs(ahead_s - offset_s) < _WRITTEN_WITHIN_S:
-            tally.offsets.add(wall_us * _NS_PER_US, offset_s)
+    try:
+        shown = datetime.fromisoformat(f"{local[1]}T{local[2]}Z")
+    except ValueError:
+        return
+    ahead_s = int(shown.timestamp()) - wall_us // _US_PER_S
+    # An entry may show when its message was written, some seconds before it reached journald.
+    offset_s = round(ahead_s / _OFFSETS_APART_S) * _OFFSETS_APART_S
+    if abs(ahead_s - offset_s) < _WRITTEN_WITHIN_S:
+        tally.offsets.add(wall_us * _NS_PER_US, offset_s)
 
 
 def _entry(fields: MutableJsonObject, shown: str, tally: Tally) -> Iterator[JournalEntry]:
@@ -256,14 +268,14 @@ def _entry(fields: MutableJsonObject, shown: str, tally: Tally) -> Iterator[Jour
     about_sleep = _is_about_sleep(fields, message)
     tally.count(about_sleep)
     yield JournalEntry(
-        wall_ns,
-        monotonic_ns,
-        boot,
-        about_sleep,
-        message.startswith(_FIRST_SET),
-        _order(fields),
-        _text(fields.get("_MACHINE_ID")),
-        _text(fields.get("_HOSTNAME")),
+        wall_ns=wall_ns,
+        monotonic_ns=monotonic_ns,
+        boot=boot,
+        about_sleep=about_sleep,
+        clock_was_unset=message.startswith(_FIRST_SET),
+        order=_order(fields),
+        machine=_text(fields.get("_MACHINE_ID")),
+        host=_text(fields.get("_HOSTNAME")),
     )
 
 
@@ -329,10 +341,14 @@ def _is_about_sleep(fields: MutableJsonObject, message: str) -> bool:
 
 def _order(fields: MutableJsonObject) -> tuple[str, int] | None:
     """Its number among all entries that its journald ever wrote, and the name of that sequence."""
-    try:
-        if "__SEQNUM" in fields:
-            return _text(fields.get("__SEQNUM_ID")), _whole_number(fields["__SEQNUM"])
-        found = _CURSOR.match(_text(fields.get("__CURSOR")))
-        return (found[1], int(found[2], 16)) if found else None
-    except ValueError:
+    # journalctl has it as a field of its own since systemd 254, and always had it in the cursor.
+    if "__SEQNUM" in fields:
+        sequence = _text(fields.get("__SEQNUM_ID"))
+        try:
+            return sequence, _whole_number(fields["__SEQNUM"])
+        except ValueError:
+            return None
+    cursor = _CURSOR.match(_text(fields.get("__CURSOR")))
+    if cursor is None:
         return None
+    return cursor[1], int(cursor[2], 16)

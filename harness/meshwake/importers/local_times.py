@@ -275,13 +275,14 @@ def order_of(
     decided = _order_by_numbers([row for row in rows if not row.sure])
     if decided is not None:
         return decided
-    fitting = [order for order in _ORDERS if _fits_known(known, order)]
-    if len(fitting) == 1:
-        return fitting[0]
-    fitting = [order for order in _ORDERS if _in_order(rows, order)]
-    if len(fitting) == 1:
-        return fitting[0]
-    return None
+
+    # Each order by itself: where both fit, or none does, nothing is decided.
+    day_first, month_first = (_fits_known(known, order) for order in _ORDERS)
+    if day_first == month_first:
+        day_first, month_first = (_in_order(rows, order) for order in _ORDERS)
+    if day_first == month_first:
+        return None
+    return "day-first" if day_first else "month-first"
 
 
 def _order_by_numbers(rows: Sequence[LocalTime]) -> DateOrder | None:
@@ -289,9 +290,13 @@ def _order_by_numbers(rows: Sequence[LocalTime]) -> DateOrder | None:
     # Either is right where no row depends on it: there are none, or all are like 11/11.
     if all(row.first == row.second for row in rows):
         return "month-first"
-    if max(row.first for row in rows) > _MONTHS_OF_A_YEAR:
+    # No month has such a number, so it is a day. Where damage makes rows contradict one another,
+    # the first number counts.
+    largest_first = max(row.first for row in rows)
+    largest_second = max(row.second for row in rows)
+    if largest_first > _MONTHS_OF_A_YEAR:
         return "day-first"
-    if max(row.second for row in rows) > _MONTHS_OF_A_YEAR:
+    if largest_second > _MONTHS_OF_A_YEAR:
         return "month-first"
     # Dots are only written where the day comes first.
     if any(row.dotted for row in rows):

@@ -36,10 +36,11 @@ class OffsetsSeen:
         zone has is ignored: the line is damaged, or it was a clock that was not set."""
         if offset_s % 60 or abs(offset_s) > OFFSET_S_MAX:
             return
-        last = self.spans[-1] if self.spans else None
-        if last is None or last.offset_s != offset_s:
+        if not self.spans or self.spans[-1].offset_s != offset_s:
             self.spans.append(_Span(offset_s, wall_ns, wall_ns))
             return
+        last = self.spans[-1]
+        # Of a log that is newest first, the later lines are the earlier ones.
         last.first_wall_ns = min(last.first_wall_ns, wall_ns)
         last.last_wall_ns = max(last.last_wall_ns, wall_ns)
 
@@ -50,13 +51,15 @@ class OffsetsContradict(ValueError):
 
 def zone_shown(journals: Iterable[OffsetsSeen]) -> Zone | None:
     """The zone that fits all lines; None where none shows its offset. Raises OffsetsContradict."""
-    spans = sorted(
-        (span for journal in journals for span in journal.spans),
-        key=lambda span: (span.first_wall_ns, span.last_wall_ns),
-    )
+    spans: list[_Span] = []
+    for journal in journals:
+        spans += journal.spans
+    spans.sort(key=lambda span: (span.first_wall_ns, span.last_wall_ns))
+
     for one, two in pairwise(spans):
-        if one.offset_s != two.offset_s and two.first_wall_ns < one.last_wall_ns:
+        if one.offset_s == two.offset_s:
+            continue
+        if two.first_wall_ns < one.last_wall_ns:
             raise OffsetsContradict
-    return zone_of_offsets(
-        OffsetChange(span.first_wall_ns // NS_PER_S, span.offset_s) for span in spans
-    )
+    changes = [OffsetChange(span.first_wall_ns // NS_PER_S, span.offset_s) for span in spans]
+    return zone_of_offsets(changes)

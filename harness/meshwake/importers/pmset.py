@@ -16,7 +16,6 @@ import re
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from functools import lru_cache
-from itertools import pairwise
 from typing import NamedTuple, TextIO
 
 from meshwake.core.durations import NS_PER_S
@@ -109,11 +108,15 @@ def _row(line: str, tally: Tally, place: int) -> _Row:
 
 def _dark_wakes_unseen(rows: list[_Row]) -> int:
     """How often it fell asleep out of a dark wake whose line is missing."""
-    marks = [row.mark for row in rows if row.mark is not None]
     unseen = 0
-    for one, two in pairwise(marks):
-        if one.change == "asleep" and two.code == AGAIN:
+    was_asleep = False
+    for row in rows:
+        # Lines about something else show nothing of it.
+        if row.mark is None:
+            continue
+        if was_asleep and row.mark.code == AGAIN:
             unseen += 1
+        was_asleep = row.mark.change == "asleep"
     return unseen
 
 

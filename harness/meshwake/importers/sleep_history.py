@@ -236,7 +236,12 @@ def _spans(journal: PlacedJournal, dropped: list[str]) -> list[SleepSpan]:
 def _not_reported(pairs: Iterable[_Pair], reported: Sequence[SleepSpan]) -> Iterator[SleepSpan]:
     """Those of which no report has both ends, or only of a part."""
     for pair in pairs:
-        if pair.holds_others or not any(pair.span.overlaps(other) for other in reported):
+        if pair.holds_others:
+            yield pair.span
+            continue
+        # Both ends of it are reported already, and more exactly.
+        is_reported = any(pair.span.overlaps(other) for other in reported)
+        if not is_reported:
             yield pair.span
 
 

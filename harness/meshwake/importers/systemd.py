@@ -371,9 +371,11 @@ def _refuse_simultaneous_boots(
 
 def _may_be_two_machines(one: Boot, two: Boot) -> bool:
     """Whether they are of two journald's, or lie between one another in the file."""
-    if one.sequence is None or two.sequence is None:
-        return len(one.blocks) > 1 and len(two.blocks) > 1
-    return one.sequence != two.sequence
+    # A name of a sequence is one journald's own.
+    if one.sequence is not None and two.sequence is not None:
+        return one.sequence != two.sequence
+    # Boots of one machine follow one another, in one piece each.
+    return len(one.blocks) > 1 and len(two.blocks) > 1
 
 
 def _how_to_choose(one: Boot, two: Boot) -> str:

@@ -116,6 +116,13 @@ class WindowsEvent:
         return None if self.meaning is None else self.meaning[0]
 
     @property
+    def is_about_power(self) -> bool:
+        """Whether the table has it, or it is one of those that have both ends of a sleep."""
+        if self.number == 1:
+            return True
+        return self.meaning is not None
+
+    @property
     def is_wake(self) -> bool:
         """Whether the machine runs again."""
         # Power-Troubleshooter 1, which is written at the wake.
@@ -275,16 +282,17 @@ def _is_step(event: WindowsEvent, was_set: tuple[int, int], wakes: Sequence[Wind
 
 def _in_order(events: Sequence[WindowsEvent]) -> list[WindowsEvent]:
     """Oldest first, and each once: where some occur twice, logs that overlap were put together."""
-    power_events = [event for event in events if event.number == 1 or event.meaning is not None]
+    power_events = [event for event in events if event.is_about_power]
     if len(set(power_events)) < len(power_events):
         return sorted(dict.fromkeys(events), key=_wall_ns)
 
-    records = {event.record for event in events if event.record is not None}
+    records = {event.record for event in events}
     logs = {event.log for event in events}
-    # Numbers say nothing where some are missing, or several logs have one each.
-    if len(records) == len(events) and len(logs) == 1:
-        return sorted(events, key=_record)
-    return _in_order_of_rows(events)
+    has_gaps = None in records or len(records) < len(events)
+    # Several logs count from 1 each, so that their numbers say nothing.
+    if has_gaps or len(logs) > 1:
+        return _in_order_of_rows(events)
+    return sorted(events, key=_record)
 
 
 def _in_order_of_rows(events: Sequence[WindowsEvent]) -> list[WindowsEvent]:

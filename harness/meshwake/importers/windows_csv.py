@@ -308,16 +308,20 @@ def _rows(stream: TextIO, tally: Tally, delimiter: str, columns: _Columns | None
     others = 0
     passed_over: _Row | None = None
     for row in _all_rows(stream, tally, delimiter, columns):
-        if row.number not in NUMBERS and row.number != BOOT_TYPE:
-            others += 1
-            # Other events show how far the log reaches, and in which order it is; of a long log
-            # a hundredth of them is enough for that.
-            if others > _ROWS_LOOKED_AT and others % 100 != 0:
-                tally.other += passed_over is not None
-                passed_over = row
-                continue
-        yield row
-        passed_over = None
+        # It is not the last one, so only its number is of interest.
+        if passed_over is not None:
+            tally.other += 1
+            passed_over = None
+        if row.number in NUMBERS or row.number == BOOT_TYPE:
+            yield row
+            continue
+        others += 1
+        # Other events show how far the log reaches, and in which order it is; of a long log a
+        # hundredth of them is enough for that.
+        if others <= _ROWS_LOOKED_AT or others % 100 == 0:
+            yield row
+        else:
+            passed_over = row
     # The very last row shows where the log ends, whatever it is about.
     if passed_over is not None:
         yield passed_over

@@ -92,12 +92,16 @@ def _moment(text: str) -> WindowsEvent | None:
 
 def _record(text: str) -> int | None:
     found = _RECORD.search(text)
-    return int(found[1]) if found else None
+    if found is None:
+        return None
+    return int(found[1])
 
 
 def _log(text: str) -> str:
     found = _CHANNEL.search(text)
-    return found[1] if found else ""
+    if found is None:
+        return ""
+    return found[1]
 
 
 def _parse(text: str, tally: Tally) -> WindowsEvent:

@@ -69,24 +69,27 @@ LEGEND = (
 
 def ascii_timelines(plan: Plan, history: History, columns: int) -> RenderableType:
     """One strip a node of the plan, `columns` wide at most."""
-    nodes, width = node_tracks(plan, history), max(columns - LABEL_COLUMNS, 20)
+    nodes = node_tracks(plan, history)
     if not nodes:
         return Text("no event of this history holds the clocks of a node: there is nothing to draw")
-    ends_ns = (0, history.end_world_ns)
-    from_and_to = [dated(moment(at_ns), plan.dates) for at_ns in ends_ns]
+    width = max(columns - LABEL_COLUMNS, 20)
+    begins = dated(moment(0), plan.dates)
+    ends = dated(moment(history.end_world_ns), plan.dates)
+    # The end at the right margin.
+    scale = " " * LABEL_COLUMNS + begins + ends.rjust(width - len(begins))
+
     parts: list[RenderableType] = []
     for node in nodes:
-        parts += _strip(node, history.end_world_ns, width, from_and_to)
-    return Group(*parts, *(Text(line, style="dim") for line in LEGEND))
+        parts += _strip(node, history.end_world_ns, width, scale)
+    for line in LEGEND:
+        parts.append(Text(line, style="dim"))
+    return Group(*parts)
 
 
-def _strip(
-    node: NodeTracks, end_world_ns: int, width: int, from_and_to: list[str]
-) -> Iterator[Text]:
+def _strip(node: NodeTracks, end_world_ns: int, width: int, scale: str) -> Iterator[Text]:
+    """The lines of one node; `scale`: the times at both ends."""
     yield Text.assemble((f"{node.node}: ", "bold"), describe_node(node), overflow="fold")
-    begins, ends = from_and_to
-    between = " " * (width - len(begins) - len(ends))
-    yield Text(" " * LABEL_COLUMNS + begins + between + ends, style="dim")
+    yield Text(scale, style="dim")
     asleep = [(*span, "asleep") for span in node.asleep]
     yield _line("asleep", _painted(asleep, end_world_ns, width), ".")
     for track in node.tracks:
@@ -95,6 +98,7 @@ def _strip(
 
 
 def _things(track: Track) -> Iterator[tuple[int, int, str]]:
+    """Bars and marks of a track, a mark being a bar of no length."""
     for bar in track.bars:
         yield bar.from_world_ns, bar.to_world_ns, bar.state
     # Marks without a character of their own are shown on pages only.
@@ -125,7 +129,11 @@ def _painted(
 def _line(label: str, columns: list[str | None], nothing: str) -> Text:
     text = Text(_fitting(label))
     for state in columns:
-        text.append(*(_WORST_FIRST[state] if state else (nothing, "dim")))
+        if state is None:
+            text.append(nothing, "dim")
+        else:
+            character, colour = _WORST_FIRST[state]
+            text.append(character, colour)
     return text
 
 

@@ -26,27 +26,34 @@ def junit_xml(runs: Sequence[tuple[Summary, float]]) -> str:
     """One test case a run, with its real seconds. A surprise and an unknown are failures, a refusal
     is skipped, what stopped a run otherwise is an error."""
     suite = ET.Element("testsuite", name="meshwake", tests=str(len(runs)))
-    totals = dict.fromkeys(("failure", "skipped", "error"), 0)
+    whole_s = 0.0
     for summary, real_s in runs:
-        # As pytest names the case.
-        name = f"{summary.scenario}[{summary.lab}-{summary.version}{_fix(summary, '-')}]"
-        case = ET.SubElement(
-            suite, "testcase", classname="meshwake", name=_xml(name), time=f"{real_s:.3f}"
-        )
-        _add_properties(case, summary)
-        kind = _kind(summary.outcome)
-        if kind is not None:
-            totals[kind] += 1
-            element = ET.SubElement(case, kind, message=_xml(_message(summary)))
-            element.text = _xml("\n".join(_next_steps(summary))) or None
-    suite.set("failures", str(totals["failure"]))
-    suite.set("skipped", str(totals["skipped"]))
-    suite.set("errors", str(totals["error"]))
-    suite.set("time", f"{sum(real_s for _, real_s in runs):.3f}")
+        _add_case(suite, summary, real_s)
+        whole_s += real_s
+    suite.set("failures", str(len(suite.findall("*/failure"))))
+    suite.set("skipped", str(len(suite.findall("*/skipped"))))
+    suite.set("errors", str(len(suite.findall("*/error"))))
+    suite.set("time", f"{whole_s:.3f}")
+
     root = ET.Element("testsuites")
     root.append(suite)
     ET.indent(root)
     return '<?xml version="1.0" encoding="utf-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
+
+
+def _add_case(suite: ET.Element, summary: Summary, real_s: float) -> None:
+    """One run. What came out as expected has no element of its own."""
+    # As pytest names the case.
+    name = f"{summary.scenario}[{summary.lab}-{summary.version}{_fix(summary, '-')}]"
+    case = ET.SubElement(
+        suite, "testcase", classname="meshwake", name=_xml(name), time=f"{real_s:.3f}"
+    )
+    _add_properties(case, summary)
+    kind = _kind(summary.outcome)
+    if kind is None:
+        return
+    element = ET.SubElement(case, kind, message=_xml(_message(summary)))
+    element.text = _xml("\n".join(_next_steps(summary))) or None
 
 
 def properties(summary: Summary) -> list[tuple[str, str]]:
@@ -64,15 +71,18 @@ def properties(summary: Summary) -> list[tuple[str, str]]:
 
 def _fix(summary: Summary, before: str) -> str:
     """The fix, with `before` in front of it, where several may have been compared; else ""."""
-    return f"{before}{summary.fix}" if summary.goal and summary.fix != "none" else ""
+    if not summary.goal or summary.fix == "none":
+        return ""
+    return f"{before}{summary.fix}"
 
 
 def _add_properties(case: ET.Element, summary: Summary) -> None:
     listed = properties(summary)
-    if listed:
-        parent = ET.SubElement(case, "properties")
-        for name, value in listed:
-            ET.SubElement(parent, "property", name=name, value=_xml(value))
+    if not listed:
+        return
+    parent = ET.SubElement(case, "properties")
+    for name, value in listed:
+        ET.SubElement(parent, "property", name=name, value=_xml(value))
 
 
 def _message(summary: Summary) -> str:
@@ -83,8 +93,13 @@ def _message(summary: Summary) -> str:
 
 
 def _next_steps(summary: Summary) -> list[str]:
-    lines = [f"repeat: {summary.repeat}"] if summary.repeat else []
-    return [*lines, f"evidence: {summary.run}"] if summary.run else lines
+    """What a person does next: the command, and the folder to look into."""
+    lines: list[str] = []
+    if summary.repeat:
+        lines.append(f"repeat: {summary.repeat}")
+    if summary.run:
+        lines.append(f"evidence: {summary.run}")
+    return lines
 
 
 def github_annotations(summaries: Iterable[Summary]) -> list[str]:
@@ -98,10 +113,13 @@ def github_annotations(summaries: Iterable[Summary]) -> list[str]:
 
 
 def _annotation(kind: str, summary: Summary) -> str:
+    """One workflow command of GitHub: `::error file=...,title=...::text`."""
     subject = f"{summary.lab} {summary.version}{_fix(summary, ' with ')}"
     title = f"meshwake: {summary.scenario} on {subject}"
-    placed = {"file": summary.file, "title": title}
-    where = ",".join(f"{key}={_in_property(value)}" for key, value in placed.items() if value)
+    where = f"title={_in_property(title)}"
+    # A scenario that was not read from a file has no place to show it at.
+    if summary.file:
+        where = f"file={_in_property(summary.file)},{where}"
     text = "\n".join([_message(summary), *_next_steps(summary)])
     return f"::{kind} {where}::{_in_message(text)}"
 
@@ -117,11 +135,15 @@ def _in_property(text: str) -> str:
 
 
 def _kind(outcome: str) -> str | None:
+    """The element of JUnit for an outcome."""
     if outcome == OutcomeKind.AS_EXPECTED.value:
         return None
+    # Not a skip: a property that could not be shown must not make a job green.
     if outcome in (OutcomeKind.SURPRISE.value, OutcomeKind.UNKNOWN.value):
         return "failure"
-    return "skipped" if outcome == "refused" else "error"
+    if outcome == "refused":
+        return "skipped"
+    return "error"
 
 
 def _xml(text: str) -> str:
@@ -131,13 +153,16 @@ def _xml(text: str) -> str:
 def markdown(summaries: Sequence[Summary]) -> str:
     """A table, those that need a look first."""
     with_fix = differ_in_fix(summaries)
-    subject = ["scenario", "lab", "ztunnel", *(["fix"] if with_fix else [])]
-    headings = ["", *subject, "outcome", "outage, awake", "first failure"]
+    headings = ["scenario", "lab", "ztunnel"]
+    if with_fix:
+        headings.append("fix")
+    headings += ["outcome", "outage, awake", "first failure"]
     lines = [
         f"### meshwake: {tally(summaries)}",
         "",
-        "|" + "|".join(f" {heading} " if heading else " " for heading in headings) + "|",
-        "|" + "---|" * len(headings),
+        # The column of signs has no heading.
+        f"| | {' | '.join(headings)} |",
+        "|---" * (len(headings) + 1) + "|",
     ]
     # False sorts first; among themselves both kinds keep their order.
     by_need = sorted(summaries, key=lambda each: each.outcome == OutcomeKind.AS_EXPECTED.value)
@@ -148,21 +173,29 @@ def markdown(summaries: Sequence[Summary]) -> str:
 def _line(summary: Summary, *, with_fix: bool) -> str:
     outcome = summary.outcome
     if outcome != OutcomeKind.AS_EXPECTED.value:
-        outcome = summary.judged or (f"{outcome}: {summary.why}" if summary.why else outcome)
+        if summary.judged:
+            outcome = summary.judged
+        # It did not run, so that it was not judged.
+        elif summary.why:
+            outcome = f"{outcome}: {summary.why}"
     first = "-"
     if summary.first_failure_world_ns is not None:
         first = dated(moment(summary.first_failure_world_ns), summary.dates)
+
     sign = _SIGNS.get(summary.outcome, "\N{WARNING SIGN}")
-    subject = (f"`{summary.scenario}`", summary.lab, summary.version)
-    fix = (summary.fix,) if with_fix else ()
-    cells = (sign, *subject, *fix, outcome, _outage(summary), first)
-    return f"| {' | '.join(_cell(cell) for cell in cells)} |"
+    cells = [sign, f"`{summary.scenario}`", summary.lab, summary.version]
+    if with_fix:
+        cells.append(summary.fix)
+    cells += [outcome, _outage(summary), first]
+    return f"| {' | '.join(map(_cell, cells))} |"
 
 
 def _outage(summary: Summary) -> str:
     if summary.outage_ns is None:
         return "-"  # the case did not run
-    return lasting(summary.outage_ns) if summary.outage_ns else "none"
+    if summary.outage_ns == 0:
+        return "none"
+    return lasting(summary.outage_ns)
 
 
 def _cell(text: str) -> str:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from meshwake.checks.facts.spans import Spans
 from meshwake.checks.facts.traffic import failures, outages
 from meshwake.checks.format import dated, lasting, moment
-from meshwake.core.outcome import Finding, OutcomeKind, Verdict
+from meshwake.core.outcome import OutcomeKind, Verdict
 from meshwake.core.run import Run
 from meshwake.core.versions import find, has_row, minor_of
 from meshwake.fixes import FIXES
@@ -47,8 +47,12 @@ def headline(run: Run) -> Headline:
 def _headline(run: Run) -> Headline:
     # The order is that of bad news: not judged at all, broken, not known, holds.
     for finding in run.findings:
-        if finding.is_assumption and finding.verdict is not Verdict.HOLDS:
+        # A finding of the run itself, not of the mesh.
+        if not finding.is_assumption:
+            continue
+        if finding.verdict is not Verdict.HOLDS:
             return Headline(Verdict.UNKNOWN, f"nothing could be judged: {finding.because}")
+
     verdicts = {finding.check: finding.verdict for finding in run.findings}
     broken = _broken(run, verdicts)
     if broken is not None:
@@ -62,10 +66,16 @@ def _headline(run: Run) -> Headline:
 def _broken(run: Run, verdicts: dict[str, Verdict]) -> str | None:
     """What breaks the mesh beyond a short outage; None where nothing does."""
     if verdicts.get("recovers_within") is Verdict.BROKEN:
-        return _outage(run) + _late_after_sleep(run)
+        broken = _outage(run)
+        if _is_late_after_sleep(run):
+            broken += _known(run, LATE_AFTER_SLEEP)
+        return broken
     for check, harm in HARMFUL.items():
-        if verdicts.get(check) is Verdict.BROKEN:
-            return harm + (_known(run, DROPPED_WHILE_VALID) if check == DROPPED else "")
+        if verdicts.get(check) is not Verdict.BROKEN:
+            continue
+        if check == DROPPED:
+            return harm + _known(run, DROPPED_WHILE_VALID)
+        return harm
     return None
 
 
@@ -82,12 +92,13 @@ def _connections_recover(run: Run, verdicts: dict[str, Verdict]) -> Headline:
 def _outage(run: Run) -> str:
     """How much of the run was without connections, and from when on."""
     lost = lost_connections(run)
-    of = f"of {lasting(run.plan.duration_ns)} without mTLS"
+    whole = lasting(run.plan.duration_ns)
     if lost.outage_ns is None or lost.first_world_ns is None:
-        return f"an unknown part {of}"
+        return f"an unknown part of {whole} without mTLS"
     # "day 0 at 00:47"; `dated` knows the form.
     day, time = moment(lost.first_world_ns).rsplit(" ", 1)
-    return f"{lasting(lost.outage_ns)} {of}, first on {day} at {time}"
+    outage = lasting(lost.outage_ns)
+    return f"{outage} of {whole} without mTLS, first on {day} at {time}"
 
 
 class LostConnections(NamedTuple):
@@ -103,11 +114,14 @@ def lost_connections(run: Run) -> LostConnections:
     try:
         failing = failures(run.plan, run.history)
         # Two pairs that are out at the same time count once.
-        total_ns = Spans(outage.span for outage in outages(run.plan, run.history)).total_ns
+        out = Spans(outage.span for outage in outages(run.plan, run.history))
     except Exception:  # noqa: BLE001
         # A damaged history: judge() met the same error and has named it in every finding.
         return LostConnections(None, None)
-    return LostConnections(total_ns, failing[0].from_world_ns if failing else None)
+    first_world_ns: int | None = None
+    if failing:
+        first_world_ns = failing[0].from_world_ns
+    return LostConnections(out.total_ns, first_world_ns)
 
 
 def _known(run: Run, known: KnownIssue) -> str:
@@ -116,30 +130,36 @@ def _known(run: Run, known: KnownIssue) -> str:
     version = run.plan.version
     if not has_row(version) or not find(version).classified:
         return ""
+    if run.plan.behaviour_class not in known.classes:
+        return ""
     # A patched ztunnel is not the one that the issue is about.
-    patched = run.plan.fix is not None and FIXES[run.plan.fix.name].patch is not None
-    if patched or run.plan.behaviour_class not in known.classes:
+    fix = run.plan.fix
+    if fix is not None and FIXES[fix.name].patch is not None:
         return ""
     return f" (known for {minor_of(version)}, {known.issue})"
 
 
-def _late_after_sleep(run: Run) -> str:
-    """Where an expired certificate was served because a clock had drifted, and not because the
+def _is_late_after_sleep(run: Run) -> bool:
+    """Whether an expired certificate was served because a clock had drifted, and not because the
     authority did not answer."""
-    served = run.finding("no_expired_certificate_served").verdict is Verdict.BROKEN
-    drifted = any(fault.expected_drift_ns > 0 for fault in run.plan.faults)
-    return _known(run, LATE_AFTER_SLEEP) if served and drifted else ""
+    if run.finding("no_expired_certificate_served").verdict is not Verdict.BROKEN:
+        return False
+    return any(fault.expected_drift_ns > 0 for fault in run.plan.faults)
 
 
 def judged(run: Run) -> str:
     """What came of a run against what was expected of it, or against its goal: `surprise (a cure:
     renewals_on_time is HOLDS, expected BROKEN)`."""
-    outcome, named = run.outcome, surprise(run)
-    why = dated(f"{named}: {outcome.why}" if named else outcome.why, run.plan.dates)
+    outcome = run.outcome
+    why = outcome.why
+    named = surprise(run)
+    if named is not None:
+        why = f"{named}: {why}"
+
+    what = outcome.kind.value
     if run.plan.goal is not None:
-        word = GOAL_WORDS[outcome.kind]
-        return f"goal '{run.plan.goal}' {word} ({why})"
-    return f"{outcome.kind.value} ({why})"
+        what = f"goal '{run.plan.goal}' {GOAL_WORDS[outcome.kind]}"
+    return f"{what} ({dated(why, run.plan.dates)})"
 
 
 def surprise(run: Run) -> str | None:
@@ -149,13 +169,13 @@ def surprise(run: Run) -> str | None:
     if is_hope:
         return None
     kinds = {Verdict.HOLDS: "a cure", Verdict.BROKEN: "a regression"}
-    verdicts = dict.fromkeys(finding.verdict for finding in _surprises(run))
-    return " and ".join(kinds[verdict] for verdict in verdicts) or None
-
-
-def _surprises(run: Run) -> list[Finding]:
-    return [
-        row.finding
-        for row in run.outcome.comparisons
-        if row.kind is OutcomeKind.SURPRISE and not row.finding.is_assumption
-    ]
+    # Each once, in the order in which they are found.
+    named: list[str] = []
+    for row in run.outcome.comparisons:
+        # An assumption that does not hold is a run that went wrong, and names nothing of the mesh.
+        if row.kind is not OutcomeKind.SURPRISE or row.finding.is_assumption:
+            continue
+        kind = kinds[row.finding.verdict]
+        if kind not in named:
+            named.append(kind)
+    return " and ".join(named) or None

@@ -24,14 +24,26 @@ def tally(summaries: Sequence[Summary]) -> str:
     runs = count(len(summaries), "run")
     found = Counter(summary.outcome for summary in summaries)
     if len(found) == 1 and len(summaries) > 1:
-        return f"{runs}, all {_COUNTABLE[next(iter(found))]}"
-    parts = [f"{found[outcome]} {words}" for outcome, words in _COUNTABLE.items() if found[outcome]]
-    return f"{runs}: {', '.join(parts)}" if parts else runs
+        (outcome,) = found
+        return f"{runs}, all {_COUNTABLE[outcome]}"
+
+    parts: list[str] = []
+    for outcome, words in _COUNTABLE.items():
+        if found[outcome]:
+            parts.append(f"{found[outcome]} {words}")
+    if not parts:
+        return runs
+    return f"{runs}: {', '.join(parts)}"
 
 
 def differ_in_fix(summaries: Sequence[Summary]) -> bool:
     """Whether one scenario ran with several fixes, so that a table has to name them."""
-    with_fix = [row for row in summaries if row.fix]
-    cases = {(row.scenario, row.lab, row.version) for row in with_fix}
-    cases_by_fix = {(row.scenario, row.lab, row.version, row.fix) for row in with_fix}
-    return len(cases) < len(cases_by_fix)
+    fixes: dict[tuple[str, str, str], str] = {}
+    for row in summaries:
+        # What stopped before it had a plan has no fix, not even "none".
+        if not row.fix:
+            continue
+        case = (row.scenario, row.lab, row.version)
+        if fixes.setdefault(case, row.fix) != row.fix:
+            return True
+    return False

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -71,21 +70,25 @@ def summary_table(summaries: Sequence[Summary]) -> RenderableType:
     lies."""
     table = Table(box=_LINE_UNDER_HEADINGS, pad_edge=False, padding=(0, 1), expand=False)
     # A column only where it distinguishes rows: the table has to fit into 100 columns.
-    with_fix = ["fix"] if differ_in_fix(summaries) else []
-    headings = ["scenario", "lab", "ztunnel", *with_fix, "outcome", "outage", "first failure"]
-    for heading in headings:
-        table.add_column(heading, overflow="fold", no_wrap=heading in ("outcome", "first failure"))
+    with_fix = differ_in_fix(summaries)
+    table.add_column("scenario", overflow="fold")
+    table.add_column("lab", overflow="fold")
+    table.add_column("ztunnel", overflow="fold")
+    if with_fix:
+        table.add_column("fix", overflow="fold")
+    table.add_column("outcome", no_wrap=True)
+    table.add_column("outage", overflow="fold")
+    table.add_column("first failure", no_wrap=True)
+
+    remarks: list[RenderableType] = []
     for row in summaries:
-        table.add_row(
-            row.scenario,
-            row.lab,
-            row.version,
-            *([row.fix] if with_fix else []),
-            _outcome(row),
-            _outage(row),
-            _first_failure(row),
-        )
-    return Group(table, *chain.from_iterable(_remarks(row) for row in summaries))
+        cells: list[RenderableType] = [row.scenario, row.lab, row.version]
+        if with_fix:
+            cells.append(row.fix)
+        cells += [_outcome(row), _outage(row), _first_failure(row)]
+        table.add_row(*cells)
+        remarks += _remarks(row)
+    return Group(table, *remarks)
 
 
 def _word(word: str) -> Text:
@@ -102,7 +105,9 @@ def _outcome(row: Summary) -> Text:
 def _outage(row: Summary) -> str:
     if row.outage_ns is None:
         return _NOTHING
-    return lasting(row.outage_ns) if row.outage_ns else "none"
+    if row.outage_ns == 0:
+        return "none"
+    return lasting(row.outage_ns)
 
 
 def _first_failure(row: Summary) -> str:
@@ -112,9 +117,12 @@ def _first_failure(row: Summary) -> str:
 
 
 def _remarks(row: Summary) -> Iterator[RenderableType]:
+    """Below the table: why a run did not come out as expected, and where its evidence is."""
     if row.outcome == OutcomeKind.AS_EXPECTED.value:
         return
-    fix = "" if row.fix in {"", "none"} else f", {row.fix}"
+    fix = ""
+    if row.fix not in {"", "none"}:
+        fix = f", {row.fix}"
     where = f"{row.scenario} ({row.lab} {row.version}{fix}): "
     if row.judged:
         yield Text.assemble(where, (row.judged, _STYLES.get(row.outcome, "")))
@@ -144,12 +152,15 @@ def run_detail(run: Run, verbose: bool = False) -> RenderableType:
         Text(),
     ]
     # What was not expected and went well is one line together; a person looks for the others.
-    asides = [] if verbose else [row for row in outcome.comparisons if _is_aside(row)]
-    shown = (row for row in outcome.comparisons if row not in asides)
-    parts += chain.from_iterable(_comparison(plan, row, verbose) for row in shown)
+    asides: list[str] = []
+    for row in outcome.comparisons:
+        if _is_aside(row) and not verbose:
+            asides.append(f"{row.finding.check} {row.finding.verdict.value}")
+        else:
+            parts += _comparison(plan, row, verbose)
     if asides:
-        words = ", ".join(f"{row.finding.check} {row.finding.verdict.value}" for row in asides)
-        parts += [Text(f"nothing expected of: {words} (-v shows more)", overflow="fold")]
+        words = f"nothing expected of: {', '.join(asides)} (-v shows more)"
+        parts.append(Text(words, overflow="fold"))
     if verbose:
         parts += _tables(plan, run.history)
     return Group(*parts)
@@ -170,15 +181,16 @@ def _is_aside(row: Comparison) -> bool:
 
 
 def _comparison(plan: Plan, row: Comparison, verbose: bool) -> Iterator[RenderableType]:
+    """One finding against what was expected of it; its evidence where a person has to look."""
     finding, dates = row.finding, plan.dates
-    in_full = verbose or row.kind is not OutcomeKind.AS_EXPECTED
-    yield Text.assemble(
-        (f"{finding.verdict.value:<8}", _STYLES[finding.verdict.value]),
-        finding.check,
-        _goal(row) if plan.goal is not None else _expectation(row),
-    )
+    expectation = _expectation(row)
+    if plan.goal is not None:
+        expectation = _goal(row)
+    verdict = (f"{finding.verdict.value:<8}", _STYLES[finding.verdict.value])
+    yield Text.assemble(verdict, finding.check, expectation)
     yield _indented(dated(finding.because, dates), 8)
-    if not in_full:
+
+    if row.kind is OutcomeKind.AS_EXPECTED and not verbose:
         return
     # That an assumption should hold needs no reason.
     if row.expected is not None and not finding.is_assumption:
@@ -188,7 +200,9 @@ def _comparison(plan: Plan, row: Comparison, verbose: bool) -> Iterator[Renderab
 
 
 def _goal(row: Comparison) -> str:
-    return "" if row.expected is None else "  (must hold)"
+    if row.expected is None:
+        return ""
+    return "  (must hold)"
 
 
 def _expectation(row: Comparison) -> str:
@@ -226,31 +240,30 @@ def _table(title: str, *headings: str, rows: Iterable[Sequence[str]]) -> Iterato
 
 
 def _renewal_table(plan: Plan, history: History) -> Iterator[RenderableType]:
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for renewal in renewals(plan, history):
-        done_ns, late_ns = renewal.done_world_ns, renewal.late_ns
-        rows.append(
-            (
-                renewal.identity,
-                _when(plan, renewal.certificate.issued_world_ns),
-                _when(plan, renewal.certificate.due_world_ns),
-                "never" if done_ns is None else _when(plan, done_ns),
-                _NOTHING if late_ns is None else lasting(late_ns),
-            )
-        )
+        done = "never"
+        if renewal.done_world_ns is not None:
+            done = _when(plan, renewal.done_world_ns)
+        late = _NOTHING
+        if renewal.late_ns is not None:
+            late = lasting(renewal.late_ns)
+        issued = _when(plan, renewal.certificate.issued_world_ns)
+        due = _when(plan, renewal.certificate.due_world_ns)
+        rows.append((renewal.identity, issued, due, done, late))
     return _table("Renewals", "identity", "issued", "due", "done", "late (wall)", rows=rows)
 
 
 def _fault_table(plan: Plan, history: History) -> Iterator[RenderableType]:
-    rows = [
-        (
-            fault.planned.kind,
-            str(fault.planned.node),
-            _when(plan, fault.span.began_world_ns),
-            lasting(fault.planned_ns),
-            *(("not ended",) * 3 if fault.measured is None else map(lasting, fault.measured)),
-        )
-        for fault in clock_faults(plan, history)
-    ]
+    rows: list[tuple[str, ...]] = []
+    for fault in clock_faults(plan, history):
+        kind, node = fault.planned.kind, str(fault.planned.node)
+        began = _when(plan, fault.span.began_world_ns)
+        planned = lasting(fault.planned_ns)
+        # One column for each clock.
+        measured = ["not ended"] * 3
+        if fault.measured is not None:
+            measured = [lasting(moved_ns) for moved_ns in fault.measured]
+        rows.append((kind, node, began, planned, *measured))
     headings = ("fault", "node", "began", "planned", "wall moved", "monotonic", "boottime")
     return _table("Clock faults, as measured inside the subject", *headings, rows=rows)

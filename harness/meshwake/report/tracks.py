@@ -14,9 +14,10 @@ far."""
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, groupby, pairwise
+from itertools import groupby, pairwise
 
 from meshwake.checks.facts.certificates import (
     CertificateInUse,
@@ -40,9 +41,10 @@ from meshwake.core.events import (
     FaultEnded,
     ProxyStarted,
     ProxyStopped,
+    ZtunnelStarted,
 )
 from meshwake.core.history import History
-from meshwake.core.plan import Plan, PlannedGateway
+from meshwake.core.plan import Plan, PlannedGateway, PlannedNode
 
 BARS_MAX = 4_000
 MARKS_MAX = 2_000
@@ -112,12 +114,15 @@ class NodeTracks:
 
 def node_tracks(plan: Plan, history: History) -> tuple[NodeTracks, ...]:
     """The tracks of each node of the plan, in its order, whose clocks were recorded."""
-    known, events = timelines(history), _sort_history(plan, history)
-    return tuple(
-        _tracks_of_node(plan, history, node.name, node.identities, known[node.name], events)
-        for node in plan.nodes
-        if node.name in known
-    )
+    known = timelines(history)
+    events = _sort_history(plan, history)
+    drawn: list[NodeTracks] = []
+    for node in plan.nodes:
+        clock = known.get(node.name)
+        if clock is None:
+            continue
+        drawn.append(_tracks_of_node(plan, history, node, clock, events))
+    return tuple(drawn)
 
 
 @dataclass(frozen=True)
@@ -154,10 +159,9 @@ def _failing_by_node(plan: Plan, history: History) -> dict[str, list[PairFailure
 
 def _unissued(history: History) -> Iterator[Holding]:
     """Certificates that were seen in ztunnel itself, and not when they were issued."""
-    issued = {
-        (one.identity, one.serial, one.issued_world_ns)
-        for one in chain.from_iterable(certificates(history).values())
-    }
+    issued: set[tuple[str, str, int]] = set()
+    for own in certificates(history).values():
+        issued.update((one.identity, one.serial, one.issued_world_ns) for one in own)
     for holding in holdings(history):
         if (holding.identity, holding.serial, holding.from_world_ns) not in issued:
             yield holding
@@ -166,48 +170,63 @@ def _unissued(history: History) -> Iterator[Holding]:
 def _tracks_of_node(
     plan: Plan,
     history: History,
-    node: str,
-    identities: tuple[str, ...],
+    node: PlannedNode,
     clock: NodeTimeline,
     events: _SortedHistory,
 ) -> NodeTracks:
-    shown = [*identities, *_others_on(history, node, identities)]
-    # The order of the lines on the page: certificates, gateways, connections, faults.
-    failing = events.failing.get(node, [])
+    failing = events.failing.get(node.name, [])
     tracks = [
-        *(_certificate_track(history, identity, clock, events) for identity in shown),
-        *(_gateway_track(each, history, clock) for each in plan.gateways if each.node == node),
-        *(
-            _connection_track(plan, history, pair, failing)
-            for pair in plan.pairs
-            if plan.node_of(pair[0]) == node
-        ),
-        _fault_track(history, node),
+        _bounded(track, history.end_world_ns)
+        for track in _all_tracks(plan, history, node, clock, events)
+        if track.bars or track.marks
     ]
-    line = _clock_line(events.by_node.get(node, []), history.end_world_ns)
-    out = Spans((f.from_world_ns, f.to_world_ns) for f in failing)
-    awake = chain.from_iterable(clock.asleep.without(*span) for span in out)
-    out_ns = sum(to_ns - from_ns for from_ns, to_ns in awake)
+    line = _clock_line(events.by_node.get(node.name, []), history.end_world_ns)
     return NodeTracks(
-        node=node,
+        node=node.name,
         asleep=tuple(clock.asleep),
         clocks=line,
         walls=tuple(_walls(line, plan.starts_wall_s * NS_PER_S)),
-        tracks=tuple(
-            _bounded(track, history.end_world_ns) for track in tracks if track.bars or track.marks
-        ),
+        tracks=tuple(tracks),
         drift_end_ns=_drift_ns(line),
-        out_ns=out_ns,
+        out_ns=_out_ns(failing, clock),
     )
 
 
-def _others_on(history: History, node: str, identities: tuple[str, ...]) -> list[str]:
+def _all_tracks(
+    plan: Plan,
+    history: History,
+    node: PlannedNode,
+    clock: NodeTimeline,
+    events: _SortedHistory,
+) -> Iterator[Track]:
+    """In the order of the lines on the page: certificates, gateways, connections, faults."""
+    others = _others_on(history, node)
+    for identity in (*node.identities, *others):
+        yield _certificate_track(history, identity, clock, events)
+    for gateway in plan.gateways:
+        if gateway.node == node.name:
+            yield _gateway_track(gateway, history, clock)
+    failing = events.failing.get(node.name, [])
+    for pair in plan.pairs:
+        # A connection is drawn once, where it begins.
+        if plan.node_of(pair[0]) == node.name:
+            yield _connection_track(plan, history, pair, failing)
+    yield _fault_track(history, node.name)
+
+
+def _out_ns(failing: Sequence[PairFailure], clock: NodeTimeline) -> int:
+    """Time awake in which any pair of the node was without a connection; two at once count once."""
+    out = Spans(failure.span for failure in failing)
+    return sum(clock.awake_ns(from_ns, to_ns) for from_ns, to_ns in out)
+
+
+def _others_on(history: History, node: PlannedNode) -> list[str]:
     """Identities on this node that the plan does not name as its own: gateways, waypoints."""
     found: dict[str, None] = {}
     for life in lives(history):
-        if life.node == node:
+        if life.node == node.name:
             found |= dict.fromkeys(life.identities)
-    return [identity for identity in found if identity not in identities]
+    return [identity for identity in found if identity not in node.identities]
 
 
 # --- Clocks ---------------------------------------------------------------------------------------
@@ -216,11 +235,17 @@ def _others_on(history: History, node: str, identities: tuple[str, ...]) -> list
 def _clock_line(events: list[Event], end_world_ns: int) -> ClockLine:
     """Where the lag of a clock bends or jumps; what lies on a straight line between is left out."""
     points = list(_clock_points(events))
-    # The line goes on to the end of the picture, as far off as it was last.
-    if points and end_world_ns > points[-1][0]:
-        points.append((end_world_ns, points[-1][1]))
-    kept = list(_bends(points))
-    return ClockLine([world_ns for world_ns, _ in kept], [lag for _, lag in kept])
+    if points:
+        last_world_ns, last_lag = points[-1]
+        # The line goes on to the end of the picture, as far off as it was last.
+        if end_world_ns > last_world_ns:
+            points.append((end_world_ns, last_lag))
+
+    line = ClockLine()
+    for world_ns, lag in _bends(points):
+        line.world_ns.append(world_ns)
+        line.lags_ns.append(lag)
+    return line
 
 
 def _clock_points(events: list[Event]) -> Iterator[tuple[int, ClockReading]]:
@@ -237,17 +262,27 @@ def _clock_points(events: list[Event]) -> Iterator[tuple[int, ClockReading]]:
 
 
 def _lag(start: tuple[int, ClockReading], world_ns: int, clocks: ClockReading) -> ClockReading:
-    passed_ns = world_ns - start[0]
-    return ClockReading(*(moved_ns - passed_ns for moved_ns in clocks.since(start[1])))
+    """How far each clock has moved less than the world since `start`, negative."""
+    start_world_ns, start_clocks = start
+    passed_ns = world_ns - start_world_ns
+    moved = clocks.since(start_clocks)
+    return ClockReading(
+        wall_ns=moved.wall_ns - passed_ns,
+        monotonic_ns=moved.monotonic_ns - passed_ns,
+        boottime_ns=moved.boottime_ns - passed_ns,
+    )
 
 
 def _bends(recorded: list[tuple[int, ClockReading]]) -> Iterator[tuple[int, ClockReading]]:
+    """The first point, the last, and those between that lie on no straight line."""
     # Events of one moment have the same reading, and each is written down.
     points = [point for point, _ in groupby(recorded)]
-    for position, point in enumerate(points):
-        last = position in (0, len(points) - 1)
-        if last or not _straight(points[position - 1], point, points[position + 1]):
-            yield point
+    yield from points[:1]
+    for before, here, after in zip(points, points[1:], points[2:], strict=False):
+        if not _straight(before, here, after):
+            yield here
+    if len(points) > 1:
+        yield points[-1]
 
 
 def _straight(
@@ -257,13 +292,19 @@ def _straight(
 ) -> bool:
     """To the millisecond: a drifting wall clock is recorded in whole nanoseconds, which bend a
     little."""
-    run_ns, whole_ns = here[0] - before[0], after[0] - before[0]
+    before_world_ns, before_lags = before
+    here_world_ns, here_lags = here
+    after_world_ns, after_lags = after
+    run_ns = here_world_ns - before_world_ns
+    whole_ns = after_world_ns - before_world_ns
+    # All at one moment: a step.
     if whole_ns == 0:
-        return before[1] == here[1] == after[1]
-    return all(
-        abs((last - first) * run_ns // whole_ns - (middle - first)) < NS_PER_S // 1_000
-        for first, middle, last in zip(before[1], here[1], after[1], strict=True)
-    )
+        return before_lags == here_lags == after_lags
+    for first_ns, middle_ns, last_ns in zip(before_lags, here_lags, after_lags, strict=True):
+        on_the_line_ns = first_ns + (last_ns - first_ns) * run_ns // whole_ns
+        if abs(on_the_line_ns - middle_ns) >= NS_PER_S // 1_000:
+            return False
+    return True
 
 
 def _walls(line: ClockLine, starts_wall_ns: int) -> Iterator[tuple[int, int]]:
@@ -272,7 +313,11 @@ def _walls(line: ClockLine, starts_wall_ns: int) -> Iterator[tuple[int, int]]:
 
 
 def _drift_ns(line: ClockLine) -> int:
-    return line.lags_ns[-1].wall_ns - line.lags_ns[-1].monotonic_ns if line.lags_ns else 0
+    """How far wall and monotonic clock are apart at the end."""
+    if not line.lags_ns:
+        return 0
+    last = line.lags_ns[-1]
+    return last.wall_ns - last.monotonic_ns
 
 
 # --- Certificates ---------------------------------------------------------------------------------
@@ -282,42 +327,60 @@ def _certificate_track(
     history: History, identity: str, clock: NodeTimeline, events: _SortedHistory
 ) -> Track:
     held = certificates(history).get(identity, ())
-    bars = [bar for certificate in held for bar in _life_bars(certificate, clock)]
+    bars: list[Bar] = []
+    for certificate in held:
+        bars += _life_bars(certificate, clock)
+    for holding in events.unissued.get(identity, []):
+        span = (holding.from_world_ns, holding.to_world_ns)
+        text = f"certificate {holding.serial}, as ztunnel shows it"
+        # Of a certificate of another authority it is not known when it was due.
+        due_world_ns = holding.to_world_ns
+        bars += _validity_bars(span, holding.not_after_wall_s, due_world_ns, clock, text)
+
     marks: list[Mark] = []
     # Each certificate with the one before it; None before the first and after the last.
     for old, new in pairwise((None, *held, None)):
         marks += _life_marks(old, new, clock, history)
-    for holding in events.unissued.get(identity, []):
-        span = (holding.from_world_ns, holding.to_world_ns)
-        text = f"certificate {holding.serial}, as ztunnel shows it"
-        bars += _validity_bars(span, holding.not_after_wall_s, span[1], clock, text)
-    marks += [
-        Mark(event.world_ns, REFUSED, f"the request for {identity} was {event.outcome}")
-        for event in events.unanswered.get(identity, [])
-    ]
+    for event in events.unanswered.get(identity, []):
+        text = f"the request for {identity} was {event.outcome}"
+        marks.append(Mark(event.world_ns, REFUSED, text))
     return Track(
-        identity, "certificate", tuple(bars), tuple(sorted(marks, key=lambda mark: mark.world_ns))
+        label=identity,
+        kind="certificate",
+        bars=tuple(bars),
+        marks=_by_time(marks),
     )
+
+
+def _by_time(marks: list[Mark]) -> tuple[Mark, ...]:
+    return tuple(sorted(marks, key=lambda mark: mark.world_ns))
 
 
 def _gateway_track(gateway: PlannedGateway, history: History, clock: NodeTimeline) -> Track:
     """A gateway or waypoint: its agent asks by itself, so that only issues and ends are known, not
     when one was due."""
     issued = history.of(CsrAnswered, identity=gateway.identity, outcome="issued")
-    stopped_ns = [event.world_ns for event in history.of(ProxyStopped, process=gateway.name)]
-    ends_ns = sorted([*(event.world_ns for event in issued), *stopped_ns, history.end_world_ns])
+    stopped = history.of(ProxyStopped, process=gateway.name)
+    # A certificate is served until the next issue, or until its gateway stops.
+    ends_ns = sorted(event.world_ns for event in (*issued, *stopped))
     bars: list[Bar] = []
+    marks: list[Mark] = []
     for event in issued:
-        # Until the next issue, a restart of the gateway, or the end, whichever comes first.
-        later_ns = [end_ns for end_ns in ends_ns if end_ns > event.world_ns]
-        until_ns = later_ns[0] if later_ns else history.end_world_ns
-        text = f"certificate {event.serial} of {moment_exactly(event.world_ns)}"
         assert event.not_after_wall_s is not None  # as always when it was issued
-        bars += _validity_bars(
-            (event.world_ns, until_ns), event.not_after_wall_s, until_ns, clock, text
-        )
-    marks = [Mark(event.world_ns, RENEWED, "certificate issued to the gateway") for event in issued]
-    return Track(f"{gateway.identity} (gateway)", "certificate", tuple(bars), tuple(marks))
+        until_ns = history.end_world_ns
+        following = bisect_right(ends_ns, event.world_ns)
+        if following < len(ends_ns):
+            until_ns = ends_ns[following]
+        span = (event.world_ns, until_ns)
+        text = f"certificate {event.serial} of {moment_exactly(event.world_ns)}"
+        bars += _validity_bars(span, event.not_after_wall_s, until_ns, clock, text)
+        marks.append(Mark(event.world_ns, RENEWED, "certificate issued to the gateway"))
+    return Track(
+        label=f"{gateway.identity} (gateway)",
+        kind="certificate",
+        bars=tuple(bars),
+        marks=tuple(marks),
+    )
 
 
 def _life_bars(certificate: CertificateInUse, clock: NodeTimeline) -> Iterator[Bar]:
@@ -330,6 +393,7 @@ def _life_bars(certificate: CertificateInUse, clock: NodeTimeline) -> Iterator[B
 def _validity_bars(
     span: Span, not_after_wall_s: int, due_world_ns: int, clock: NodeTimeline, text: str
 ) -> Iterator[Bar]:
+    """The states of one certificate while it was held, which was for `span`."""
     # notAfter itself is still valid: expired is the first whole second after it (RFC 5280).
     expired = Spans(clock.spans_at_or_after_wall((not_after_wall_s + 1) * NS_PER_S, *span))
     for from_ns, to_ns in expired.without(*span):
@@ -339,24 +403,24 @@ def _validity_bars(
     for from_ns, to_ns in expired:
         for awake in clock.asleep.without(from_ns, to_ns):
             yield from _bar(*awake, EXPIRED, f"{text}: EXPIRED and still served")
-        for asleep in _within(clock.asleep, from_ns, to_ns):
+        # What sleep covers of it: cut off at both ends, and what lies outside is of no length.
+        for begins_ns, ends_ns in clock.asleep:
+            asleep = (max(begins_ns, from_ns), min(ends_ns, to_ns))
             yield from _bar(*asleep, EXPIRED_ASLEEP, f"{text}: expired while the node sleeps")
 
 
 def _bar(from_ns: int, to_ns: int, state: str, text: str) -> Iterator[Bar]:
+    """One, or none where it would be of no length."""
     if from_ns < to_ns:
         yield Bar(from_ns, to_ns, state, text)
 
 
-def _within(spans: Spans, from_ns: int, to_ns: int) -> Iterator[Span]:
-    for begins_ns, ends_ns in spans:
-        if begins_ns < to_ns and ends_ns > from_ns:
-            yield max(begins_ns, from_ns), min(ends_ns, to_ns)
-
-
 def _due_world_ns(certificate: CertificateInUse, clock: NodeTimeline) -> int:
+    """When its renewal was due; its end where the wall clock never got there."""
     due_ns = clock.world_ns_at_wall(certificate.due_wall_ns, certificate.issued_world_ns)
-    return certificate.until_world_ns if due_ns is None else due_ns
+    if due_ns is None:
+        return certificate.until_world_ns
+    return due_ns
 
 
 def _life_marks(
@@ -367,23 +431,26 @@ def _life_marks(
 ) -> Iterator[Mark]:
     """What lies between two certificates of one identity: when the first was due, and how the
     second came."""
-    if old is not None and _due_world_ns(old, clock) <= history.end_world_ns:
-        yield Mark(_due_world_ns(old, clock), DUE, f"renewal of certificate {old.serial} due")
-    if old is not None and old.until == "dropped":
-        yield Mark(
-            old.until_world_ns, DROPPED, f"certificate {old.serial} dropped: ztunnel has none"
-        )
+    if old is not None:
+        due_world_ns = _due_world_ns(old, clock)
+        if due_world_ns <= history.end_world_ns:
+            yield Mark(due_world_ns, DUE, f"renewal of certificate {old.serial} due")
+        if old.until == "dropped":
+            words = f"certificate {old.serial} dropped: ztunnel has none"
+            yield Mark(old.until_world_ns, DROPPED, words)
     if new is None:
         return
-    if old is not None and old.life is new.life:
-        late_ns = new.issued_wall_ns - old.due_wall_ns
-        words = "renewed"
-        # Certificates have whole seconds, so less than one is on time.
-        if late_ns >= NS_PER_S:
-            words = f"renewed, {lasting(late_ns)} after it was due"
-        yield Mark(new.issued_world_ns, RENEWED, words)
-    else:
+
+    # A new process had no certificate, so its first one renews nothing.
+    if old is None or old.life is not new.life:
         yield Mark(new.issued_world_ns, ISSUED, "first certificate of this ztunnel")
+        return
+    late_ns = new.issued_wall_ns - old.due_wall_ns
+    words = "renewed"
+    # Certificates have whole seconds, so less than one is on time.
+    if late_ns >= NS_PER_S:
+        words = f"renewed, {lasting(late_ns)} after it was due"
+    yield Mark(new.issued_world_ns, RENEWED, words)
 
 
 # --- Connections ----------------------------------------------------------------------------------
@@ -396,22 +463,24 @@ def _connection_track(
     own = [failure for failure in failing if failure.pair == pair]
     tried = attempts(history, pair)
     asleep = asleep_either(plan, history, pair)
-    bars = [
-        Bar(*awake, FAILS, _failing_words(failure))
-        for failure in own
-        for awake in asleep.without(failure.from_world_ns, failure.to_world_ns)
-    ]
+    bars: list[Bar] = []
+    for failure in own:
+        words = _failing_words(failure)
+        bars += [Bar(*awake, FAILS, words) for awake in asleep.without(*failure.span)]
     # Before its first attempt nothing is known of a pair, so nothing is drawn.
     if tried:
-        idle = asleep | Spans((failure.from_world_ns, failure.to_world_ns) for failure in own)
-        bars += [
-            Bar(*span, WORKS, "works")
-            for span in idle.without(tried[0].world_ns, history.end_world_ns)
-        ]
+        not_working = asleep | Spans(failure.span for failure in own)
+        works = not_working.without(tried[0].world_ns, history.end_world_ns)
+        bars += [Bar(*span, WORKS, "works") for span in works]
+    bars.sort(key=lambda bar: bar.from_world_ns)
+
+    source, destination = pair
     marks = [Mark(event.world_ns, FAILED, str(event.error)) for event in tried if not event.ok]
-    label = f"{pair[0]} \N{RIGHTWARDS ARROW} {pair[1]}"
     return Track(
-        label, "connections", tuple(sorted(bars, key=lambda bar: bar.from_world_ns)), tuple(marks)
+        label=f"{source} \N{RIGHTWARDS ARROW} {destination}",
+        kind="connections",
+        bars=tuple(bars),
+        marks=tuple(marks),
     )
 
 
@@ -426,59 +495,64 @@ def _failing_words(failing: PairFailure) -> str:
 
 
 def _fault_track(history: History, node: str) -> Track:
-    bars = []
-    marks = []
+    bars: list[Bar] = []
+    marks: list[Mark] = []
     for span in fault_spans(history):
         # A fault of the authority (None) concerns every node, and is on the track of each.
         if span.node not in (node, None):
             continue
-        whose = "istiod: " if span.node is None else ""
-        words = f"{whose}{span.kind.replace('_', ' ')}"
-        if span.until_world_ns > span.began_world_ns:
-            lasts = lasting(span.until_world_ns - span.began_world_ns)
-            bars.append(
-                Bar(span.began_world_ns, span.until_world_ns, FAULT, f"{words} for {lasts}")
-            )
+        words = span.kind.replace("_", " ")
+        if span.node is None:
+            words = f"istiod: {words}"
+        lasted_ns = span.until_world_ns - span.began_world_ns
+        if lasted_ns > 0:
+            text = f"{words} for {lasting(lasted_ns)}"
+            bars.append(Bar(span.began_world_ns, span.until_world_ns, FAULT, text))
         # Of a restart the new ztunnel has a mark, below.
         elif span.kind != "restart":
-            marks.append(Mark(span.began_world_ns, STEPPED, f"{words}{_stepped_by(span.ended)}"))
-    marks += [
-        Mark(
-            life.started.world_ns,
-            RESTARTED,
-            f"ztunnel {life.process} restarted: {life.started.cause}",
-        )
-        for life in lives(history)
-        if life.node == node and life.started.cause != "start"
-    ]
-    marks += [
-        Mark(event.world_ns, RESTARTED, f"gateway {event.process} restarted: {event.cause}")
-        for event in history.of(ProxyStarted)
-        if event.node == node and event.cause != "start"
-    ]
-    marks += [
-        Mark(event.world_ns, RESTARTED, f"all application pods restarted: {event.cause}")
-        for event in history.of(ApplicationsRestarted)
-        if event.node == node and event.cause != "start"
-    ]
-    marks += [
-        Mark(event.world_ns, ALERTED, f"alert {event.alert} fired")
-        for event in history.of(AlertFired)
-        if event.node in (node, None)
-    ]
+            text = words + _stepped_by(span.ended)
+            marks.append(Mark(span.began_world_ns, STEPPED, text))
+
+    marks += _restart_marks(history, node)
+    for alert in history.of(AlertFired):
+        if alert.node in (node, None):
+            marks.append(Mark(alert.world_ns, ALERTED, f"alert {alert.alert} fired"))
     return Track(
-        "faults, restarts, alerts",
-        "faults",
-        tuple(bars),
-        tuple(sorted(marks, key=lambda m: m.world_ns)),
+        label="faults, restarts, alerts",
+        kind="faults",
+        bars=tuple(bars),
+        marks=_by_time(marks),
     )
 
 
+def _restart_marks(history: History, node: str) -> Iterator[Mark]:
+    """What was started on a node again. The first start in a run (cause "start") is none."""
+    started: list[ZtunnelStarted | ProxyStarted | ApplicationsRestarted] = [
+        *(life.started for life in lives(history)),
+        *history.of(ProxyStarted),
+        *history.of(ApplicationsRestarted),
+    ]
+    for event in started:
+        if event.node != node or event.cause == "start":
+            continue
+        match event:
+            case ZtunnelStarted():
+                what = f"ztunnel {event.process}"
+            case ProxyStarted():
+                what = f"gateway {event.process}"
+            case ApplicationsRestarted():
+                what = "all application pods"
+        yield Mark(event.world_ns, RESTARTED, f"{what} restarted: {event.cause}")
+
+
 def _stepped_by(ended: FaultEnded | None) -> str:
+    """By how much the wall clock was set at the end of a fault; "" where that is not known."""
     if ended is None or ended.clocks is None or ended.wall_before_ns is None:
         return ""
     by_ns = ended.clocks.wall_ns - ended.wall_before_ns
-    return f" by {'+' if by_ns > 0 else ''}{lasting(by_ns)}"
+    # `lasting` writes a minus itself.
+    sign = "+" if by_ns > 0 else ""
+    return f" by {sign}{lasting(by_ns)}"
 
 
 # --- Bounds ---------------------------------------------------------------------------------------
@@ -492,13 +566,19 @@ def _bounded(track: Track, end_world_ns: int) -> Track:
     by_kind: dict[str, list[Mark]] = {}
     for mark in track.marks:
         by_kind.setdefault(mark.kind, []).append(mark)
-    bars = [each for own in by_state.values() for each in _merged(own, end_world_ns)]
-    marks = [each for own in by_kind.values() for each in _thinned(own)]
+
+    bars: list[Bar] = []
+    for own_bars in by_state.values():
+        bars += _merged(own_bars, end_world_ns)
+    bars.sort(key=lambda bar: bar.from_world_ns)
+    marks: list[Mark] = []
+    for own_marks in by_kind.values():
+        marks += _thinned(own_marks)
     return Track(
         label=track.label,
         kind=track.kind,
-        bars=tuple(sorted(bars, key=lambda bar: bar.from_world_ns)),
-        marks=tuple(sorted(marks, key=lambda mark: mark.world_ns)),
+        bars=tuple(bars),
+        marks=_by_time(marks),
         merged=len(track.bars) - len(bars) + len(track.marks) - len(marks),
     )
 
@@ -512,16 +592,16 @@ def _merged(bars: list[Bar], end_world_ns: int) -> Iterable[Bar]:
     least_ns = 2 * end_world_ns // BARS_MAX
     merged: list[Bar] = []
     for bar in bars:
-        if merged and bar.from_world_ns - merged[-1].from_world_ns < least_ns:
-            last = merged[-1]
-            merged[-1] = Bar(
-                last.from_world_ns,
-                max(last.to_world_ns, bar.to_world_ns),
-                bar.state,
-                "several together",
-            )
-        else:
+        last = merged[-1] if merged else None
+        if last is None or bar.from_world_ns - last.from_world_ns >= least_ns:
             merged.append(bar)
+            continue
+        merged[-1] = Bar(
+            from_world_ns=last.from_world_ns,
+            to_world_ns=max(last.to_world_ns, bar.to_world_ns),
+            state=bar.state,
+            text="several together",
+        )
     return merged
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from meshwake.checks.format import count
 from meshwake.core import resources
 from meshwake.core.errors import BadInput
 from meshwake.runner.expression import Expression, read_expression
@@ -75,7 +76,7 @@ def _nothing_selected(selection: Expression, names: list[str]) -> BadInput:
         hint = "each word is in some name, but no name fits the whole expression"
 
     return BadInput(
-        f"{KEYWORD_OPTION} {selection.text!r}: selects none of {len(names)} scenarios; {hint}"
+        f"{KEYWORD_OPTION} {selection.text!r}: selects none of {count(len(names), 'scenario')}; {hint}"
     )
 
 

@@ -22,13 +22,16 @@ def closest(word: str, allowed: Iterable[str], most: int = 1) -> list[str]:
 def did_you_mean(word: str, allowed: Iterable[str]) -> str:
     """The end of a sentence: "; did you mean 'model'?", or nothing where no word is close."""
     near = closest(word, allowed)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    if not near:
+        return ""
+    return f"; did you mean {near[0]!r}?"
 
 
 def one_of(value: object, allowed: Iterable[str]) -> str:
     """What was expected instead of `value`: "one of a, b, c; did you mean 'a'?"."""
     words = list(allowed)
-    return f"one of {', '.join(words)}{did_you_mean(str(value), words)}"
+    hint = did_you_mean(str(value), words)
+    return f"one of {', '.join(words)}{hint}"
 
 
 def invalid_value(where: str, value: object, expected: str) -> str:

@@ -70,13 +70,22 @@ def system_call_number(name: str, machine: str = "") -> int | None:
     that architecture does not have it. An architecture that is not in the table counts as x86_64:
     moving clocks is refused before any number is used."""
     x86_64, aarch64 = _NUMBERS[name]
-    return aarch64 if (machine or os.uname().machine) == "aarch64" else x86_64
+    machine = machine or os.uname().machine
+    if machine == "aarch64":
+        return aarch64
+    return x86_64
 
 
 def system_call_numbers(*names: str) -> dict[int, str]:
     """Number to name on this machine, of those of `names` that it has."""
-    numbers = {name: system_call_number(name) for name in names}
-    return {number: name for name, number in numbers.items() if number is not None}
+    found: dict[int, str] = {}
+    for name in names:
+        number = system_call_number(name)
+        # arm64 began without the calls that newer ones replace, such as poll.
+        if number is None:
+            continue
+        found[number] = name
+    return found
 
 
 def _system_call(name: str, *arguments: Any) -> int:

@@ -49,22 +49,38 @@ class ProcessStat(NamedTuple):
 
 def parse_stat(text: str) -> ProcessStat:
     """Raises ValueError for anything else than the text of such a file."""
-    fields = text.rpartition(")")[2].split()
-    try:
-        numbers = (_PARENT, _FLAGS, _USER, _SYSTEM, _STARTED)
-        return ProcessStat(fields[_STATE], *(int(fields[number]) for number in numbers))
-    except IndexError as error:
-        raise ValueError(f"{len(fields)} fields, expected at least {_STARTED + 1}") from error
+    # The name of a program may hold a parenthesis itself: the last one ends it.
+    after_name = text.rpartition(")")[2]
+    fields = after_name.split()
+    if len(fields) <= _STARTED:
+        raise ValueError(f"{len(fields)} fields, expected at least {_STARTED + 1}")
+
+    return ProcessStat(
+        state=fields[_STATE],
+        parent=int(fields[_PARENT]),
+        flags=int(fields[_FLAGS]),
+        user_ticks=int(fields[_USER]),
+        system_ticks=int(fields[_SYSTEM]),
+        started_ticks=int(fields[_STARTED]),
+    )
 
 
 def read_stat(pid: int, tid: int | None = None, proc: Path = Path("/proc")) -> ProcessStat | None:
     """Of a process, or of a thread of it; None when it is not there (any more)."""
-    thread = "" if tid is None else f"task/{tid}"
+    folder = proc / str(pid)
+    if tid is not None:
+        folder = folder / "task" / str(tid)
+
     try:
-        text = (proc / str(pid) / thread / "stat").read_text(encoding="utf-8", errors="replace")
+        # A program may give itself a name in any bytes.
+        text = (folder / "stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
-    return parse_stat(text) if text else None
+
+    # It ended between opening and reading.
+    if not text:
+        return None
+    return parse_stat(text)
 
 
 def is_ending(pid: int, tid: int | None = None) -> bool:
@@ -77,11 +93,15 @@ def is_ending(pid: int, tid: int | None = None) -> bool:
 def is_running(pid: int) -> bool:
     """Neither stopped nor ended."""
     stat = read_stat(pid)
-    return stat is not None and not stat.is_stopped and not stat.has_ended
+    if stat is None:
+        return False
+    return not stat.is_stopped and not stat.has_ended
 
 
 def started_ticks(pid: int) -> int | None:
     """When it was started, in clock ticks since the boot. Together with the pid this names a
     process; None when it is not there or only its status is left."""
     stat = read_stat(pid)
-    return None if stat is None or stat.has_ended else stat.started_ticks
+    if stat is None or stat.has_ended:
+        return None
+    return stat.started_ticks

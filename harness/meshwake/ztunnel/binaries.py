@@ -27,6 +27,7 @@ from platformdirs import user_cache_dir
 from meshwake.core import versions
 from meshwake.core.errors import BadInput, HarnessError, LabUnavailable
 from meshwake.core.json_types import MutableJsonObject
+from meshwake.core.refusal import unwritable
 
 # `ztunnel version` prints and ends. What a user named may be another program, which does not.
 IDENTIFY_WITHIN_S = 10
@@ -68,6 +69,15 @@ def architecture() -> str:
 def cache_dir() -> Path:
     """Where binaries are kept: $MESHWAKE_CACHE, or the user's cache directory."""
     return Path(os.environ.get("MESHWAKE_CACHE") or user_cache_dir("meshwake", appauthor=False))
+
+
+def make_folder(folder: Path) -> None:
+    """Makes a folder of the cache. Raises BadInput where that is not possible."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        next_step = "set MESHWAKE_CACHE to a directory of yours"
+        raise unwritable(folder, error, next_step) from error
 
 
 def place_of(version: str) -> Path:

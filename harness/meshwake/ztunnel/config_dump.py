@@ -51,8 +51,13 @@ def parse_config_dump(text: bytes | str) -> tuple[ServedCertificate, ...]:
         raise ValueError(
             f"expected ztunnel's /config_dump, found no JSON ({error}): {_beginning(text)}"
         ) from error
-    # A list is istioctl's; Go writes an empty one as null.
-    entries = document.get("certificates", document) if isinstance(document, Mapping) else document
+
+    # A list is istioctl's.
+    entries = document
+    if isinstance(document, Mapping):
+        entries = document.get("certificates", document)
+
+    # Go writes an empty list as null.
     if entries is None:
         return ()
     if not isinstance(entries, list):
@@ -61,43 +66,69 @@ def parse_config_dump(text: bytes | str) -> tuple[ServedCertificate, ...]:
             "expected 'certificates' to be a list, as in ztunnel's /config_dump: "
             f"{_beginning(text)}"
         )
+
     return tuple(_certificate(entry) for entry in entries)
 
 
 def _beginning(text: bytes | str) -> str:
-    return f"it begins {text[:120]!r}" if text.strip() else "it is empty"
+    if not text.strip():
+        return "it is empty"
+    return f"it begins {text[:120]!r}"
 
 
 def _certificate(entry: Any) -> ServedCertificate:
-    if not isinstance(entry, Mapping) or not isinstance(entry.get("identity"), str):
+    """One entry of the list. Raises ValueError for anything else."""
+    spiffe = entry.get("identity") if isinstance(entry, Mapping) else None
+    if not isinstance(spiffe, str):
+        found = json.dumps(entry)[:120]
         raise ValueError(  # noqa: TRY004  as above
-            f"expected a certificate with an 'identity', found {json.dumps(entry)[:120]}"
+            f"expected a certificate with an 'identity', found {found}"
         )
-    spiffe, state = entry["identity"], _state(entry.get("state"))
+
+    state = _state(entry.get("state"))
     for chain_key, *field_keys in _FORMS:
         chain = entry.get(chain_key)
         # Missing or empty: ztunnel has no certificate yet.
-        if chain:
-            return ServedCertificate(spiffe, state, *_leaf(spiffe, chain, field_keys))
+        if not chain:
+            continue
+
+        serial, not_before_wall_s, not_after_wall_s = _leaf(spiffe, chain, field_keys)
+        return ServedCertificate(
+            spiffe=spiffe,
+            state=state,
+            serial=serial,
+            not_before_wall_s=not_before_wall_s,
+            not_after_wall_s=not_after_wall_s,
+        )
+
+    # In neither form: its request is on the way, or failed, as the state says.
     return ServedCertificate(spiffe, state)
 
 
 def _state(raw: Any) -> str:
+    """A word, followed by an error where there is one."""
     if isinstance(raw, str) and raw:
         return raw
     if isinstance(raw, Mapping) and raw:
         word, error = next(iter(raw.items()))
         return f"{word}: {error}"
+
     # The form of early 2023 had none, and says nothing of the certificate's state.
     return "Unknown"
 
 
 def _leaf(spiffe: str, chain: Any, keys: list[str]) -> tuple[str, int, int]:
+    """Serial, beginning and end of the certificate that comes first in `chain`."""
     leaf = chain[0] if isinstance(chain, list) else None
-    if not isinstance(leaf, Mapping) or any(not isinstance(leaf.get(key), str) for key in keys):
+    values: list[str] = []
+    if isinstance(leaf, Mapping):
+        values = [leaf[key] for key in keys if isinstance(leaf.get(key), str)]
+
+    if len(values) < len(keys):
         found = json.dumps(leaf)[:120]
         raise ValueError(f"{spiffe}: expected a certificate with {', '.join(keys)}, found {found}")
-    serial, not_before, not_after = (leaf[key] for key in keys)
+
+    serial, not_before, not_after = values
     return serial, _wall_s(not_before), _wall_s(not_after)
 
 
@@ -108,6 +139,8 @@ def _wall_s(text: str) -> int:
         raise ValueError(
             f"expected a time such as 2026-11-30T08:00:00Z, found {text[:60]!r}"
         ) from error
+
+    # A time without one would be read in the zone of whatever machine judges the dump.
     if moment.tzinfo is None:
         raise ValueError(
             f"expected a time with its zone, such as 2026-11-30T08:00:00Z, found {text[:60]!r}"

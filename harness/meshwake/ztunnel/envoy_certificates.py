@@ -29,21 +29,28 @@ class EnvoyCertificate:
 def parse_envoy_certificates(text: bytes | str) -> tuple[EnvoyCertificate, ...]:
     """Every leaf that an Envoy serves, in its order; one that two listeners share, twice. Raises
     ValueError when the text is something else."""
+    found: list[EnvoyCertificate] = []
     try:
-        chains = [entry.get("cert_chain") for entry in json.loads(text)["certificates"]]
-        return tuple(_certificate(chain[0]) for chain in chains if chain)
+        for entry in json.loads(text)["certificates"]:
+            chain = entry.get("cert_chain")
+            # Without one it is a root that Envoy trusts.
+            if chain:
+                found.append(_certificate(chain[0]))
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise ValueError(f"expected Envoy's /certs: {error!r}: it begins {text[:200]!r}") from error
+    return tuple(found)
 
 
 def _certificate(leaf: Mapping[str, Any]) -> EnvoyCertificate:
-    alternative_names = leaf.get("subject_alt_names", [])
+    names: list[str] = []
+    spiffe = ""
     # Each is a mapping of one key, the kind of name: {"uri": "spiffe://..."} or {"dns": "..."}.
-    names = tuple(str(next(iter(name.values()))) for name in alternative_names)
-    uris = [str(name["uri"]) for name in alternative_names if "uri" in name]
+    for alternative_name in leaf.get("subject_alt_names", []):
+        names.append(str(next(iter(alternative_name.values()))))
+        spiffe = spiffe or str(alternative_name.get("uri", ""))
     return EnvoyCertificate(
-        names=names,
-        spiffe=uris[0] if uris else "",
+        names=tuple(names),
+        spiffe=spiffe,
         serial=str(leaf.get("serial_number", "")),
         not_before_wall_s=_wall_s(leaf["valid_from"]),
         not_after_wall_s=_wall_s(leaf["expiration_time"]),

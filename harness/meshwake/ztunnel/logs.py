@@ -52,7 +52,10 @@ EXAMPLES_OF_OTHER_LINES = (
 
 def kind_of_line(line: str) -> str | None:
     """What a line of the log is evidence of, a key of `LOG_LINES`; None when it is of nothing."""
-    return next((kind for kind, pattern in LOG_LINES.items() if re.search(pattern, line)), None)
+    for kind, pattern in LOG_LINES.items():
+        if re.search(pattern, line):
+            return kind
+    return None
 
 
 def failed_renewals(lines: Iterable[str], identities: Collection[str]) -> list[tuple[str, str]]:
@@ -61,14 +64,15 @@ def failed_renewals(lines: Iterable[str], identities: Collection[str]) -> list[t
     Releases before 1.22.1 log nothing of the kind; up to 1.27 it takes `LOG_LEVEL` of
     environment.py.
     """
-    found = []
+    found: list[tuple[str, str]] = []
     for line in lines:
         if not re.search(LOG_LINES["renewal failed"], line):
             continue
+
         # ztunnel logs about every identity that it manages, and not only about those of a plan.
         identity = identity_in(line)
-        if identity in identities:
-            found.append((str(identity), line))
+        if identity is not None and identity in identities:
+            found.append((identity, line))
     return found
 
 
@@ -82,6 +86,9 @@ def connection_error(line: bytes) -> tuple[str, str] | None:
         entry = json.loads(line)
     except ValueError:
         return None
+
+    # The line of a connection that succeeded has no error; a bare number is JSON, too.
     if not isinstance(entry, dict) or not entry.get("error"):
         return None
+
     return str(entry["error"]), str(entry.get("direction"))

@@ -21,12 +21,17 @@ def spiffe_id(identity: str) -> str:
 
 def identity_of(spiffe: str) -> str | None:
     """namespace/serviceaccount of such a URI, of any trust domain; None for any other text."""
-    match = _SPIFFE.fullmatch(spiffe)
-    return f"{match[1]}/{match[2]}" if match else None
+    return _short(_SPIFFE.fullmatch(spiffe))
 
 
 def identity_in(text: str) -> str | None:
     """namespace/serviceaccount of the first SPIFFE identity in `text`, such as a line of a log;
     None without one."""
-    match = _SPIFFE.search(text)
-    return f"{match[1]}/{match[2]}" if match else None
+    return _short(_SPIFFE.search(text))
+
+
+def _short(match: re.Match[str] | None) -> str | None:
+    if match is None:
+        return None
+    namespace, account = match.groups()
+    return f"{namespace}/{account}"

@@ -14,10 +14,13 @@ from pathlib import Path
 import pytest
 from meshwake.analysis.attempt import Attempt
 from meshwake.analysis.probe import CommitProbe, GitVerdict, clean_commit, probe_commit
+from meshwake.cli.app import run_command
 from meshwake.core.errors import BadInput
 from meshwake.core.outcome import Verdict
+from meshwake.core.versions import newest
 from meshwake.labs import load_lab
 from meshwake.runner.corpus import scenario_file
+from meshwake.runner.options import Options
 from meshwake.ztunnel import binaries
 
 from tests.support.paths import REPOSITORY
@@ -279,3 +282,25 @@ def test_git_bisect_over_real_ztunnels(
     output = bisect(repository, commits[0], commits[-1], "sh", "-c", script)
     assert f"{commits[2]} is the first mended commit" in output
     assert f"{commits[3][:12]}: cannot say: it does not build" in output
+
+
+@pytest.mark.parametrize(("own", "probed"), [("1.28.0", "1.28.0"), (None, newest().version)])
+def test_a_binary_is_probed_as_the_release_that_it_is(
+    own: str | None,
+    probed: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Without --istio; an older release than the newest was refused as contradicting it, an option
+    that was not typed. A build of one's own is taken for the newest."""
+
+    def signature(options: Options, version: str) -> None:
+        raise BadInput(f"probed as {options.istio} {version}")
+
+    monkeypatch.setattr(
+        binaries, "identify", lambda path: binaries.Identity(path, own, "", "0" * 64)
+    )
+    monkeypatch.setattr("meshwake.cli.probe._signature", signature)
+    assert run_command(["probe", "--ztunnel", str(tmp_path / "z"), "--lab", "process"]) == 3
+    assert f"probed as ('{probed}',) {probed}" in capsys.readouterr().err

@@ -356,3 +356,28 @@ def test_a_file_whose_name_is_not_utf_8(tmp_path: Path) -> None:
     ended = program("run", str(path), "--lab", "model")
     assert ended.returncode == ExitCode.BAD_INPUT
     assert b"the file's name is not UTF-8; rename the file" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (PermissionError(13, "Permission denied", "/home/x"), 3, "/home/x: cannot be used (Permis"),
+        # Of tracing a process, for example: no file of the user's is in the way.
+        (PermissionError(13, "Permission denied"), 5, "this is a fault of meshwake"),
+    ],
+)
+def test_a_file_that_may_not_be_used(
+    error: OSError,
+    code: int,
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Wherever it was opened, it is the user's to mend."""
+
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr(doctor, "examine", fail)
+    assert run_command(["doctor"]) == code
+    assert message in capsys.readouterr().err

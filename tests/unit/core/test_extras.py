@@ -28,7 +28,7 @@ def test_what_is_missing_is_one_sentence(extra: str, monkeypatch: pytest.MonkeyP
         require(extra)
     assert refused.value.exit_code is ExitCode.LAB_UNAVAILABLE
     assert str(refused.value).startswith(
-        f"{modules[0]} is not installed, and needed for {purpose}: "
+        f"the Python module {modules[0]} is not installed, and needed for {purpose}: "
     )
     assert f"pip install 'meshwake[{extra}]'" in str(refused.value)
 

@@ -139,3 +139,35 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
     """The message is for a person, not an OSError."""
     with pytest.raises(BadInput, match="cannot be read"):
         read_scenario(tmp_path / "nothing.toml")
+
+
+@pytest.mark.parametrize(
+    ("written", "instead", "message"),
+    [
+        ('labs     = ["model"]', 'labs = "model"', "invalid value 'model' for labs: expected a li"),
+        ("[[node]]", "[node]", "node is one table: .* write \\[\\[node\\]\\], with two brackets"),
+        (
+            'title    = "One',
+            'title = ""  # "',
+            "invalid value '' for title: expected a text that is",
+        ),
+        (
+            'title    = "One',
+            'title = 5  # "',
+            "invalid value 5 for title: expected a text, in quot",
+        ),
+        (
+            "title ",
+            "starts = 2026-10-10\ntitle ",
+            "value 2026-10-10 for starts: expected a date wi",
+        ),
+        ("title ", 'starts = "now"\ntitle ', "value 'now' for starts: expected a date with time a"),
+    ],
+)
+def test_a_value_of_another_type_is_refused_in_our_words(
+    written: str, instead: str, message: str
+) -> None:
+    """Of TOML, not of Python: what was expected there."""
+    with pytest.raises(BadInput, match=message) as refused:
+        parse(small((written, instead)))
+    assert "should" not in str(refused.value)

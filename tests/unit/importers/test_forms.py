@@ -848,3 +848,17 @@ def test_a_fast_startup_is_a_time_switched_off(
     month, _ = read_text(tmp_path, form(boot_type))
     assert [each.kind for each in month.events] == [kind]
     assert slept(month) == [pytest.approx(38_323, abs=1)]
+
+
+def test_every_row_of_a_long_csv_is_counted(tmp_path: Path) -> None:
+    """Also one that is passed over just before a row that is read."""
+    header = "TimeCreated,ProviderName,Id,Message"
+    events = ['"{}",Service,7036,running'] * 1_005
+    events += ['"{}",Microsoft-Windows-Kernel-Power,42,The system is entering sleep.']
+    events += ['"{}",Microsoft-Windows-Kernel-Power,107,The system has resumed from sleep.']
+    rows = [
+        event.format(f"2026-11-24T{8 + place // 3_600:02}:{place // 60 % 60:02}:{place % 60:02}Z")
+        for place, event in enumerate(events)
+    ]
+    _, tally = read_text(tmp_path, "\n".join([header, *rows]) + "\n")
+    assert (tally.used, tally.other) == (2, 1_005)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from typing import Literal
 
 from meshwake.checks.facts.clocks import timeline
@@ -210,10 +210,12 @@ class _Issued:
     def end(
         self, identity: str, world_ns: int, because: Literal["replaced", "dropped", "stopped"]
     ) -> None:
-        if identity in self._held:
-            self._held.remove(identity)
-            last = self.certificates[identity][-1]
-            self.certificates[identity][-1] = replace(last, until_world_ns=world_ns, until=because)
+        """Its certificate, if it has one, is held no longer."""
+        if identity not in self._held:
+            return
+        self._held.remove(identity)
+        own = self.certificates[identity]
+        own[-1] = replace(own[-1], until_world_ns=world_ns, until=because)
 
 
 # Certificates that were held, from whomever they came
@@ -244,59 +246,69 @@ def _issued_holdings(history: History) -> Iterator[Holding]:
     for own in certificates(history).values():
         for certificate in own:
             yield Holding(
-                certificate.identity,
-                certificate.life,
-                certificate.serial,
-                certificate.not_after_wall_s,
-                certificate.issued_world_ns,
-                certificate.until_world_ns,
+                identity=certificate.identity,
+                life=certificate.life,
+                serial=certificate.serial,
+                not_after_wall_s=certificate.not_after_wall_s,
+                from_world_ns=certificate.issued_world_ns,
+                to_world_ns=certificate.until_world_ns,
             )
 
 
 def _reported_holdings(history: History) -> Iterator[Holding]:
-    issued_until_world_ns = {
-        (certificate.identity, certificate.serial): certificate.until_world_ns
-        for own in certificates(history).values()
-        for certificate in own
-    }
+    """Of what ztunnel showed as Available: what the authority did not issue, or not for so long."""
+    issued_until_world_ns: dict[tuple[str, str], int] = {}
+    for own in certificates(history).values():
+        for certificate in own:
+            issued = (certificate.identity, certificate.serial)
+            issued_until_world_ns[issued] = certificate.until_world_ns
+
     for event, to_world_ns in _states(history):
+        if event.state != AVAILABLE or event.not_after_wall_s is None:
+            continue
         life = _life_of(history, event.identity, event.world_ns)
-        is_shown = event.state == AVAILABLE and event.not_after_wall_s is not None
-        if life is None or not is_shown:
+        if life is None:
             continue
         # What the authority issued is in _issued_holdings already, unless ztunnel still shows it
         # after its end. -1: the serial of another authority, which was never in use here.
-        until_world_ns = issued_until_world_ns.get((event.identity, str(event.serial)), -1)
-        if event.world_ns > until_world_ns:
-            assert event.not_after_wall_s is not None
-            yield Holding(
-                event.identity,
-                life,
-                str(event.serial),
-                event.not_after_wall_s,
-                event.world_ns,
-                min(to_world_ns, life.until_world_ns),
-            )
+        serial = str(event.serial)
+        until_world_ns = issued_until_world_ns.get((event.identity, serial), -1)
+        if event.world_ns <= until_world_ns:
+            continue
+        yield Holding(
+            identity=event.identity,
+            life=life,
+            serial=serial,
+            not_after_wall_s=event.not_after_wall_s,
+            from_world_ns=event.world_ns,
+            to_world_ns=min(to_world_ns, life.until_world_ns),
+        )
 
 
 def _states(history: History) -> Iterator[tuple[CertificateState, int]]:
     """Each state of a certificate that a ztunnel reported, and the world time until which it held:
     until the next report, or the next certificate that was issued."""
     for events in _reports(history).values():
-        ends_ns = [event.world_ns for event in events[1:]] + [history.end_world_ns]
-        for event, to_world_ns in zip(events, ends_ns, strict=True):
-            if isinstance(event, CertificateState):
-                yield event, to_world_ns
+        # Each with its successor, the last one with None.
+        for event, after in zip_longest(events, events[1:]):
+            if not isinstance(event, CertificateState):
+                continue
+            to_world_ns = history.end_world_ns
+            if after is not None:
+                to_world_ns = after.world_ns
+            yield event, to_world_ns
 
 
 def _reports(history: History) -> dict[str, list[CertificateState | CsrAnswered]]:
     """Of each identity what ztunnel reported, and what was issued."""
     found: dict[str, list[CertificateState | CsrAnswered]] = {}
     for event in history:
-        is_issue = isinstance(event, CsrAnswered) and event.outcome == "issued"
-        if is_issue or isinstance(event, CertificateState):
-            assert isinstance(event, CertificateState | CsrAnswered)
-            found.setdefault(event.identity, []).append(event)
+        if not isinstance(event, CertificateState | CsrAnswered):
+            continue
+        # A request that was refused changes nothing of what is held.
+        if isinstance(event, CsrAnswered) and event.outcome != "issued":
+            continue
+        found.setdefault(event.identity, []).append(event)
     return found
 
 
@@ -335,12 +347,16 @@ class Renewal:
     @property
     def done_world_s(self) -> float | None:
         """When the next certificate was issued."""
-        return None if self.done_world_ns is None else seconds(self.done_world_ns)
+        if self.done_world_ns is None:
+            return None
+        return seconds(self.done_world_ns)
 
     @property
     def late_s(self) -> float | None:
         """Wall at the renewal - due wall; negative: early."""
-        return None if self.late_ns is None else seconds(self.late_ns)
+        if self.late_ns is None:
+            return None
+        return seconds(self.late_ns)
 
 
 def renewals(plan: Plan, history: History) -> tuple[Renewal, ...]:
@@ -370,5 +386,7 @@ def _renewals_of(history: History, own: tuple[CertificateInUse, ...]) -> Iterato
 def _due_in_life(history: History, certificate: CertificateInUse) -> bool:
     clock = timeline(history, certificate.life.node)
     due_ns = clock.world_ns_at_wall(certificate.due_wall_ns, certificate.issued_world_ns)
-    # None: the wall clock never got there, as in a pause that outlasts the run.
-    return due_ns is not None and due_ns < certificate.life.until_world_ns
+    # The wall clock never got there, as in a pause that outlasts the run.
+    if due_ns is None:
+        return False
+    return due_ns < certificate.life.until_world_ns

@@ -45,28 +45,33 @@ class FaultSpan:
     @property
     def asleep_until_world_ns(self) -> int:
         """World time at which processes run again, if it is a fault that stops them."""
-        return self.woke.world_ns if self.woke else self.until_world_ns
+        # A freeze has no event of a wake: processes run again when the fault ends.
+        if self.woke is None:
+            return self.until_world_ns
+        return self.woke.world_ns
 
 
 @once
 def fault_spans(history: History) -> tuple[FaultSpan, ...]:
     """The faults that began, in order."""
     woke = {event.fault: event for event in history.of(NodeWoke)}
-    ended = {event.fault: event for event in history.of(FaultEnded)}
-    spans = []
+    all_ended = {event.fault: event for event in history.of(FaultEnded)}
+    spans: list[FaultSpan] = []
     for began in history.of(FaultBegan):
-        end = ended.get(began.fault)
-        spans.append(
-            FaultSpan(
-                index=began.fault,
-                kind=began.fault_kind,
-                node=began.node,
-                began=began,
-                woke=woke.get(began.fault),
-                ended=end,
-                until_world_ns=end.world_ns if end else history.end_world_ns,
-            )
+        ended = all_ended.get(began.fault)
+        until_world_ns = history.end_world_ns
+        if ended is not None:
+            until_world_ns = ended.world_ns
+        span = FaultSpan(
+            index=began.fault,
+            kind=began.fault_kind,
+            node=began.node,
+            began=began,
+            woke=woke.get(began.fault),
+            ended=ended,
+            until_world_ns=until_world_ns,
         )
+        spans.append(span)
     return tuple(spans)
 
 
@@ -83,21 +88,24 @@ def timelines(history: History) -> dict[str, NodeTimeline]:
             points[event.node].append((event.world_ns, event.wall_before_ns))
         points[event.node].append((event.world_ns, event.clocks.wall_ns))
         readings[event.node].append((event.world_ns, event.clocks))
-    found = {}
+
+    found: dict[str, NodeTimeline] = {}
     # Points are complete now: how a clock goes on after the last depends on faults without an end.
     for node, walls in points.items():
         faults = [fault for fault in fault_spans(history) if fault.node == node]
-        rate_after = _rate_after(faults, walls[-1])
-        found[node] = NodeTimeline(walls, _asleep(faults), rate_after, readings[node])
+        found[node] = NodeTimeline(
+            points=walls,
+            asleep=_asleep(faults),
+            rate_after=_rate_after(faults, walls[-1]),
+            readings=readings[node],
+        )
     return found
 
 
 def _asleep(faults: Iterable[FaultSpan]) -> Spans:
-    return Spans(
-        (fault.began_world_ns, fault.asleep_until_world_ns)
-        for fault in faults
-        if fault.kind in _STOPS_PROCESSES
-    )
+    """When processes of the node of these faults did not run."""
+    stopping = [fault for fault in faults if fault.kind in _STOPS_PROCESSES]
+    return Spans((fault.began_world_ns, fault.asleep_until_world_ns) for fault in stopping)
 
 
 def _rate_after(faults: Iterable[FaultSpan], last: tuple[int, int]) -> Fraction:
@@ -112,19 +120,22 @@ def _rate_after(faults: Iterable[FaultSpan], last: tuple[int, int]) -> Fraction:
         is_paused = fault.kind == "pause" and fault.woke is None
         if is_paused:
             return Fraction(0)  # no clock of a paused machine advances
+        if fault.kind != "drift":
+            continue
         lasted_ns = last_world_ns - fault.began_world_ns
         # Within less than a second a drift is lost in the noise of reading real clocks.
-        is_measurable = lasted_ns >= NS_PER_S
-        if fault.kind == "drift" and is_measurable:
-            rate = Fraction(last_wall_ns - clocks_before.wall_ns, lasted_ns)
+        if lasted_ns >= NS_PER_S:
+            moved_ns = last_wall_ns - clocks_before.wall_ns
+            rate = Fraction(moved_ns, lasted_ns)
     return rate
 
 
 def timeline(history: History, node: str) -> NodeTimeline:
     """The timeline of `node`. Raises ValueError when its clocks were never recorded."""
-    if node not in timelines(history):
+    found = timelines(history).get(node)
+    if found is None:
         raise ValueError(f"no event of this history has the clocks of node {node!r}")
-    return timelines(history)[node]
+    return found
 
 
 def asleep_either(plan: Plan, history: History, pair: tuple[str, str]) -> Spans:
@@ -151,21 +162,27 @@ class ClockFault:
     @property
     def planned_ns(self) -> int:
         """By how much a step was to set the wall clock; how long any other fault was to last."""
-        planned = self.planned
-        return planned.by_wall_ns if planned.kind == "step" else planned.duration_ns
+        if self.planned.kind == "step":
+            return self.planned.by_wall_ns
+        return self.planned.duration_ns
 
 
 def clock_faults(plan: Plan, history: History) -> tuple[ClockFault, ...]:
     """The clock faults of the plan that began; `measured` is None for one that had not ended."""
     spans = {span.index: span for span in fault_spans(history)}
-    return tuple(
-        ClockFault(fault, spans[fault.index], _measured(spans[fault.index]))
-        for fault in plan.faults
-        if fault.kind in CLOCK_FAULTS and fault.index in spans
-    )
+    found: list[ClockFault] = []
+    for fault in plan.faults:
+        span = spans.get(fault.index)
+        if span is not None and fault.kind in CLOCK_FAULTS:
+            found.append(ClockFault(fault, span, _measured(span)))
+    return tuple(found)
 
 
 def _measured(span: FaultSpan) -> ClockReading | None:
-    if span.ended is None or span.ended.clocks is None or span.began.clocks is None:
+    """How far each clock moved; None where one of both ends has no reading."""
+    if span.ended is None:
         return None
-    return span.ended.clocks.since(span.began.clocks)
+    before, after = span.began.clocks, span.ended.clocks
+    if before is None or after is None:
+        return None
+    return after.since(before)

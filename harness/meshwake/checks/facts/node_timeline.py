@@ -79,7 +79,7 @@ class NodeTimeline:
     ) -> list[Span]:
         """When within [from, to) the wall clock shows `wall_ns` or later; a step back can end it
         and it can return."""
-        spans = []
+        spans: list[Span] = []
         # Alternately: up to the moment of showing it, then down by the next step below it.
         begins_ns = self.world_ns_at_wall(wall_ns, from_world_ns)
         while begins_ns is not None and begins_ns < to_world_ns:
@@ -90,14 +90,16 @@ class NodeTimeline:
 
     def awake_ns(self, from_world_ns: int, to_world_ns: int) -> int:
         """How much of [from, to) processes on the node could run."""
-        return max(to_world_ns - from_world_ns, 0) - self.asleep.overlap_ns(
-            from_world_ns, to_world_ns
-        )
+        asleep_ns = self.asleep.overlap_ns(from_world_ns, to_world_ns)
+        return max(to_world_ns - from_world_ns, 0) - asleep_ns
 
     def reading(self, world_ns: int) -> ClockReading | None:
         """The last recorded reading not after `world_ns`."""
         position = bisect_right(self._reading_worlds, world_ns) - 1
-        return self._readings[position][1] if position >= 0 else None
+        if position < 0:
+            return None
+        _, clocks = self._readings[position]
+        return clocks
 
     @property
     def last_reading(self) -> tuple[int, ClockReading] | None:
@@ -133,12 +135,14 @@ class NodeTimeline:
         return ends_ns - above_ns * run_ns // rise_ns
 
     def _reached_after(self, wall_ns: int, from_world_ns: int) -> int | None:
-        if self._rate_after <= 0:
+        """The same behind the last reading; None where the clock never gets there."""
+        rate = self._rate_after
+        if rate <= 0:
             return None  # paused until the end: it never shows a later time
         short_ns = wall_ns - self._walls[-1]
         # Twice negated, so that `//` rounds up: at the whole ns before, it does not show it yet.
-        rate = self._rate_after
-        reached_ns = self._worlds[-1] - (-short_ns * rate.denominator // rate.numerator)
+        run_ns = -(-short_ns * rate.denominator // rate.numerator)
+        reached_ns = self._worlds[-1] + run_ns
         return max(reached_ns, from_world_ns)
 
     def _falls_below(self, wall_ns: int, from_world_ns: int, to_world_ns: int) -> int:

@@ -40,7 +40,7 @@ class Spans:
 
     def without(self, from_world_ns: int, to_world_ns: int) -> list[Span]:
         """The parts of [from, to) that lie outside the set, in order."""
-        parts = []
+        parts: list[Span] = []
         begins_ns = from_world_ns
         # Only spans that reach into [from, to): a month has thousands of them.
         first = bisect_right(self._tos, from_world_ns)
@@ -53,12 +53,14 @@ class Spans:
         return [part for part in parts if part[0] < part[1]]
 
     def _up_to_ns(self, world_ns: int) -> int:
+        """How much of the set lies before `world_ns`."""
         position = bisect_right(self._froms, world_ns) - 1
         if position < 0:
             return 0
-        from_ns, to_ns = self._spans[position]
         # All spans before it in full, and of it what lies before `world_ns`.
-        return self._total_before_ns[position] + min(world_ns, to_ns) - from_ns
+        from_ns, to_ns = self._spans[position]
+        of_it_ns = min(world_ns, to_ns) - from_ns
+        return self._total_before_ns[position] + of_it_ns
 
 
 def _merged(spans: Iterable[Span]) -> list[Span]:
@@ -67,8 +69,11 @@ def _merged(spans: Iterable[Span]) -> list[Span]:
     for from_ns, to_ns in sorted(spans):
         if from_ns >= to_ns:
             continue
-        if merged and from_ns <= merged[-1][1]:
-            merged[-1] = (merged[-1][0], max(merged[-1][1], to_ns))
-        else:
-            merged.append((from_ns, to_ns))
+        if merged:
+            last_from_ns, last_to_ns = merged[-1]
+            if from_ns <= last_to_ns:
+                # The one before may also be the longer one.
+                merged[-1] = (last_from_ns, max(last_to_ns, to_ns))
+                continue
+        merged.append((from_ns, to_ns))
     return merged

@@ -27,6 +27,11 @@ class PairFailure:
     error: str
     recovered: bool
 
+    @property
+    def span(self) -> Span:
+        """From its first failed attempt to the next good one."""
+        return self.from_world_ns, self.to_world_ns
+
 
 @once
 def _attempts(history: History) -> dict[tuple[str, str], list[ConnectionAttempted]]:

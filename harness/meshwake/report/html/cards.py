@@ -40,21 +40,28 @@ def facts_of(run: Run, nodes: tuple[NodeTracks, ...]) -> Iterator[Fact]:
 
 
 def _outage(run: Run, nodes: tuple[NodeTracks, ...]) -> Fact:
-    out_ns = Spans(outage.span for outage in outages(run.plan, run.history)).total_ns
+    # Two pairs that are out at the same time count once.
+    out = Spans(outage.span for outage in outages(run.plan, run.history))
     label = "Outage while awake"
-    if not out_ns:
+    if out.total_ns == 0:
         return Fact(label, "none", "connections always worked")
-    return Fact(label, lasting(out_ns), _share(out_ns, nodes), bad=True)
+    return Fact(label, lasting(out.total_ns), _share(out.total_ns, nodes), bad=True)
 
 
 def _share(out_ns: int, nodes: tuple[NodeTracks, ...]) -> str:
-    # Of the node that was awake longest: an outage of a pair counts only while both were.
-    recorded = [node for node in nodes if node.clocks.world_ns]
-    awake = [node.clocks.world_ns[-1] - Spans(node.asleep).total_ns for node in recorded]
-    longest_ns = max(awake, default=0)
-    if longest_ns <= 0:
+    """Of the time of the node that was awake longest: an outage of a pair counts only while both
+    were."""
+    longest_ns = 0
+    for node in nodes:
+        # A node whose clocks were never recorded has no end.
+        if not node.clocks.world_ns:
+            continue
+        asleep_ns = Spans(node.asleep).total_ns
+        longest_ns = max(longest_ns, node.clocks.world_ns[-1] - asleep_ns)
+    if longest_ns == 0:
         return ""
-    return f"{100 * out_ns / longest_ns:.1f} % of {lasting(longest_ns)} awake"
+    percent = 100 * out_ns / longest_ns
+    return f"{percent:.1f} % of {lasting(longest_ns)} awake"
 
 
 def _first_failure(run: Run) -> Fact:
@@ -70,20 +77,33 @@ def _first_failure(run: Run) -> Fact:
 
 
 def _connections(run: Run) -> Fact:
-    tried = [event for pair in run.plan.pairs for event in attempts(run.history, pair)]
-    failed = sum(not event.ok for event in tried)
-    value = f"{failed} of {len(tried)}"
-    return Fact("Connections failed", value, "new connections that were tried", bad=failed > 0)
+    tried = 0
+    failed = 0
+    for pair in run.plan.pairs:
+        events = attempts(run.history, pair)
+        tried += len(events)
+        failed += sum(not event.ok for event in events)
+    return Fact(
+        label="Connections failed",
+        value=f"{failed} of {tried}",
+        note="new connections that were tried",
+        bad=failed > 0,
+    )
 
 
 def _latest_renewal(run: Run) -> Fact:
     label = "Latest renewal"
     # None: never done. That is an outage, and shown as one.
-    done = [renewal.late_ns for renewal in renewals(run.plan, run.history)]
-    late = [late_ns for late_ns in done if late_ns is not None]
+    late = [
+        renewal.late_ns
+        for renewal in renewals(run.plan, run.history)
+        if renewal.late_ns is not None
+    ]
     if not late:
         return Fact(label, "none", "no renewal fell due")
-    worst_ns, all_of_them = max(late), count(len(late), "renewal")
+
+    worst_ns = max(late)
+    all_of_them = count(len(late), "renewal")
     if worst_ns <= _ROUNDING_NS:
         return Fact(label, "on time", f"and so were all {all_of_them}")
     note = f"the worst of {all_of_them}, by the wall clock"
@@ -93,14 +113,17 @@ def _latest_renewal(run: Run) -> Fact:
 def _expired(run: Run, nodes: tuple[NodeTracks, ...]) -> Fact:
     """A certificate is counted once, however often its node slept while it was expired."""
     label = "Expired certificates served"
-    issued = sum(len(held) for held in certificates(run.history).values())
+    number = sum(map(len, certificates(run.history).values()))
+    issued = f"{count(number, 'certificate')} issued"
     bars = list(_expired_bars(nodes))
     if not bars:
-        return Fact(label, "never", f"{count(issued, 'certificate')} issued")
-    served_ns = Spans((bar.from_world_ns, bar.to_world_ns) for _, bar in bars).total_ns
-    served = len({(track, bar.text) for track, bar in bars})
-    note = f"{served} of {count(issued, 'certificate')} issued, while awake"
-    return Fact(label, f"for {lasting(served_ns)}", note, bad=True)
+        return Fact(label, "never", issued)
+
+    served = Spans((bar.from_world_ns, bar.to_world_ns) for _, bar in bars)
+    # A bar's text names its certificate, and every part of it has the same.
+    expired = {(track, bar.text) for track, bar in bars}
+    note = f"{len(expired)} of {issued}, while awake"
+    return Fact(label, f"for {lasting(served.total_ns)}", note, bad=True)
 
 
 def _expired_bars(nodes: tuple[NodeTracks, ...]) -> Iterator[tuple[str, Bar]]:
@@ -114,8 +137,11 @@ def _expired_bars(nodes: tuple[NodeTracks, ...]) -> Iterator[tuple[str, Bar]]:
 def _clock_drift(nodes: tuple[NodeTracks, ...]) -> Fact:
     # The largest in either direction: a clock that was set back is as far off.
     drift_ns = max((node.drift_end_ns for node in nodes), key=abs, default=0)
+    value = "none"
+    if drift_ns != 0:
+        value = lasting(drift_ns)
     return Fact(
-        "Clock drift at the end",
-        lasting(drift_ns) if drift_ns else "none",
-        "wall minus monotonic clock, since the start",
+        label="Clock drift at the end",
+        value=value,
+        note="wall minus monotonic clock, since the start",
     )

@@ -28,26 +28,33 @@ def _begins(run: Run) -> str:
     """What came of the expectations, or of the goal."""
     if run.plan.goal is not None:
         return f"Goal '{run.plan.goal}' {GOAL_WORDS[run.outcome.kind]}"
-    named = surprise(run)
     words = {
         OutcomeKind.AS_EXPECTED: "As expected",
-        OutcomeKind.SURPRISE: f"Not as expected, {named}" if named else "Not as expected",
+        OutcomeKind.SURPRISE: "Not as expected",
         OutcomeKind.UNKNOWN: "Unknown",
     }
-    return words[run.outcome.kind]
+    begins = words[run.outcome.kind]
+    named = surprise(run)
+    # Of an UNKNOWN run it is not known what a surprise in it means.
+    if named is not None and run.outcome.kind is OutcomeKind.SURPRISE:
+        begins += f", {named}"
+    return begins
 
 
 def _not_as_expected(run: Run) -> str:
-    rows = _rows(run, OutcomeKind.SURPRISE)
-    first = rows[0]
-    more = f"; {len(rows) - 1} more below" if len(rows) > 1 else ""
-    return (
+    """The first surprise; the page lists the others below."""
+    first, *others = _rows(run, OutcomeKind.SURPRISE)
+    text = (
         f"{_begins(run)}: {_quoted(first.finding)} is {first.finding.verdict}, "
-        f"expected {first.expected}{more}."
+        f"expected {first.expected}"
     )
+    if others:
+        text += f"; {len(others)} more below"
+    return f"{text}."
 
 
 def _unknown(run: Run) -> str:
+    """Why nothing is known: an assumption failed, a check could not judge, or the run broke off."""
     for finding in run.findings:
         if finding.is_assumption and finding.verdict is not Verdict.HOLDS:
             return f"{_begins(run)}: nothing could be judged, because {finding.because}."

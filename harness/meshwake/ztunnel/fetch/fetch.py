@@ -107,10 +107,10 @@ def fetch(version: str, source: Source, progress: Callable[[str], Progress]) -> 
     """Puts the ztunnel of `version` into the cache. `progress` gives, for what is received, whom to
     report it."""
     place = binaries.place_of(check_version(version))
+    binaries.make_folder(place.parent)
     locked = _locked(version)
     if place.exists() and locked.get("binary") == _sha256(place) and not source.relock:
         return Fetched(version, place, locked["binary"], was_there=True)
-    place.parent.mkdir(parents=True, exist_ok=True)
     # Under another name until it is checked: a run meanwhile finds the old one, or none.
     fresh = place.with_name("ztunnel.new")
     with ExitStack() as stack:
@@ -158,7 +158,7 @@ def _from_registry(
 
 def _from_layer(registry: Registry, layer: Blob, fresh: Path, progress: Progress) -> bool:
     directory = binaries.cache_dir() / "layers"
-    directory.mkdir(parents=True, exist_ok=True)
+    binaries.make_folder(directory)
     path = directory / layer.digest.replace(":", "-")
     registry.download(layer, path, progress)
     try:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import posixpath
+import shutil
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -34,15 +35,16 @@ _ZSTD = b"\x28\xb5\x2f\xfd"
 def manifest_for(index: JsonObject, architecture: str, where: str) -> Blob:
     """The manifest for this machine out of an index of several."""
     wanted = _ARCHITECTURES.get(architecture, architecture)
-    there = []
+    platforms = set()
     for entry in objects_at(index, "manifests"):
         platform = object_at(entry, "platform")
-        there.append(f"{platform.get('os')}/{platform.get('architecture')}")
-        if there[-1] == f"linux/{wanted}":
+        name = f"{platform.get('os')}/{platform.get('architecture')}"
+        if name == f"linux/{wanted}":
             return blob_of(entry, where)
-    raise LabUnavailable(
-        f"{where}: is made for {', '.join(sorted(set(there))) or 'nothing'}, not for linux/{wanted}"
-    )
+        platforms.add(name)
+
+    made_for = ", ".join(sorted(platforms)) or "nothing"
+    raise LabUnavailable(f"{where}: is made for {made_for}, not for linux/{wanted}")
 
 
 def take_out(layer: IO[bytes], where: str, to: Path) -> bool:
@@ -66,6 +68,7 @@ def take_out(layer: IO[bytes], where: str, to: Path) -> bool:
 
 
 def _why(layer: IO[bytes], error: Exception) -> str:
+    # Where the layer cannot be read again either, the first error says more.
     with suppress(OSError, ValueError):
         layer.seek(0)
         if layer.read(4) == _ZSTD:
@@ -81,11 +84,11 @@ def _inside(name: str) -> str:
 
 
 def _check_inside(member: tarfile.TarInfo, where: str) -> None:
-    if ".." in member.name.split("/") or member.name.startswith("/"):
+    leads_up = ".." in member.name.split("/")
+    if leads_up or member.name.startswith("/"):
         raise LabUnavailable(
             f"{where}: a layer names {member.name!r}, which is outside of the image; it is "
-            "not taken. Is this the "
-            "official image?"
+            "not taken. Is this the official image?"
         )
 
 
@@ -95,13 +98,15 @@ def _copy(archive: tarfile.TarFile, member: tarfile.TarInfo, where: str, to: Pat
         raise LabUnavailable(
             f"{where}: {WANTED} is not an ordinary file there; is this the official image?"
         )
+
+    # Before it is copied: a layer of a few bytes may unpack to a full disk.
     if member.size > BINARY_BYTES_MAX:
         raise LabUnavailable(
             f"{where}: {WANTED} has {member.size} bytes; is this the official image?"
         )
+
     with source, to.open("wb") as target:
-        while chunk := source.read(_COPY_BYTES):
-            target.write(chunk)
+        shutil.copyfileobj(source, target, _COPY_BYTES)
 
 
 def take_out_of_saved(path: Path, architecture: str, to: Path) -> dict[str, str]:
@@ -114,21 +119,27 @@ def take_out_of_saved(path: Path, architecture: str, to: Path) -> dict[str, str]
         raise BadInput(
             f"--from {path}: cannot be read ({error.strerror}); give a saved image or a binary"
         ) from error
+
+    # The binary itself, as a build of one's own is.
     if head == b"\x7fELF":
         to.write_bytes(path.read_bytes())
         return {"from": path.name}
+
     if not tarfile.is_tarfile(path):
         raise BadInput(
             f"--from {path}: is neither a saved image (docker save, OCI archive) nor a "
             "Linux program"
         )
+
     with tarfile.open(path) as archive:
         saved = _Saved(archive, f"--from {path}")
         layers, known = saved.layers(architecture)
+        # From the top: a file of an upper layer hides that of the same name below.
         for layer in reversed(layers):
             with saved.opened(layer) as content:
                 if take_out(content, f"--from {path}", to):
                     return known | {"from": path.name, "layer": layer}
+
     raise BadInput(f"--from {path}: has no {WANTED}; is it the image of ztunnel?")
 
 
@@ -158,6 +169,7 @@ class _Saved:
         content = self._archive.extractfile(member) if member else None
         if content is None:
             raise BadInput(f"{self._where}: names {name}, which is not in it; was it saved whole?")
+
         with content:
             yield content
 
@@ -177,20 +189,21 @@ class _Saved:
                 blob = blob_of(entries[0], self._where)
             else:
                 raise BadInput(f"{self._where}: holds {len(entries)} images; save one alone")
+
             content = self._read(_blob_name(blob.digest))
             check_digest(content, blob.digest, f"{self._where}: manifest")
             index = _json(content, self._where)
             if index.get("mediaType") not in INDEX_TYPES and "layers" in index:
                 break
+
         names = []
         for descriptor in objects_at(index, "layers"):
             layer = blob_of(descriptor, self._where)
-            check_digest(
-                self._read(_blob_name(layer.digest), layer.size + 1),
-                layer.digest,
-                f"{self._where}: layer",
-            )
-            names.append(_blob_name(layer.digest))
+            name = _blob_name(layer.digest)
+            # A byte more than it should have, so that a longer one has another digest.
+            content = self._read(name, layer.size + 1)
+            check_digest(content, layer.digest, f"{self._where}: layer")
+            names.append(name)
         return names, {"manifest": blob.digest}
 
     def _docker_layers(self) -> tuple[list[str], dict[str, str]]:

@@ -373,3 +373,10 @@ def test_from_a_real_registry_server(tmp_path: Path) -> None:
         with pytest.raises(BadInput, match="no such image"):
             fetch("1.28.1", source, lambda what: lambda received, of: None)
     assert os.access(fetched.path, os.X_OK)
+
+
+def test_a_cache_that_cannot_be_written(registry: RegistryServer, cache: Path) -> None:
+    """Is the user's to mend, by the variable that names another."""
+    cache.write_text("a file, where the directory should be")
+    with pytest.raises(BadInput, match=r"cannot be written \(.*\); set MESHWAKE_CACHE"):
+        get(registry)
