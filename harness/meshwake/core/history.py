@@ -65,7 +65,8 @@ class History:
         """The whole history as JSON lines."""
         lines = [event.to_line() for event in self.events]
         # Each line has its end, the last one too; a history of no event has none.
-        return "\n".join([*lines, ""])
+        lines.append("")
+        return "\n".join(lines)
 
     @classmethod
     def from_text(cls, text: str, path: str = "history") -> History:
@@ -126,8 +127,11 @@ class Recorder:
 
     def __init__(self, path: Path | None = None) -> None:
         self._events: list[Event] = []
-        # One line at a time reaches the file: what was recorded survives a kill of this process.
-        self._file = path.open("w", encoding="utf-8", buffering=1) if path else None
+        self._file = None
+        if path is not None:
+            # One line at a time reaches the file: what was recorded survives a kill of this
+            # process.
+            self._file = path.open("w", encoding="utf-8", buffering=1)
 
     def record(
         self, world_ns: int, kind: str, node: str | None, clocks: ClockReading | None, **data: Any

@@ -35,6 +35,7 @@ def _refused(kind: str, expected: str) -> PydanticCustomError:
 
 
 def _duration(value: Any) -> int:
+    # TOML has numbers, which have no unit.
     if not isinstance(value, str):
         raise _refused("duration", "a duration with a unit, such as '90s' or '1h30m'")
     try:
@@ -92,6 +93,7 @@ def _identity(value: str) -> str:
 
 
 def _versions(value: str) -> str:
+    # As a text: core/versions.py reads it again where it is used.
     try:
         SpecifierSet(value)
     except InvalidSpecifier as error:

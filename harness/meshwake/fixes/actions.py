@@ -111,6 +111,8 @@ def _command(ran: Ran, memory: Memory, place: CommandContext) -> list[Action]:
     program = words[0].rsplit("/", 1)[-1].removesuffix(".exe")
     if program in PROGRAMS:
         return actions_of(Kubectl(words, memory, place))
+
+    # Programs that end containers or processes of a node.
     reader = OTHERS.get(program)
     if reader is not None:
         return reader(ran, memory, place)

@@ -89,11 +89,7 @@ def _crictl(ran: Ran, memory: Memory, place: CommandContext) -> list[Action]:
     words = without_prefix(ran.program, list(ran.words))
     options = set(words)
     verb, ids = _split_verb(_operands(words[1:], _CRICTL_VALUES))
-    if verb in _CRICTL_READ_ONLY:
-        raise DoesNothing(f"crictl {verb} restarts nothing")
-    # stop and rm take containers, stopp and rmp the sandboxes of pods.
-    if verb not in ("stop", "rm", "stopp", "rmp"):
-        raise NotUnderstood(f"crictl {verb} is not understood here")
+    _check_verb(f"crictl {verb}", verb, read_only=_CRICTL_READ_ONLY, ends=_CRICTL_ENDS)
 
     is_forced = bool(options & {"-f", "--force", "-fa", "-af"})
     if verb in ("rm", "rmp") and not is_forced:
@@ -108,10 +104,26 @@ def _crictl(ran: Ran, memory: Memory, place: CommandContext) -> list[Action]:
 
 
 _CRICTL_READ_ONLY = names("ps pods images logs inspect inspectp stats info version statsp")
+# stop and rm take containers, stopp and rmp the sandboxes of pods.
+_CRICTL_ENDS = names("stop rm stopp rmp")
 _CRICTL_VALUES = names(
     "-r --runtime-endpoint -i --image-endpoint -t --timeout --config -c --name --label "
     "--state -s --pod -p --id --namespace -o --output --last -n --image --filter"
 )
+
+
+def _check_verb(
+    command: str,
+    verb: str,
+    *,
+    read_only: frozenset[str],
+    ends: frozenset[str],
+) -> None:
+    """Raises DoesNothing or NotUnderstood unless `verb` is one that ends containers."""
+    if verb in read_only:
+        raise DoesNothing(f"{command} restarts nothing")
+    if verb not in ends:
+        raise NotUnderstood(f"{command} is not understood here")
 
 
 def _operands(words: Sequence[str], takes_value: frozenset[str]) -> list[str]:
@@ -244,10 +256,8 @@ _DOCKER_VALUES = frozenset(
 def _containers(ran: Ran, memory: Memory, place: CommandContext) -> list[Action]:
     """docker, nerdctl and podman: containers by what `ps` prints."""
     verb, containers = _split_verb(_operands(ran.words[1:], _DOCKER_VALUES))
-    if verb in _DOCKER_READ_ONLY:
-        raise DoesNothing(f"{ran.program} {verb} restarts nothing")
-    if verb not in _DOCKER_ENDS:
-        raise NotUnderstood(f"{ran.program} {verb} is not understood here")
+    command = f"{ran.program} {verb}"
+    _check_verb(command, verb, read_only=_DOCKER_READ_ONLY, ends=_DOCKER_ENDS)
 
     # A container has another name and id after each restart, so one that is written out is not
     # ztunnel's.

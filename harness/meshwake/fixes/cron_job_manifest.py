@@ -217,10 +217,11 @@ def _template_in(value: object) -> str | None:
     if isinstance(value, str):
         return value if "{{" in value else None
 
-    children = children_of(value)
     if isinstance(value, dict):
-        children = [inner for key, inner in value.items() if key not in _NOT_TEMPLATES]
-    for child in children:
+        # A shell has braces of its own, and so have annotations of other programs.
+        value = {key: inner for key, inner in value.items() if key not in _NOT_TEMPLATES}
+
+    for child in children_of(value):
         found = _template_in(child)
         if found is not None:
             return found

@@ -108,7 +108,9 @@ def read_tasks(manifest: str, ztunnel_namespace: str = ISTIO_NAMESPACE) -> tuple
 
 
 def _of_kind(objects: Sequence[object], kind: str) -> list[JsonObject]:
-    return [thing for thing in objects_at(objects) if thing.get("kind") == kind]
+    # What is not an object at all is left to the message that nothing was found.
+    things = objects_at(objects)
+    return [thing for thing in things if thing.get("kind") == kind]
 
 
 def acting(
@@ -349,7 +351,7 @@ def _follow(
     """Follows what a container runs, which is started so long after the job."""
     memory.sh_is_not_dash = _SH_IS_NOT_DASH.search(container.image) is not None
 
-    # In their order: a value may use those before it, as $(NAME).
+    # In their order: a value may use those before it, as $(NAME); kubelet goes through them once.
     variables: dict[str, str] = {}
     for variable in container.env or []:
         variables[variable.name] = _value(variable, variables, namespace, memory)

@@ -4,6 +4,9 @@ through."""
 from __future__ import annotations
 
 import re
+from getopt import GetoptError, gnu_getopt
+
+from meshwake.fixes.shell import names
 
 _CLASSES = {
     "space": r"\s",
@@ -16,9 +19,32 @@ _CLASSES = {
 }
 
 
-# Their number, in the next word, says how many lines are printed and not which.
-_WITH_COUNT = ("-m", "-A", "-B", "-C", "--max-count")
-_KINDS_OF_GREP = {"extended-regexp": "E", "fixed-strings": "F", "perl-regexp": "P"}
+# The options of grep, for getopt: GNU's (grep.c, long_options), with those that busybox has too.
+_SHORT = "EFGPe:f:ivywxcLlm:oqsbHhnTuUzA:B:C:aD:d:IrRV"
+_LONG = sorted(
+    names(
+        "extended-regexp fixed-strings basic-regexp perl-regexp regexp= file= ignore-case "
+        "no-ignore-case word-regexp line-regexp null-data no-messages invert-match version help "
+        "max-count= byte-offset line-number line-buffered with-filename no-filename label= "
+        "only-matching quiet silent binary binary-files= text devices= directories= recursive "
+        "dereference-recursive include= exclude= exclude-from= exclude-dir= files-without-match "
+        "files-with-matches count initial-tab null before-context= after-context= context= "
+        "group-separator= no-group-separator"
+    )
+)
+# What getopt cannot read: -3 for -C 3, and a value that may be missing. Both change only how lines
+# are printed.
+_NOT_OF_GETOPT = re.compile(r"-\d+|--colou?r(=.*)?")
+_KINDS_OF_GREP = {
+    "-G": "G",
+    "--basic-regexp": "G",
+    "-E": "E",
+    "--extended-regexp": "E",
+    "-F": "F",
+    "--fixed-strings": "F",
+    "-P": "P",
+    "--perl-regexp": "P",
+}
 # A pattern of more characters is refused: Python's matching may take exponential time.
 _LONGEST = 2_000
 
@@ -44,72 +70,46 @@ class _Grep:
         # -w: "w", -x: "x"
         self.whole = ""
         self.flags = 0
-        rest = list(words[1:])
-        while rest:
-            self._read(rest.pop(0), rest)
+
+        arguments = [word for word in words[1:] if not _NOT_OF_GETOPT.fullmatch(word)]
+        try:
+            options, operands = gnu_getopt(arguments, _SHORT, _LONG)
+        except GetoptError as error:
+            raise PatternNotRead(f"does not start: {error}") from error
+        for name, value in options:
+            self._set(name, value)
+
+        # The first operand is the pattern, unless -e gave one.
+        if not self.patterns:
+            self.patterns, operands = operands[:1], operands[1:]
         if not self.patterns:
             raise PatternNotRead("has no pattern")
+        # Then it does not read what is piped into it.
+        if operands:
+            raise PatternNotRead("reads a file")
+
         # grep(1): one argument may hold several patterns, separated by line ends.
         self.patterns = "\n".join(self.patterns).split("\n")
 
-    def _read(self, word: str, rest: list[str]) -> None:
-        """One word; a value that belongs to it is taken from `rest`."""
-        if word == "-f" or word.startswith("--file"):
+    def _set(self, name: str, value: str) -> None:
+        """One option. Those that change only how lines are printed change nothing here."""
+        if name in ("-f", "--file"):
             raise PatternNotRead("reads its patterns from a file")
 
-        takes_value = bool(rest)
-        if takes_value and word in ("-e", "--regexp"):
-            self.patterns.append(rest.pop(0))
-        elif takes_value and word in _WITH_COUNT:
-            rest.pop(0)
-        elif word.startswith("--"):
-            name, _, value = word[2:].partition("=")
-            self._read_long(name, value)
-        elif re.fullmatch(r"-[a-zA-Z]+\d*", word):
-            self._read_letters(word[1:], rest)
-        else:
-            self._read_operand(word)
-
-    def _read_operand(self, word: str) -> None:
-        # The first operand is the pattern, unless -e gave one; the others are files, and then it
-        # does not read what is piped into it.
-        if self.patterns:
-            raise PatternNotRead("reads a file")
-        self.patterns.append(word)
-
-    def _read_long(self, name: str, value: str) -> None:
-        # Those that change only how lines are printed change nothing here.
-        if name == "regexp":
+        if name in ("-e", "--regexp"):
             self.patterns.append(value)
-        elif name == "invert-match":
+        elif name in ("-v", "--invert-match"):
             self.is_inverted = True
-        elif name == "ignore-case":
+        elif name in ("-i", "-y", "--ignore-case"):
             self.flags |= re.IGNORECASE
-
-        # Of -E, -F and -P the last counts.
-        self.kind = _KINDS_OF_GREP.get(name, self.kind)
-
-    def _read_letters(self, letters: str, rest: list[str]) -> None:
-        """Switches in one word: -vi, -Ee PATTERN."""
-        # -e takes the rest of its word or the next one; written last it is the next one.
-        if letters.endswith("e") and rest:
-            self.patterns.append(rest.pop(0))
-
-        if "v" in letters:
-            self.is_inverted = True
-        if "i" in letters:
-            self.flags |= re.IGNORECASE
-
-        # Basic unless one of these: extended, fixed strings, Perl's.
-        kind = re.search("[EFP]", letters)
-        if kind is not None:
-            self.kind = kind[0]
-
-        # -w: whole words; -x: whole lines.
-        if "w" in letters:
-            self.whole = "w"
-        elif "x" in letters:
+        elif name in ("-x", "--line-regexp"):
             self.whole = "x"
+        elif name in ("-w", "--word-regexp"):
+            # grep(1): it has no effect where -x is given, too.
+            self.whole = self.whole or "w"
+
+        # Of several kinds the last counts.
+        self.kind = _KINDS_OF_GREP.get(name, self.kind)
 
     def matches(self, line: str) -> bool:
         """Whether one of the patterns matches."""

@@ -50,10 +50,11 @@ class Turns:
 
     def take(self, number: int, node: str, world_ns: int, holds_ns: int) -> bool:
         """Whether `node` has that turn from now on for `holds_ns`."""
-        # A turn that was never taken has run out at -1. Its holder may take it again, which makes
-        # it longer.
+        # A turn that was never taken has run out at -1.
         holder, until_world_ns = self._held.get(number, (node, -1))
-        if world_ns < until_world_ns and node != holder:
+        is_held = world_ns < until_world_ns
+        # Its holder may take it again, which makes it longer.
+        if is_held and node != holder:
             return False
         self._held[number] = (node, world_ns + holds_ns)
         return True
@@ -169,7 +170,9 @@ def read_settings(manifest: str) -> Settings:
     try:
         for document in filter(_is_daemon_set, yaml.safe_load_all(manifest)):
             daemon_sets += 1
-            for container in document["spec"]["template"]["spec"]["containers"]:
+            pod = document["spec"]["template"]["spec"]
+            for container in pod["containers"]:
+                # The image's entry point is the guard; `args` are its options.
                 words += map(str, container.get("args") or [])
     except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
         on_one_line = " ".join(str(error).split())
@@ -193,7 +196,8 @@ def with_turns(manifest: str, turns: int) -> str:
     # What is not an object, such as nothing between two lines of dashes, no API server takes.
     documents = [each for each in yaml.safe_load_all(manifest) if isinstance(each, dict)]
     for document in filter(_is_daemon_set, documents):
-        for container in document["spec"]["template"]["spec"]["containers"]:
+        pod = document["spec"]["template"]["spec"]
+        for container in pod["containers"]:
             arguments = container.get("args") or []
             container["args"] = [*arguments, f"--turns={turns}"]
 
