@@ -136,6 +136,7 @@ def _first_screen(
 
 def run_command(arguments: Sequence[str]) -> int:
     """The exit code of `meshwake ARGUMENTS`. Nothing is raised, whatever happens."""
+    _escape_what_cannot_be_encoded()
     try:
         app(list(arguments), prog_name="meshwake")
     except CommandExit as ended:
@@ -157,7 +158,6 @@ def main() -> None:
     # Without a handler SIGTERM ends Python at once: no `finally` would run, and what is moved would
     # stay moved.
     signal.signal(signal.SIGTERM, _end_in_order)
-    _escape_what_cannot_be_encoded()
     sys.exit(run_command(sys.argv[1:]))
 
 

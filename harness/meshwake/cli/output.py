@@ -28,7 +28,7 @@ class CommandExit(Exception):
 
 
 def print_text(text: str) -> None:
-    """A result for a person. What stdout cannot encode is escaped, not an error (app.py: main)."""
+    """A result for a person. What stdout cannot encode is escaped, not an error (app.py)."""
     sys.stdout.write(text + "\n")
 
 
