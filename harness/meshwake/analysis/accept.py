@@ -62,22 +62,27 @@ def acceptance(run: Path, scenario_file: Path, today: str, because: str | None =
             f"{run}: was judged by --goal {judged.plan.goal}, not by the expectations of a scenario: "
             "run it again without --goal and --fix"
         )
+
     surprises = [row for row in judged.outcome.comparisons if row.kind is OutcomeKind.SURPRISE]
     if not surprises or judged.outcome.kind is OutcomeKind.UNKNOWN:
         why = dated(judged.outcome.why, judged.plan.dates)
         raise BadInput(f"{run}: is {judged.outcome.kind} ({why}): there is no surprise to accept")
+
     _check_release(run, judged)
+
     old = _read(scenario_file)
     text, sentences = old, []
     # One after the other: each is an edit of the text that the one before it left, in which rows
     # have moved.
     for row in surprises:
         text = _accept(text, scenario_file, judged, row, today, because)
+
         version = judged.plan.version
         sentences.append(
             f"{row.finding.check}: {row.expected} until {version}, {row.finding.verdict} "
             "from there on"
         )
+
     _check_result(text, scenario_file, judged, surprises)
     return Change(scenario_file, old, text, tuple(sentences))
 
@@ -97,9 +102,11 @@ def _check_release(run: Path, judged: Run) -> None:
         subject = event.subject
         if not isinstance(subject, dict) or "sha256" not in subject:
             continue  # a model has no binary
+
         built_from = binaries.releases_of(str(subject.get("build", "")))
         if version in built_from:
             continue
+
         found = "does not know its own release"
         if built_from:
             found = f"is a build of {', '.join(built_from)}"
@@ -122,16 +129,22 @@ def _accept(
             f"{path}: expects {expect.verdict} of {row.finding.check} on {plan.version}, and the "
             f"run was planned with {_written(row.expected)}: run it again"
         )
+
+    # A reason that was typed is better than what the check found: it says why that is right.
+    reason = because or dated(row.finding.because, plan.dates)
     evidence = _evidence(judged, row, today)
-    found = dated(row.finding.because, plan.dates)
-    fresh = _new_row(expect, row, plan.version, evidence, because or found)
+    fresh = _new_row(expect, row, plan.version, evidence, reason)
+
     # Rows were cut out by regular expressions first, which took a line that begins with a bracket
     # inside of a value for a header.
     document = tomlkit.parse(text)
     rows = document["expect"]
     if not isinstance(rows, AoT):
         raise BadInput(f"{path}: expect is an array; write each row as a table [[expect]]")
-    _put_row(rows, position, fresh, None if _begins_at(expect, plan.version) else plan.version)
+
+    # The old row ends here, unless it began here: then it would be about no release.
+    until = None if _begins_at(expect, plan.version) else plan.version
+    _put_row(rows, position, fresh, until)
     return tomlkit.dumps(document)
 
 
@@ -146,12 +159,15 @@ def _put_row(rows: AoT, position: int, fresh: Table, until: str | None) -> None:
         rows.insert(position + 1, fresh)
     else:
         rows[position] = fresh
+
     give_trailing(fresh, trailing)
 
 
 def _written(verdict: Verdict | None) -> str:
     """A verdict as scenario files have it."""
-    return "" if verdict is None else verdict.value.lower()
+    if verdict is None:
+        return ""
+    return verdict.value.lower()
 
 
 def _covering(scenario: Scenario, path: Path, check: str, version: str) -> tuple[int, Expect]:
@@ -215,12 +231,13 @@ def _check_result(text: str, path: Path, judged: Run, surprises: Sequence[Compar
     written."""
     scenario, plan = parse_scenario(text, str(path), path.stem), judged.plan
     for row in surprises:
-        about_check = [each for each in scenario.expect if each.check == row.finding.check]
-        verdicts = [
-            each.verdict
-            for each in about_check
-            if versions.covers(each.versions, plan.version, each.until)
-        ]
+        verdicts = []
+        for each in scenario.expect:
+            if each.check != row.finding.check:
+                continue
+            if versions.covers(each.versions, plan.version, each.until):
+                verdicts.append(each.verdict)
+
         # Exactly one row may be about the release: `run` refuses a scenario with two.
         if verdicts != [_written(row.finding.verdict)]:
             raise HarnessFault(

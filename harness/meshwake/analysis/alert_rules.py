@@ -137,9 +137,9 @@ def _read(path: Path) -> RuleSet:
 
     # After its rules: those of another program have such keys too, and are refused by its name.
     for rule_file in bare:
-        unknown = sorted(str(key) for key in rule_file if key not in _FILE_KEYS)
+        unknown = _unknown_keys(rule_file, _FILE_KEYS)
         if unknown:
-            raise _wrong(where, f"{', '.join(unknown)}: {_UNKNOWN_KEY} next to groups")
+            raise _wrong(where, f"{unknown}: {_UNKNOWN_KEY} next to groups")
 
     if not groups:
         raise BadInput(
@@ -291,9 +291,10 @@ def _named(group: Any, document: dict[str, Any], where: str) -> tuple[str, Any]:
     # First: to the rules of another program everything below would be a mistake.
     _refuse_others(document, group, own, where)
 
-    unknown = sorted(str(key) for key in group if key not in _GROUP_KEYS)
+    unknown = _unknown_keys(group, _GROUP_KEYS)
     if unknown:
-        raise _wrong(where, f"group {name}: {', '.join(unknown)}: {_UNKNOWN_KEY} here")
+        raise _wrong(where, f"group {name}: {unknown}: {_UNKNOWN_KEY} here")
+
     if not isinstance(name, str) or not name:
         raise _wrong(where, f"a group has no name ({name!r})")
     return name, own
@@ -342,9 +343,9 @@ def _take_rule(
     what, name = _kind_and_name(rule, group, where)
     about = f"{group}: {name}"
 
-    unknown = sorted(str(key) for key in rule if key not in _RULE_KEYS)
+    unknown = _unknown_keys(rule, _RULE_KEYS)
     if unknown and not open_keys:
-        raise _wrong(where, f"{about}: {', '.join(unknown)}: {_UNKNOWN_KEY} here")
+        raise _wrong(where, f"{about}: {unknown}: {_UNKNOWN_KEY} here")
 
     expression = _expression(rule.get("expr"), about, where)
     # Annotations are templates of Prometheus, and may have braces; these three may not.
@@ -432,6 +433,13 @@ def _duration_s(value: Any, about: str, where: str) -> float:
         if count is not None:
             total_s += int(count) * _UNITS_S[unit]
     return total_s
+
+
+def _unknown_keys(found: dict[Any, Any], known: frozenset[str]) -> str:
+    """The keys of `found` that are not `known`, for a message; "" without any."""
+    # A key of YAML may be a number.
+    unknown = [str(key) for key in found if key not in known]
+    return ", ".join(sorted(unknown))
 
 
 def _wrong(where: str, what: str) -> BadInput:

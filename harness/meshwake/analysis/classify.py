@@ -82,8 +82,13 @@ class BehaviourSignature:
 
     def to_json(self) -> MutableJsonObject:
         """As `meshwake probe --json` prints it."""
+        # A class that is certain; several, or a new one, are in the lists below.
+        only = None
+        if len(self.classes) == 1:
+            only = self.classes[0]
+
         return {
-            "class": self.classes[0] if len(self.classes) == 1 else None,
+            "class": only,
             "classes": list(self.classes),
             "nearest": list(self.nearest),
             "new_in": list(self.new_in),
@@ -99,6 +104,7 @@ class BehaviourSignature:
             behaviour_class: known[scenario].value
             for behaviour_class, known in signatures_of_classes().items()
         }
+
         return {
             "scenario": scenario,
             "check": CLASSIFYING[scenario][0],

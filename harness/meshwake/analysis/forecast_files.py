@@ -129,7 +129,9 @@ def read_node(place: Path) -> ObservedNode:
 
 
 def _read_if_there(path: Path, parse: Callable[[str], _Value]) -> _Value | None:
-    return _read(path, parse) if is_there(path) else None
+    if not is_there(path):
+        return None
+    return _read(path, parse)
 
 
 class Origin(NamedTuple):
@@ -198,7 +200,9 @@ def held_in(text: str) -> tuple[HeldCertificate, ...]:
 
 
 def _ns(seconds: int | None) -> int | None:
-    return None if seconds is None else seconds * NS_PER_S
+    if seconds is None:
+        return None
+    return seconds * NS_PER_S
 
 
 def started_in(pod: dict[str, Any]) -> tuple[int, int]:

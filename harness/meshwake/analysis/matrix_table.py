@@ -129,10 +129,12 @@ def replace_between(text: str, which: str, table: str, page: str) -> str:
     begin = BEGIN.format(which)
     before, found, rest = text.partition(begin + "\n")
     _, ended, after = rest.partition(END)
+
     # Never guessed: text that a person wrote around the table must stay.
     if not found or not ended:
         raise BadInput(
             f"{page}: has no place for the matrix; write the lines {begin!r} and {END!r} "
             "where it should be"
         )
+
     return f"{before}{begin}\n{table}{END}{after}"

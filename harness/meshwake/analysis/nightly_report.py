@@ -41,7 +41,10 @@ class NightlyReport:
     @property
     def surprises(self) -> list[str]:
         """The keys of all surprises, sorted."""
-        return sorted({key for row in self.night.rows for key in surprise_keys(row)})
+        found: set[str] = set()
+        for row in self.night.rows:
+            found.update(surprise_keys(row))
+        return sorted(found)
 
     @property
     def gone(self) -> list[str]:

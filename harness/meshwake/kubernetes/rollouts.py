@@ -46,7 +46,9 @@ def unmet(thing: JsonObject | None) -> str | None:
         why = _not_in_condition(thing, _CONDITIONS[kind])
 
     # Of other kinds, such as a Service or a ConfigMap, it is enough that they exist.
-    return None if why is None else f"{identity_of(thing)}: {why}"
+    if why is None:
+        return None
+    return f"{identity_of(thing)}: {why}"
 
 
 def _not_in_condition(thing: JsonObject, name: str) -> str | None:
@@ -83,7 +85,9 @@ def _missing_on_nodes(daemon_set: JsonObject) -> str | None:
     # A pod counts that is of the present template and serves; the smaller number has both.
     have = min(updated, available)
     # 0 wanted: its controller has not counted the nodes yet.
-    return None if 0 < wanted <= have else f"{have} of {wanted} pods available"
+    if 0 < wanted <= have:
+        return None
+    return f"{have} of {wanted} pods available"
 
 
 def _missing_replicas(workload: JsonObject) -> str | None:

@@ -25,8 +25,12 @@ def scenario_files(paths: Iterable[Path], expression: str = "") -> list[Path]:
     `expression`, the value of -k, selects by name or folder. Raises BadInput for a directory
     without any, for what is neither a path nor a name, and where nothing is selected."""
     selection = read_expression(expression, KEYWORD_OPTION)
-    found = [each for path in paths for each in _found_by(path)]
+    found: list[_Found] = []
+    for path in paths:
+        found += _found_by(path)
+
     selected = [each.file for each in found if selection.selects(each.name)]
+    # No path at all is the caller's own matter: nothing was there to select from.
     if found and not selected:
         raise _nothing_selected(selection, [each.name for each in found])
     return selected
@@ -60,14 +64,20 @@ def _found_by(path: Path) -> list[_Found]:
 
 def _nothing_selected(selection: Expression, names: list[str]) -> BadInput:
     """With the nearest word or name for each word that is in no name."""
-    # "sleep" and "nightly" of nightly_sleep: a mistyped word is near to one of them.
-    pieces = {piece for name in names for piece in re.split(r"[/_]", name)}
-    whole = {name.rpartition("/")[2] for name in names}
-    # Sorted, so that the same names give the same message everywhere.
-    candidates = sorted(pieces | whole)
+    candidates: set[str] = set()
+    for name in names:
+        # "sleep" and "nightly" of nightly_sleep: a mistyped word is near to one of them.
+        candidates.update(re.split(r"[/_]", name))
+        candidates.add(name.rpartition("/")[2])
 
-    unknown = [word for word in selection.words if not any(word in name for name in names)]
-    near = [each for word in unknown for each in closest(word, candidates, most=2)]
+    unknown, near = [], []
+    for word in selection.words:
+        if any(word in name for name in names):
+            continue
+        unknown.append(word)
+        # Sorted, so that the same names give the same message everywhere.
+        near += closest(word, sorted(candidates), most=2)
+
     if near:
         hint = f"did you mean {' or '.join(repr(each) for each in dict.fromkeys(near))}?"
     elif unknown:
