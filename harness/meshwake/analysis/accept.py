@@ -72,6 +72,7 @@ def acceptance(run: Path, scenario_file: Path, today: str, because: str | None =
 
     old = _read(scenario_file)
     text, sentences = old, []
+
     # One after the other: each is an edit of the text that the one before it left, in which rows
     # have moved.
     for row in surprises:

@@ -125,6 +125,7 @@ def open_metrics(plan: Plan, history: History, scrape_s: int = SCRAPE_S) -> Iter
     for name, kind in _FAMILIES.items():
         yield f"# TYPE {name} {kind}\n"
         yield from samples[name]
+
     # promtool refuses a text without it: it may have been cut off.
     yield "# EOF\n"
 
@@ -525,6 +526,7 @@ def _true_at(
     world time."""
     found: dict[str, dict[int, str]] = {}
     last_s = history.end_world_ns // NS_PER_S
+
     # In pieces, none of which has more points than Prometheus answers with.
     for begins_s in range(0, last_s + 1, _POINTS_MAX * every_s):
         ends_s = min(begins_s + (_POINTS_MAX - 1) * every_s, last_s)
@@ -768,6 +770,7 @@ def with_alerts(
     first, *middle = (event for event in history if not isinstance(event, RunEnded))
 
     middle += _alert_events(rules, alerts)
+
     # Sorted stably: what was recorded at the same moment stays before its alert.
     middle.sort(key=lambda event: event.world_ns)
     return History([first, evaluated, *middle, *ends])

@@ -405,6 +405,7 @@ def _labels(labels: Any, about: str, where: str) -> dict[str, str]:
     if not _is_flat(labels):
         found = str(labels)[:60]
         raise _wrong(where, f"{about}: labels: read {found!r}, expected names with values")
+
     # A number or a bool is a text to Prometheus, as `severity: 1`.
     return {str(key): str(value) for key, value in labels.items()}
 

@@ -322,6 +322,7 @@ class Bisect:
         """The seeds of the runs that `version` still lacks."""
         done = self.observed[version].attempts
         finished = sum(not attempt.failed for attempt in done)
+
         # Seeds that were used are not used again: on the model the same seed has the same answer.
         first = max(attempt.seed for attempt in done) + 1
         return list(range(first, first + self.question.repeat - finished))
@@ -597,6 +598,7 @@ class Bisect:
             f"the first {kind} version is {first.first_new}; the last {other} one before it is "
             f"{first.last_old}"
         )
+
         # The other lines, each of a minor that has the change too.
         for boundary in boundaries[1:]:
             in_minor = boundary.first_new

@@ -124,6 +124,7 @@ def read_log(path: Path) -> BisectLog:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise unreadable(path, error, "give the log of a bisect, below runs/bisect") from error
+
     # What is behind the last newline is half a line: the bisect was killed while it wrote.
     *lines, rest = text.split("\n")
     if not lines:

@@ -208,5 +208,6 @@ def experiment(name: str, lab: str) -> ScenarioExperiment:
     """Runs the distinguishing scenario `name` on `lab`, of the releases."""
     check, _ = CLASSIFYING[name]
     scenario = read_scenario(scenario_file(name))
+
     # Many runs for one answer: what each of them recorded is of no further use.
     return ScenarioExperiment(scenario, check, lab, keep=False)

@@ -90,6 +90,7 @@ def document_of(
     # sleep.
     needed_ns = ends_ns(timeline) + AFTERWARDS_NS + asleep_ns
     duration_ns = _rounded_up(needed_ns, HOUR_NS)
+
     # Rounded up to whole minutes, as a person would write an interval.
     every_ns = max(EVERY_MIN_NS, _rounded_up(-(-duration_ns // ATTEMPTS_MAX), MINUTE_NS))
 

@@ -315,6 +315,7 @@ def drift_in_journal(path: Path, started: tuple[int, int], node: str | None = No
     by the journal at `path`. `node`: whose entries, where it holds several. Raises BadInput when
     the journal does not reach back to that start, or the node has booted since."""
     last: _Entry | None = None
+
     # What wall minus monotonic may have been at the start; more than one, where the wall clock was
     # set back over it.
     bounds: list[tuple[int, int]] = []

@@ -142,6 +142,7 @@ def try_guard(
     bare = plan_for(FIXES["none"], scenario, release, "model", seed)
     restarts_ns = sorted({event.world_ns for event in history.of("ztunnel_started", cause=GUARD)})
     report(f"{len(restarts_ns)} restarts; was each needed?")
+
     # Each by itself: the restarts before it are given, those after it are left out too.
     unneeded = [
         at for number, at in enumerate(restarts_ns) if not _needed(bare, restarts_ns[:number], at)
@@ -184,6 +185,7 @@ def _needed(bare: Plan, before_ns: list[int], at_ns: int) -> bool:
     """Whether an outage comes when the restart at `at_ns` and all later ones do not."""
     ends_ns = at_ns + COMES_WITHIN_NS
     without = _with_restarts(bare, before_ns, ends_ns)
+
     # Outages that were over before the restart are no reason for it.
     failing = failures(without, execute(without).history)
     return any(each.to_world_ns > at_ns for each in failing)

@@ -113,6 +113,7 @@ def row_of(executed: Run, fix: str, fault: str) -> MatrixRow:
     weeks = plan.duration_ns / WEEK_NS
 
     outages_ns = [each.awake_ns for each in failures(plan, history)]
+
     # A lab may have a ztunnel for each identity: those of a node that restart together are one
     # restart.
     started = history.of("ztunnel_started", "proxy_started", cause=fix)

@@ -201,6 +201,7 @@ def _is_supported(row: versions.Release, today: date) -> bool:
     if not row.end_of_life:
         return True
     has_date = row.end_of_life[:1].isdigit()  # or it is "past"
+
     # As text: 2026-11 and 2026-11-30 both come after 2026-10.
     return has_date and row.end_of_life >= today.isoformat()[:7]
 

@@ -103,6 +103,7 @@ def probe_commit(
     if kept is not None:
         return kept
     answer = _judge(_run_repeatedly(question, ask, path), commit)
+
     # What could not be tested today may be possible tomorrow.
     if answer.verdict is not GitVerdict.CANNOT_SAY:
         _keep(place, answer)
@@ -113,6 +114,7 @@ def clean_commit(repository: Path) -> str:
     """The commit that is checked out; "" when there is none, or the work tree differs from it."""
     head = _git(repository, "rev-parse", "--verify", "HEAD")
     changes = _git(repository, "status", "--porcelain", "--untracked-files=no")
+
     # Not clean: what was built is not that commit, and a result must not be filed under it.
     return head.strip() if head and changes == "" else ""
 

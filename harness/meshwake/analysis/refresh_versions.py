@@ -172,6 +172,7 @@ def refresh(text: str, path: str, get: Fetch, sources: Sources) -> Refreshed:
 def _notes_on_new(added: Sequence[str], rows: Iterable[Release]) -> list[str]:
     """What a person has to do about releases that were added."""
     known_minors = {row.minor for row in rows}
+
     # Each minor once, however many of its releases are new.
     minors = dict.fromkeys(map(minor_of, added))
 

@@ -135,6 +135,7 @@ def spec_of(
     )
     _known("--population", spec.populations, [*POPULATIONS, *([IMPORTED] if remembered else [])])
     _known("--fix", spec.fixes, FIXES)
+
     # With less a certificate would be due, or expired, when it is issued.
     if min(spec.lifetimes_s, default=0) < 240:
         raise BadInput(
@@ -317,6 +318,7 @@ def _check_spec(path: Path, kept: str, spec: SweepSpec) -> None:
         raise BadInput(
             f"{path / SPEC_FILE}: is half a file ({error}); remove {path} and start again"
         ) from error
+
     # As JSON has it, where a tuple is a list: else a kept question would differ from itself.
     now = spec.to_json()
     if not isinstance(before, dict) or before.get("format") != SPEC_FORMAT:
@@ -348,6 +350,7 @@ def sweep(
     everything = list(parts(spec))
     done = store.done()
     report(len(done), len(everything))
+
     # Each part is on disk before the next is counted: an interrupted sweep goes on from there.
     for part, rows in answers([part for part in everything if part.number not in done]):
         store.put(part, rows)

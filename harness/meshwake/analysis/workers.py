@@ -92,6 +92,7 @@ def _through(client: Any, todo: list[SweepPart]) -> Iterator[tuple[SweepPart, li
 
     if not client.scheduler_info()["workers"]:
         raise LabUnavailable("the Dask scheduler has no worker; start one: dask worker ADDRESS")
+
     # By a key of its own for each part: a part that was lost with its worker is submitted again
     # under the same name.
     submitted = {

@@ -54,6 +54,7 @@ class CertificateAuthority:
         self.backdate_s = backdate_s
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, TRUST_DOMAIN)])
+
         # In the order of the bits (RFC 5280, 4.2.1.3); set are keyCertSign and cRLSign: it signs
         # certificates and is used for nothing else.
         usage = x509.KeyUsage(False, False, False, False, False, True, True, False, False)

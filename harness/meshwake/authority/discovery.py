@@ -106,11 +106,13 @@ class _Conversation:
             self._service.refusals.append(request.error_detail.message)
         if request.response_nonce:
             return
+
         # There are no authorisation policies, and ztunnel waits until it knows that.
         if request.type_url != ADDRESS_TYPE:
             await self._send(DeltaDiscoveryResponse(type_url=request.type_url, nonce="none"))
             return
         self._subscribed = True
+
         # A ztunnel that reconnects lists what it had; it receives everything again, and what has
         # gone meanwhile.
         self._known = dict.fromkeys(request.initial_resource_versions, "")

@@ -120,6 +120,7 @@ class CertificateService:
         request = await stream.recv_message()
         assert request is not None
         identity = requested_identity(request.csr)
+
         # Of the mode in which the request came: a slow answer is issued whatever the mode is then.
         outcome = OUTCOMES[self.mode]
         if outcome != "issued":
@@ -364,6 +365,7 @@ def spawn(
     process, control = begun or begin(directory)
     settings = AuthoritySettings(address, str(directory), backdate_s, identities, serials_from)
     line = json.dumps(asdict(settings)).encode() + b"\n"
+
     # Where it has ended already, AuthorityProcess raises with what its log has.
     with suppress(BrokenPipeError):
         socket.send_fds(control, [line], [file for file in (listener.fileno(), page) if file >= 0])

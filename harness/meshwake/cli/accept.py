@@ -39,6 +39,7 @@ def accept(
     """Update a scenario's expectations from an unexpected run, with its evidence."""
     saved = read_run(run)
     file = Path(scenario) if scenario is not None else _file_of(run, saved.plan.scenario)
+
     # The date goes into the row that is written: since when it has been so.
     today = datetime.now(UTC).date().isoformat()
     change = acceptance(run, file, today, because)

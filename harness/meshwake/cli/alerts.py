@@ -94,6 +94,7 @@ def _lines(plan: Plan, history: History, rules: RuleSet, results: RuleResults) -
         lines.append(
             f"and {len(results.fired) - SHOWN} more from {_when(plan, results.fired[SHOWN])} on"
         )
+
     # An alert that fires in a healthy mesh is noise: what it says at the outage is not believed.
     lines += [
         f"{_when(plan, each)}  {each.rule}: before anything happened, so it warns of nothing"

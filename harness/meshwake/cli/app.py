@@ -70,6 +70,7 @@ class LazyGroup(TyperGroup):
         sections: dict[str, list[CommandEntry]] = {}
         for entry in COMMANDS.values():
             sections.setdefault(entry.section, []).append(entry)
+
         # "" is not a heading: those commands are only named.
         also = sections.pop("", [])
         for section, entries in sections.items():

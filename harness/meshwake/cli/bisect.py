@@ -154,6 +154,7 @@ def _lab(scenario: Scenario, question: BisectRequest) -> str:
     model."""
     if question.lab != AUTO:
         return question.lab
+
     # Only the ends are looked for: a release between them without a binary is left out later.
     cases = Chooser(Options("process", (question.good, question.bad))).cases(scenario)
     refusals = [case.refusal for case in cases if case.refusal is not None]
@@ -222,6 +223,7 @@ def _from_log(
         )
     if replay is not None:
         return log, None
+
     # Before anything is written to the log: answers of two scenarios must not be mixed.
     check_scenario(log)
     drop_partial_line(log)
@@ -306,6 +308,7 @@ def _show(found: BisectResult, log: BisectLog) -> None:
         f"{question.scenario}, {question.check}, lab {question.lab}, {' to '.join(question.ends)}",
         found.why,
     ]
+
     # Both sides of each boundary with their evidence; the others are in the log.
     by_version = {observation.version: observation for observation in found.tested}
     for boundary in found.boundaries:
@@ -330,6 +333,7 @@ def _side(observation: Observation) -> list[str]:
 def _how_sure(found: BisectResult) -> str:
     # A version without a binary here was tried, and counts among those that are not tested.
     tested = sum(1 for observation in found.tested if observation.attempts[0].possible)
+
     # With a boundary halving left most releases out; without one all of the range were tried.
     of = len(versions.between(*found.question.ends)) if found.boundaries else len(found.tested)
     count = f"tested {tested} of {of} releases"
@@ -339,6 +343,7 @@ def _how_sure(found: BisectResult) -> str:
         return f"not sure: {count}; put the missing binaries into the cache, or use --lab model"
     boundary = found.boundaries[0]
     sides = (boundary.last_old, boundary.first_new)
+
     # The weaker side decides how sure it is.
     runs = min(len(each.attempts) for each in found.tested if each.version in sides)
     return (

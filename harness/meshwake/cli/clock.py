@@ -121,6 +121,7 @@ def attach_to(
     by = _movement(suspend, step, awake)
     if give_back and by is not None:
         raise BadInput("--give-back: goes with no movement")
+
     # Neither a movement nor a way back: only a look, for which nothing is attached.
     if by is None and not give_back:
         print_text(f"process {pid}: moved by {in_words(offsets_inside(pid))}")
@@ -151,6 +152,7 @@ def _movement(suspend: str | None, step: str | None, awake: str | None) -> Clock
         raise BadInput(f"one movement at a time: {' and '.join(given)} were given")
     ((name, text),) = given.items()
     by_ns = parse_option_ns(text, name)
+
     # No kernel ever sets monotonic or boottime back; programs rely on it (clock_gettime(2)).
     if by_ns < 0 and name != "--step":
         raise BadInput(f"{name} {text}: only the wall clock can be set back; use --step={text}")
@@ -173,6 +175,7 @@ def _choose(name: str, command: list[str], by: ClockReading, *, with_children: b
 
     program = look_at(find_program(command[0]))
     refusals: list[CannotInject] = []
+
     # vdso first: it keeps more promises with more programs (docs/injectors.md).
     candidates = ("vdso", "faketime") if name == "auto" else (name,)
     for one in candidates:
@@ -230,6 +233,7 @@ def _run(
     if after_ns is None:
         injector.move(by)
     taken = None
+
     # From its first moment on: an interrupt just after the start ended the program without a word.
     try:
         taken = injector.start(Start(tuple(command), with_children=with_children))
@@ -243,6 +247,7 @@ def _run(
         if taken is not None:
             _interrupt(taken)
         raise
+
     # Python has -N for a program that signal N ended; a shell shows 128 + N.
     code = taken.poll() or 0
     return code if code >= 0 else 128 - code
@@ -306,6 +311,7 @@ def _seen(injector: Injector, taken: ManagedProcess) -> str:
             raise
         return "(it has ended since)"
     after = own_clocks()
+
     # Less what was moved, each clock of the program must lie between the kernel's two readings.
     own = read.since(injector.moved)
     for low, clock, high in zip(before, own, after, strict=True):

@@ -80,6 +80,7 @@ def up(
         _print_plans({f"up {choice.name}": plan_up(choice, pins)}, as_json)
         return
     _warn_outside_support(choice, pins)
+
     # Before anything is started: certificates of a cluster that begins on a moved clock are wrong.
     _restore_clocks()
     cluster = _bring_up(choice, pins, folder)
@@ -102,6 +103,7 @@ def _bring_up(choice: Choice, pins: Pins, folder: Path | None) -> Cluster:
         engine = open_engine()
     except LabUnavailable as error:
         problems.append(str(error))
+
     # All problems in one message: installing one thing after the other is tedious.
     if problems or engine is None:
         raise LabUnavailable("\n".join(problems))
@@ -128,10 +130,12 @@ def down(
 
     wanted = _described(flags)
     given = given_in(flags, ClusterFlags) + (["--istio"] if istio is not None else [])
+
     # `down --all --name x`: either could be meant, and one of them deletes too much.
     if every and given:
         raise BadInput(f"{', '.join(given)} and --all: give one of the two")
     full = _full(wanted.name) if wanted.name is not None else None
+
     # With a name the plan needs no engine; else the engine is queried for the clusters, below.
     if dry_run and full is not None:
         _print_plans({f"down {full}": plan_down(full)}, as_json)
@@ -178,6 +182,7 @@ def _refuse_if_in_use(name: str) -> None:
     cluster = find_cluster(name)
     if cluster is None:
         return
+
     # Taken and released again: between this and the deletion a run could begin, which then fails
     # with a cluster that is gone.
     try:
@@ -196,6 +201,7 @@ def status(istio: IstioOption = None, as_json: JsonOption = False, *, flags: Clu
 
     wanted = _described(flags)
     _restore_clocks()
+
     # Without an engine there is still what is remembered here.
     engine, problem = _engine_or_why_not()
     try:
@@ -275,9 +281,11 @@ def _status_of(name: str, engine: Engine | None) -> _Status:
     record, cluster = ClusterState.of(name).read(), find_cluster(name)
     machines = engine.containers({KIND_CLUSTER_LABEL: name}) if engine is not None else ()
     runs = bool(machines) and all(machine.state == "running" for machine in machines)
+
     # A cluster whose machines are stopped answers nothing: every query would end in a timeout.
     running = cluster if runs else None
     in_use = _at_work(name, running)
+
     # Only where no run is at work: what it moved on purpose must stay.
     if running is not None and in_use is None:
         _put_in_order(running)
@@ -305,6 +313,7 @@ def _queried(cluster: Cluster | None, engine: Engine | None, in_use: str | None)
         {"check": finding.check, "verdict": finding.verdict, "evidence": finding.evidence}
         for finding in check_health(cluster, engine)
     ]
+
     # A run that is at work changes what `up` made, on purpose.
     drift = _drift(cluster) if in_use is None else []
     return {"runs": _versions(cluster), "drift": drift, "health": health}
@@ -361,6 +370,7 @@ def _drift(cluster: Cluster) -> list[str]:
 
 def _version_words(runs: JsonObject) -> str:
     kubelets = ", ".join(sorted(set(texts_at(runs, "kubernetes").values())))
+
     # A build that several releases share is named with all of them.
     releases: set[str] = set()
     for pod in object_at(runs, "ztunnel"):
@@ -375,6 +385,7 @@ def _state_word(
 ) -> str:
     if not has_engine:
         return "unknown: the engine does not answer"
+
     # The state on disk outlives machines that were removed with docker, or by a new start of it.
     if not machines:
         return "gone: only its memory is left"

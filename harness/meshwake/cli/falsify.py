@@ -92,6 +92,7 @@ def falsify(
         print_text("\n".join(answer.lines()))
     if found.timeline is not None:
         raise CommandExit(ExitCode.SURPRISE)
+
     # "Nothing found" among timelines that could all not be judged is not an answer.
     if found.unknown == found.tried:
         raise CommandExit(ExitCode.UNKNOWN)
@@ -112,6 +113,7 @@ def _subject(
                 f"--ztunnel {ztunnel}: name the release it was built from: --istio VERSION"
             )
         return versions.find(istio), ztunnel
+
     # The newest binary of the cache, or the one of --istio.
     known = {release.version: release for release in versions.releases()}
     for binary in reversed(binaries.cached()):
@@ -124,6 +126,7 @@ def _subject(
 
 def _refuse_where_it_cannot_run(question: search.FalsifyTarget) -> None:
     lab = load_lab(question.lab)
+
     # Any timeline will do for the question; a restart is the shortest.
     plan = question.plan((timelines.Move("restart", 1),))
     reasons = lab.missing(question.ztunnel) or lab.refusals(adapted(plan))
@@ -142,6 +145,7 @@ def _replayed(found: search.FalsifyResult, work: Path) -> tuple[str | None, str]
         release, binary = _subject("process", None, None)
     except LabUnavailable as error:
         return None, str(error)
+
     # The model may be wrong: what it found is worth more once a real binary has shown it too.
     real = replace(question, lab="process", release=release, ztunnel=binary, work_dir=work)
     lab = load_lab("process")

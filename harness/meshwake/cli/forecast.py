@@ -74,6 +74,7 @@ def forecast(
         raise BadInput("--from and --namespace: leave --namespace out; pod.json has it")
     sleep_ns = _sleep_ns(sleep)
     nodes = read_nodes(saved) if saved is not None else _live(kubeconfig, context, namespace)
+
     # Nothing but what was observed goes in: a saved cluster and a live one are forecast alike.
     forecasts = [forecast_node(node, sleep_ns) for node in nodes]
     code = exit_code_of(forecasts)
@@ -194,6 +195,7 @@ def _drift_words(node: NodeForecast) -> str:
             "run the wake guard)"
         )
     late = f"renewals are {_length(drift.best_ns)} late"
+
     # Where only boottime could be read, a suspend is in both ages and does not show (forecast.py).
     if drift.most_ns is None:
         late = f"renewals are at least {_length(drift.least_ns)} late; sleep is not counted in that"
@@ -211,6 +213,7 @@ def _identity_words(each: IdentityForecast) -> str:
     renews = (
         f"expires {_when(each.not_after_wall_ns or 0)}, is renewed {_when(each.renews_wall_ns)}"
     )
+
     # After a step back every renewal is due again at once (check ca_not_flooded).
     if each.renews_without_end:
         return f"{renews}; then again and again without a pause"

@@ -182,6 +182,7 @@ def status(
     now_s = time.time()
     with _opened(kubeconfig, context, name) as place:
         found = read_status(place.kubernetes, now_s)
+
     # Every node is listed, with or without a pod; none at all means that it was never installed.
     if not any(each.pod for each in found):
         raise LabUnavailable("no wake guard in this cluster; install it: meshwake guard install")
@@ -214,6 +215,7 @@ def _status_lines(each: NodeStatus, now_s: float) -> Iterator[str]:
     if not each.pod:
         return  # the problem says it
     yield f"  image      {each.image}"
+
     # Its metrics could not be read, or it has not looked yet: `problem` has the reason.
     if metrics.last_look_wall_s is None:
         return

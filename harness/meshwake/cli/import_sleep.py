@@ -103,6 +103,7 @@ def import_sleep(
     )
     month = _month(_placed(files, tallies, options), tallies)
     dates_zone = given or _zone_of_journals(tallies)
+
     # Only now: the default depends on which systems the journals turned out to be of.
     after_ns = _corrected_after_ns(corrected_after, tallies)
     sources = [
@@ -111,6 +112,7 @@ def import_sleep(
     text = scenario_text(
         month, ScenarioOptions(sources, node, after_ns, every_sleep_as, dates_zone)
     )
+
     # Never hand out what `run` would refuse.
     scenario = parse_scenario(text, str(output or "the scenario"), "imported")
     for line in _summary(month, tallies, dates_zone):
@@ -163,6 +165,7 @@ def _month(placed: Sequence[PlacedJournal], tallies: list[Tally]) -> SleepHistor
         raise BadInput(
             "\n".join([f"no entry with a time was found{advice}", *_tally_lines(tallies)])
         )
+
     # Journals may overlap, and a host's log and its guest's own record the same sleep.
     month = sleep_history_of(placed)
     if not month.events:

@@ -119,12 +119,14 @@ def matrix_command(
     fixes = _chosen("--fix", fix, list(FIXES))
     scenarios = _scenarios(fault, scenario)
     release = versions.find(istio) if istio else versions.newest()
+
     # First the binaries, which write what they show to a file; then the model's table, with a mark
     # where both agree.
     if confirming:
         confirm(fixes, scenarios, _place(flags, ztunnel, istio), seed, _report_pair)
     report = _report_pair if sys.stderr.isatty() else _report_nothing
     rows = matrix(fixes, scenarios, release, seed, report)
+
     # Pages first: a broken pipe behind stdout must not leave them as they were.
     for page in write or []:
         _write_page(page, rows)
@@ -202,6 +204,7 @@ def trial_command(
     """Test the wake guard for months of random sleeps and outages of the authority."""
     if lab not in ("model", "process"):
         raise invalid_choice("--lab", lab, ("model", "process"))
+
     # The same seed gives the same months on both labs, so that the two can be compared.
     scenario = random_months(seed, days)
     report = say if sys.stderr.isatty() else _report_nothing

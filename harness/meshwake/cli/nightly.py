@@ -64,10 +64,12 @@ def nightly(
     """Run the full corpus on all versions and report what changed since last night."""
     # Read first: the night may write over the file that it is compared with.
     before = _previous(previous)
+
     # And what was typed is checked: a night that is refused must leave no results to go on with.
     names = _lab_names(labs)
     chosen = tuple(scenario_files(files or [SCENARIOS], flags.keyword))
     result_log = open_result_log(out, resume, say)
+
     # Runs that surprise are kept next to the results, so that one folder is the whole night; a
     # workflow uploads it.
     os.environ.setdefault("MESHWAKE_RUNS", str(out / "runs"))

@@ -101,6 +101,7 @@ def probe(
         # answer.
         say(f"{error}")
         raise CommandExit(ABORT_GIT_BISECT + error.exit_code) from error
+
     # git reads the exit code only; the sentence is for the person at the terminal.
     code = _code_for_git(answer.verdict, first_good)
     if as_json:
@@ -172,6 +173,7 @@ def _refuse_where_no_binary_runs(scenario: Scenario) -> None:
         raise LabUnavailable(
             f"{scenario.name}: names only {labs} in 'labs', and a binary runs on process"
         )
+
     # Any program will do for the ztunnel: what is examined is the machine.
     reasons = load_lab("process").missing(Path(sys.executable))
     if reasons:
@@ -199,6 +201,7 @@ def _name_class(path: Path | None, istio: str | None, lab: str, as_json: bool) -
     if istio is None and path is None:
         raise BadInput("--ztunnel PATH or --istio VERSION is missing: whose class?")
     release = versions.find(istio) if istio else _release_of(path)
+
     # Only an official release has a class in the table; a binary is whatever was built.
     in_table = release.behaviour_class if istio and path is None else None
     if in_table is not None and release.assumption is not None:

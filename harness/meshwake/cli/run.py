@@ -64,6 +64,7 @@ def run(
 
         check_report_folder(flags.report, "--report")
     files = _files(named, flags.keyword)
+
     # One scenario, one release, one fix: a person wants to read all of it.
     alone = len(files) == 1 and len(options.istio) <= 1 and len(options.fixes) <= 1
     shown = _AsTheyEnd(options, as_json, in_full=verbose or alone, verbose=verbose)
@@ -77,6 +78,7 @@ def run(
         shown.line.end()
     _show_suite(suite.endings, as_json)
     codes = [ending.exit_code for ending in suite.endings]
+
     # Last, when every result was printed: a full disk must not hide them.
     if flags.report is not None:
         from meshwake.cli.report import report_endings
@@ -161,6 +163,7 @@ def plan(
     """Print the plan of a scenario as JSON: every fault in its place, nothing left open."""
     options = Options(flags.lab, flags.istio, flags.ztunnel, flags.seed, real_time=flags.real_time)
     cases = Chooser(options).cases(read_scenario(scenario_file(file)))
+
     # Also of a case that cannot run here: the plan is what one wants to see of it.
     print_json(_one_or_all([case.plan.model_dump(mode="json") for case in cases]))
     for case in cases:
@@ -189,6 +192,7 @@ def _show_suite(endings: Sequence[Ending], as_json: bool) -> None:
     summaries = [summary_of(ending) for ending in endings]
     if len(endings) > 1:
         show(Console(), summary_table(summaries))
+
     # GitHub reads them from stdout of the job; elsewhere they would be noise.
     if os.environ.get("GITHUB_ACTIONS") == "true":
         from meshwake.report.ci_formats import github_annotations
@@ -210,6 +214,7 @@ def _show_ending(ending: Ending, verbose: bool) -> None:
     console.print(f"lab {ending.case.chosen_because}", highlight=False, soft_wrap=True)
     if run.path is not None:
         console.print(f"evidence: {run.path}", highlight=False, soft_wrap=True)
+
     # A month from a machine's own journal: the next question is what a fix would have changed.
     if run.plan.recorded and run.plan.fix is None:
         _show_outlook(ending.case)

@@ -61,6 +61,7 @@ def make_dashboard(
     """Write docs/versions.md: what is true of which release on which lab."""
     if check and night is not None:
         raise BadInput("--check writes nothing, --record does; give one of them")
+
     # The page belongs to the repository, and so does the program that makes it.
     command = [sys.executable, str(repository() / "tools" / "dashboard.py")]
     if check:
@@ -148,6 +149,7 @@ def refresh(
         text = table.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise unreadable(f"--table {table}", error) from error
+
     # Of a refresh that failed half way the pages that were read are not fetched again for an hour.
     get = CachedFetch(fetch, binaries.cache_dir() / "refresh", time.time, say)
     renewed = renew(text, str(table), get, Sources(images, releases, deps))

@@ -313,6 +313,7 @@ def _of_container(container: JsonObject, log: str) -> tuple[Rank, str] | None:
     is_running = "running" in object_at(container, "state")
     if not is_running or container.get("ready"):
         return None
+
     # One that complains is a better reason than one that is silent and merely waits.
     last_line = last_words(log)
     rank = Rank.NOT_READY if _TROUBLE.search(last_line) else Rank.SILENT

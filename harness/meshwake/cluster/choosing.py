@@ -280,6 +280,7 @@ def _version_elsewhere(wanted: PlannedCluster) -> str | None:
         return None
     finally:
         kubernetes.close()
+
     # One that does not know its own release has none.
     for releases in running.ztunnels.values():
         if releases:

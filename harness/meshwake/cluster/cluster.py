@@ -393,6 +393,7 @@ def existing_cluster(
     finally:
         kube.close()
     reasons += _signs_in_nodes(nodes)
+
     # By its exact name: --i-know of another context, left in a script, must not let this one pass.
     if reasons and known_as != name:
         raise BadInput(

@@ -302,6 +302,7 @@ class DockerEngine:
             streams = self._client.api.exec_start(made["Id"], demux=True)
             # Known only now: exec_start returns when both streams have ended.
             code = int(self._client.api.exec_inspect(made["Id"])["ExitCode"])
+
         # None: nothing was written to that stream.
         stdout, stderr = ((stream or b"").decode(errors="replace") for stream in streams)
         return Executed(code, stdout, stderr)
@@ -355,6 +356,7 @@ class DockerEngine:
         """As `Engine.free_disk_bytes` promises."""
         facts = self.facts()
         root = Path(facts.data_root)
+
         # A path of another machine may exist here as well, on another disk.
         if not is_on_this_machine(facts):
             return None
@@ -394,6 +396,7 @@ def without_tag(reference: str) -> str:
     name, at, digest = reference.partition("@")
     if not at:
         return reference
+
     # Only the last part may have a tag: registry:5000/image has a port.
     directory, slash, last = name.rpartition("/")
     return f"{directory}{slash}{last.partition(':')[0]}@{digest}"
@@ -453,6 +456,7 @@ def network_of(inspected: JsonObject) -> DockerNetwork:
 def _unusable(error: BaseException, address: str | None) -> LabUnavailable:
     """Who must act, from the innermost reason that an SDK error carries."""
     where = address or "the address that DOCKER_HOST or the Docker context names"
+
     # The SDK wraps what requests wraps of what urllib3 wraps: only an error of the system has a
     # number.
     reason: OSError | None = None

@@ -61,8 +61,10 @@ def read_release(kubernetes: Kubernetes, namespace: str, name: str) -> HelmRelea
     found = kubernetes.all("Secret", namespace, {"owner": "helm", "name": name})
     if not found:
         return None
+
     # helm keeps a Secret for each of the last ten revisions; as text "10" would sort before "9".
     newest = max(found, key=lambda secret: int(text_at(secret, "metadata", "labels", "version")))
+
     # Base64 twice: once as every Secret is, and once by helm.
     zipped = base64.b64decode(base64.b64decode(text_at(newest, "data", "release")))
     content = json.loads(gzip.decompress(zipped))
@@ -200,6 +202,7 @@ def _environment(container: JsonObject) -> dict[str, str]:
 def _source(value_from: JsonObject) -> str:
     (kind,) = value_from  # fieldRef, resourceFieldRef, configMapKeyRef, secretKeyRef: exactly one
     place = object_at(value_from, kind)
+
     # Each kind has one or two of these.
     keys = [key for key in ("fieldPath", "resource", "name", "key") if key in place]
     words = [str(place[key]) for key in keys]

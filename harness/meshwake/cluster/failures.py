@@ -32,6 +32,7 @@ def collect(
         )
     place = _fresh_directory(bringup.state.directory / "failures", step.name)
     (place / "error.txt").write_text(f"{error}\n", encoding="utf-8")
+
     # Each by itself: a cluster whose API does not answer still has logs.
     for work in (_collect_objects, _collect_logs):
         try:

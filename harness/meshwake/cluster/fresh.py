@@ -123,6 +123,7 @@ def _stale_workload(workload: JsonObject, ready_pods: Sequence[JsonObject]) -> s
     status = object_at(workload, "status")
     reported = int_at(status, "numberAvailable") or int_at(status, "availableReplicas")
     ready = _count(workload, ready_pods)
+
     # Fewer than are ready is not stale: the controller has not counted the newest yet.
     if reported <= ready:
         return None

@@ -175,6 +175,7 @@ def _cilium_settings(subject: _Subject) -> _Result:
 
 def _hbone_used(subject: _Subject) -> _Result:
     client = _client(subject.kubernetes)
+
     # Connections are counted by the ztunnel at their source.
     everywhere = subject.kubernetes.pods(ISTIO_NAMESPACE, ZTUNNEL_LABELS)
     ztunnels = [pod for pod in everywhere if pod.node == client.node]

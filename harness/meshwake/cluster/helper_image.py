@@ -34,6 +34,7 @@ def own_image_step(image: OwnImage) -> BringUpStep[BringUpContext]:
 def _done(bringup: BringUpContext, image: OwnImage) -> str | None:
     wanted = full_reference(image.reference)
     nodes = node_names(bringup.choice, bringup.pins)
+
     # The tag ends with a digest of the sources: an image of older ones has another name.
     if not all(wanted in images_in(bringup.engine, node) for node in nodes):
         return None

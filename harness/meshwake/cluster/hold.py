@@ -77,6 +77,7 @@ class Holder:
             return False
         except PermissionError:
             return True  # it is another user's, and runs
+
         # The number may have been given to another process since.
         return self.started == _started(self.pid)
 
@@ -146,6 +147,7 @@ class Hold:
     def _renew(self) -> None:
         lease = _read(self._kubernetes)
         holder = None if lease is None else holder_in(lease)
+
         # Without a holder it is still ours: another command writes its own name.
         if holder is not None and holder != self._holder:
             self._lost_to = holder
@@ -172,6 +174,7 @@ def at_work(kubernetes: Kubernetes) -> str | None:
     if lease is None:
         return None
     holder = holder_in(lease)
+
     # Of one elsewhere it is not known whether it lives.
     if holder is None or holder.lives_here is False:
         return None

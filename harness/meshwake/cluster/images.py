@@ -103,6 +103,7 @@ def may_hold(archive: Path, wanted: Iterable[str]) -> bool:
     tags = _tags_in(archive)
     if not tags:
         return True
+
     # An archive lists tags only: the digest of a reference is not in it.
     wanted_tags = {full_reference(reference.partition("@")[0]) for reference in wanted}
     return not tags.isdisjoint(wanted_tags)
@@ -185,6 +186,7 @@ def free_bytes(engine: Engine, machine: Image | None) -> int | None:
     free = engine.free_disk_bytes()
     if free is not None or machine is None:
         return free
+
     # The engine runs in a virtual machine: a container sees the disk that this one cannot.
     return room_inside(engine, machine.name)
 
@@ -368,6 +370,7 @@ def load_one(bringup: BringUpContext, watch: Watch, reference: str) -> None:
     here = bringup.engine.image(reference)
     name = reference if here is None else here.name
     archive = bringup.state.directory / "image.tar"
+
     # The names of its logs; a reference has slashes.
     words = f"load-{hashlib.sha256(reference.encode()).hexdigest()[:12]}"
     try:
@@ -383,6 +386,7 @@ def full_reference(image: str) -> str:
     """`image` as containerd names it: docker.io/library/busybox:latest for busybox."""
     name, at, digest = image.partition("@")
     first, slash, rest = name.partition("/")
+
     # The rule of Docker's references: what comes before the first slash is a registry if it has a
     # dot or a port, or is localhost; else all of it is a name on Docker Hub.
     if not slash:

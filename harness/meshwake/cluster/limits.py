@@ -85,6 +85,7 @@ def measure_limits(engine: Engine, image: str | None) -> Limits:
         ).stdout
     except (OSError, subprocess.SubprocessError):
         return Limits()
+
     # Ours are not those that the engine gives its containers.
     return limits_of(
         "\n".join(line for line in output.splitlines() if not line.startswith(_OF_A_CONTAINER))
@@ -105,6 +106,7 @@ def limits_of(output: str) -> Limits:
                 confined.append(profile)
         elif value.isdecimal():
             numbers[name] = int(value)
+
     # Three limits of the same thing; the smallest is the one that is met.
     tasks = [numbers[name] for name in ("threads", "pids", "tasks") if name in numbers]
     return Limits(

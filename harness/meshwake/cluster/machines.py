@@ -66,6 +66,7 @@ def _cluster_done(bringup: BringUpContext) -> str | None:
     running = {machine.name for machine in bringup.containers() if machine.state == "running"}
     if not running.issuperset(wanted):
         return None
+
     # kind writes it last: without it the cluster was not made to its end.
     if not bringup.state.kubeconfig.is_file():
         return None
@@ -203,6 +204,7 @@ def _facts_done(bringup: BringUpContext) -> str | None:
     published = bringup.engine.read_file(_own_machine(bringup), _POOL_FILE) or ""
     if facts is None:
         return None
+
     # New machines have none yet.
     if published.strip() != facts.pool:
         return None

@@ -71,6 +71,7 @@ def _restore(
     lines: list[str] = []
     failed: list[str] = []
     begun_moved: list[DescribedProcess] = []
+
     # Nodes with istiod first; of equal ones, by name.
     in_order = sorted(nodes, key=lambda node: (not _has_istiod(channel, node), node))
     for node in in_order:
@@ -230,6 +231,7 @@ def _release(channel: PodChannel, node: str) -> tuple[Released, str]:
     earlier = listing["given_up"]
     if earlier is None:
         return released, "this command found it"
+
     # What failed then may have been released now, and the other way round.
     earlier["failed"] = released["failed"]
     return earlier, earlier["why"]

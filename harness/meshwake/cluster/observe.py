@@ -81,6 +81,7 @@ def read_envoy_certificates(text: bytes, identity: str) -> dict[str, Held]:
     own = [each for each in certificates if identity_of(each.spiffe) == identity]
     if not own:
         return {}
+
     # Every listener lists the certificate that it serves; while a new one is handed out, some of
     # them still have the one before it.
     newest = max(own, key=lambda each: each.not_before_wall_s)
@@ -180,6 +181,7 @@ class Ztunnels:
         """Asks one ztunnel. Raises Unreachable."""
         answer = self._kubernetes.get(pod, ADMIN_PORT, CONFIG_DUMP_PATH, ANSWER_WITHIN_S)
         held = read_config_dump(answer)
+
         # Other workloads of the node are not part of the plan, and not of its history.
         of_plan = {identity: held[identity] for identity in identities if identity in held}
         return Seen(node, node, pod, of_plan)
@@ -247,6 +249,7 @@ class Running:
             "istiod": self.istiod,
             "istiod_nodes": list(self.istiod_nodes),
         }
+
         # Left out where there is nothing, as in histories from before it was recorded.
         if self.unknown:
             found["unknown"] = list(self.unknown)

@@ -51,6 +51,7 @@ def _preflight(bringup: BringUpContext, watch: Watch) -> None:
     if problems:
         raise LabUnavailable("\n".join(problems))
     record = bringup.state.read()
+
     # Before the first machine is made, so that one which is left half made is known to be ours.
     if record is None or record.choice != bringup.choice or not machines:
         bringup.state.write(

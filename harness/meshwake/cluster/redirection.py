@@ -61,9 +61,11 @@ def ambient_pods(kubernetes: Kubernetes) -> list[JsonObject]:
 def _is_ambient(pod: JsonObject, namespace_labels: Mapping[str, str]) -> bool:
     if text_at(pod, "status", "phase") != "Running":
         return False
+
     # It is being deleted, and its listener may have ended before it.
     if "deletionTimestamp" in object_at(pod, "metadata"):
         return False
+
     # istio-cni redirects by the network namespace of a pod; the host's is left alone.
     if value_at(pod, "spec", "hostNetwork"):
         return False

@@ -328,6 +328,7 @@ def _is_left(kubernetes: Kubernetes) -> bool:
 
     if is_moved(kubernetes):
         return True
+
     # A helper that does not stay is removed last, so all else may be undone already.
     if kubernetes.ours("Namespace", GOES_LABELS):
         return True
@@ -412,6 +413,7 @@ def scale_istiod_down(kubernetes: Kubernetes) -> None:
     found = kubernetes.read(*ISTIOD)
     if _changed_in(found) is not None:
         return  # an earlier outage, which still lasts, has recorded the number
+
     # At least one: a cluster whose istiod was at 0 could not be used by the next run.
     change: _IstiodChange = {"replicas": max(int_at(found, "spec", "replicas"), 1)}
     note = {"annotations": {CHANGED: json.dumps(change)}}

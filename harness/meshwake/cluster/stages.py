@@ -115,6 +115,7 @@ def _stage_done(name: str, bringup: BringUpContext) -> str | None:
         return None
     if _not_ready(bringup, stage) is not None:
         return None
+
     # Last: it compares every workload of the stage.
     if stage_drift(bringup.kube(), stage):
         return None
@@ -183,6 +184,7 @@ def _awaited(bringup: BringUpContext, watch: Watch, stage: Stage) -> str | None:
     seen = _not_ready(bringup, stage)
     if seen is None:
         return None
+
     # What it could not change is seen again at the next poll.
     with suppress(HarnessError):
         _recompute_gateways(bringup.kube(), watch, stage)

@@ -118,6 +118,7 @@ class ClusterState:
         path = self.directory / name
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         fresh = path.with_name(f".{path.name}.{os.getpid()}")
+
         # For the user alone: kubeconfig and seed are as good as the cluster's own secrets.
         fresh.touch(mode=0o600)
         fresh.write_text(content, encoding="utf-8")
@@ -216,6 +217,7 @@ def choice_from_json(content: JsonObject | None) -> Choice | None:
     """The choice that `choice_to_json` wrote."""
     if content is None:
         return None
+
     # Lists in JSON; a set, so that two choices of the same parts are equal.
     fields: dict[str, Any] = {**content, "parts": frozenset(map(str, list_at(content, "parts")))}
     return Choice(**fields)

@@ -113,6 +113,7 @@ class InstalledTools:
         with _words(log) as (out, err):
             code = _run_guarded([str(path), *arguments], within_s, out, err, environment or {})
             output = Output(_text(out), _text(err))
+
         # The end of it: helm and kind print warnings first and the error last.
         words = (output.stderr.strip() or output.stdout.strip())[-LAST_WORDS:]
         kept = f"; all of it: {log}.err" if log is not None else ""

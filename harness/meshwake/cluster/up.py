@@ -110,6 +110,7 @@ def _look_at_health(bringup: BringUpContext, watch: Watch) -> None:
     watch.wait_for(
         "a healthy stack", lambda: "\n".join(bringup.dependencies.health(bringup)) or None
     )
+
     # From here on the cluster counts as up: find_cluster looks at this time.
     record = bringup.state.read()
     if record is not None:

@@ -26,6 +26,7 @@ class Dates:
     def _text(self, world_s: int, form: str) -> str:
         wall_s = self.from_wall_s + world_s
         shown = f"{self.zone.local(wall_s):{form}}"
+
         # In the hour that comes twice, when summer time ends.
         if self.zone.is_repeated(wall_s):
             offset_s = self.zone.offset_s(wall_s)

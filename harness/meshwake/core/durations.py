@@ -33,6 +33,7 @@ def parse_duration_ns(text: str) -> int:
     was expected."""
     rest = text.removeprefix("-")
     total_ns, position = 0, 0
+
     # Part by part from the left: a blank ('1h 30m'), an unknown unit or a number without one ends
     # the loop before the text ends.
     while match := _PART.match(rest, position):
@@ -91,6 +92,7 @@ def _fraction_ns(digits: str | None, unit: str, text: str) -> int:
     if digits is None:
         return 0
     numerator = int(digits) * _UNIT_NS[unit]
+
     # 0.5ns cannot be kept, and is refused instead of rounded.
     if numerator % 10 ** len(digits):
         raise ValueError(f"expected whole nanoseconds, not {text!r}")
@@ -102,6 +104,7 @@ def format_duration(duration_ns: int) -> str:
     sign = "-" if duration_ns < 0 else ""
     rest_ns = abs(duration_ns)
     parts = []
+
     # Without weeks, which are read and not written: 10d, not 1w3d.
     for unit in ("d", "h", "m", "s", "ms", "us", "ns"):
         count, rest_ns = divmod(rest_ns, _UNIT_NS[unit])

@@ -67,6 +67,7 @@ class Event:
     def __init_subclass__(cls, kind: str) -> None:
         cls.kind = kind
         EVENT_TYPES[kind] = cls
+
         # In the order in which the class has them: lines that lack data list them in it.
         data = [name for name, value in vars(cls).items() if isinstance(value, Datum)]
         KINDS[kind] = tuple(data)
@@ -93,6 +94,7 @@ class Event:
     def to_line(self) -> str:
         """The event as one line of JSON, keys always in the same order."""
         line: MutableJsonObject = {"world_ns": self.world_ns, "kind": self.kind, "node": self.node}
+
         # All three clocks are null for what happened on no node.
         readings = self.clocks or [None] * len(ClockReading._fields)
         line |= zip(ClockReading._fields, readings, strict=True)

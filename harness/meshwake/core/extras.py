@@ -62,6 +62,7 @@ def missing_extra(error: ImportError) -> LabUnavailable | None:
     # `import a.b` without a names a, and without b names a.b.
     missing = error.name or ""
     top_level, _, _ = missing.partition(".")
+
     # In the order of the table, in which `kind` comes before `process`.
     for extra, (_, modules) in EXTRAS.items():
         if top_level in modules:

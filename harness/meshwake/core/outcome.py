@@ -77,9 +77,11 @@ class Comparison:
         verdict = self.finding.verdict
         if self.expected is None:
             return OutcomeKind.AS_EXPECTED
+
         # UNKNOWN too can be what was expected.
         if verdict == self.expected:
             return OutcomeKind.AS_EXPECTED
+
         # A check that could not judge has not found the opposite of what was expected.
         if verdict is Verdict.UNKNOWN:
             return OutcomeKind.UNKNOWN
@@ -135,6 +137,7 @@ def _goal_holds(findings: tuple[Finding, ...]) -> tuple[PlannedExpectation, ...]
     """
     verdicts = {finding.check: finding.verdict for finding in findings}
     checks: list[CheckName] = ["recovers_within", "ca_not_flooded"]
+
     # UNKNOWN here means that no renewal was refused while a certificate was valid: no occasion.
     if verdicts.get("valid_certificate_kept") is not Verdict.UNKNOWN:
         checks.append("valid_certificate_kept")
@@ -143,6 +146,7 @@ def _goal_holds(findings: tuple[Finding, ...]) -> tuple[PlannedExpectation, ...]
     # Expected only to make the outcome unknown: without traffic nothing shows that a mesh holds.
     if traffic is Verdict.UNKNOWN:
         checks.append("traffic_flows")
+
     # Where connections failed for a while, the expired certificate is the reason, and
     # recovers_within judges whether it ended in time.
     if traffic is Verdict.HOLDS:

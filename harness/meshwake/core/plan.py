@@ -247,6 +247,7 @@ def _unused_fields(plan: Plan) -> dict[str, Any]:
     """What of `plan` is not hashed, in the form of pydantic's `exclude`."""
     # What only changes how a result is shown.
     unused: dict[str, Any] = {"recorded": True, "dates_from_wall_s": True, "dates_zone": True}
+
     # True leaves out a whole field, a set of names those fields within it.
     unused |= dict.fromkeys(_not_set(plan, _LATER), True)
     if plan.cluster is not None:

@@ -39,6 +39,7 @@ def _with_reason(sentence: str, error: Exception, next_step: str) -> str:
     # str() of an OSError repeats its number and the path.
     reason = getattr(error, "strerror", None) or error
     with_reason = f"{sentence} ({reason})"
+
     # Not every caller knows what to do next.
     if not next_step:
         return with_reason

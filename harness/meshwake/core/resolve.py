@@ -107,6 +107,7 @@ def _dates_from_wall_s(request: PlanRequest) -> int | None:
         return None
     if scenario.recorded_from is not None:
         return int(scenario.recorded_from.timestamp())
+
     # The default is an arbitrary Monday: its dates mean nothing to a reader.
     if "starts" not in scenario.model_fields_set:
         return None
@@ -172,6 +173,7 @@ def _numbers(request: PlanRequest) -> _Numbers:
             f"{scenario.path}: has no [real_time] table, which a run in real time needs "
             "(lifetime, duration, fault); add one, or run without real time"
         )
+
     # What [real_time] leaves out is as in the scenario; an empty `fault` means none.
     return _Numbers(
         short.lifetime,
@@ -212,6 +214,7 @@ def _place_faults(
         on_nodes = _nodes_of(fault, nodes)
         for at_ns in fault_times_ns(fault, duration_ns):
             placed += [(at_ns, order, node, fault) for node in on_nodes]
+
     # Stable, so that faults on several nodes at one time stay in the order of the nodes.
     placed.sort(key=lambda entry: entry[:2])
 
@@ -247,6 +250,7 @@ def _own_fields(fault: Fault) -> MutableJsonObject:
     # By class and not by getattr with a default: so mypy knows each field, and a kind that lacks
     # one is an error.
     own: MutableJsonObject = {}
+
     # Every kind but these lasts for some time.
     if not isinstance(fault, Step | Restart | PodRestart | CaRootChange):
         own["lasts_ns"] = fault.lasts

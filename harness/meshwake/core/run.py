@@ -66,6 +66,7 @@ class Run:
         """One line that distinguishes this run from others."""
         plan = self.plan
         label = f"{plan.scenario} on {plan.lab}, ztunnel {plan.version}"
+
         # Most runs deploy nothing, which a line need not repeat.
         if self.fix_name == "none":
             return label

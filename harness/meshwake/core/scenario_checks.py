@@ -81,6 +81,7 @@ def _check_attempts(scenario: Scenario) -> None:
 
 def _check_names(scenario: Scenario) -> None:
     nodes = [node.name for node in scenario.node]
+
     # Gateways are connected to as well, so their identities are names like those of workloads.
     identities = _identities_on_nodes(scenario)
     identities += [gateway.identity for gateway in scenario.gateway]
@@ -189,6 +190,7 @@ def _check_times(fault: TimedFault, duration_ns: int, place: Place) -> None:
     if fault.every is None:
         return
     every = format_duration(fault.every)
+
     # Equal too: two clock faults of a node would begin and end at one moment.
     if fault.every <= fault.lasts_world_ns:
         lasts = format_duration(fault.lasts_world_ns)
@@ -248,14 +250,17 @@ def _check_wall_clocks(
     """No wall clock may leave the years that programs can be trusted with."""
     starts_s = int(scenario.starts.timestamp())
     steps_ns = _steps_ns(faults, duration_ns)
+
     # How far all steps up to each of them have taken the wall clock; 0 before the first.
     ahead_ns = [0, *accumulate(steps_ns)]
+
     # As if the fastest drift lasted all the time: a bound, not the very end.
     longest_ns = int(duration_ns * _fastest_rate(faults))
     earliest_s = starts_s + min(ahead_ns) // NS_PER_S
     latest_s = starts_s + (max(ahead_ns) + longest_ns) // NS_PER_S
     if earliest_s >= _WALL_S_MIN and latest_s <= _WALL_S_MAX:
         return
+
     # Which key is to blame: the date itself, or the steps that lead away from it.
     starts_outside = not _WALL_S_MIN <= starts_s <= _WALL_S_MAX
     raise impossible(

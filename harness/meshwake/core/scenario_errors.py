@@ -70,6 +70,7 @@ def text_of(place: Place) -> str:
             text += f"[{part}]"
         else:
             text += f".{part}"
+
     # Every key has a dot before it, and the first needs none.
     return text.removeprefix(".")
 
@@ -100,6 +101,7 @@ def _of_another_kind(place: Place, detail: ErrorDetails) -> str:
     if detail["type"] == "list_type" and isinstance(read, dict):
         name = text_of(place)
         return f"{name} is one table: expected a list of them; write [[{name}]], with two brackets"
+
     # A date of TOML as it is written there, and not as Python names it.
     shown = read.isoformat() if isinstance(read, date) else repr(read)
     return f"invalid value {shown} for {text_of(place)}: {_reason(detail)}"
@@ -206,6 +208,7 @@ def _keys_of_fault(table: Place, document: JsonObject) -> list[str]:
         kinds = get_args(model.model_fields["kind"].annotation)
         if kind in kinds:
             return sorted(model.model_fields)
+
     # pydantic has refused any other kind, before it looks at keys.
     return []
 

@@ -68,6 +68,7 @@ class RunDirectory:
     def keep(self) -> None:
         """The run stays; `latest` of its scenario points to it."""
         pointer = self.path.parent / LATEST
+
         # Made under a name of this process and renamed, so that a reader never finds `latest`
         # missing or half written while another run ends.
         fresh = self.path.parent / f".{LATEST}-{self.path.name}-{os.getpid()}"
@@ -85,6 +86,7 @@ class RunDirectory:
         if _pointed_to(pointer) == self.path.name:
             pointer.unlink(missing_ok=True)
         shutil.rmtree(self.path, ignore_errors=True)
+
         # rmdir fails where another run lies in it, and that is what keeps that run.
         with suppress(OSError):
             self.path.parent.rmdir()
@@ -127,6 +129,7 @@ def open_run(plan: Plan) -> RunDirectory:
     """A new directory for a run of `plan`, with the plan in it. Raises BadInput when none can be
     made."""
     base = runs_dir() / (plan.scenario or "unnamed")
+
     # Eight digits of the hash are enough among the plans of one scenario, lab and version.
     name = f"{plan.lab}-{plan.version}-{plan.sha256[:8]}"
     text = plan.model_dump_json(indent=2) + "\n"
@@ -205,6 +208,7 @@ def _pointed_to(pointer: Path) -> str | None:
     """The name of the run that a `latest` points to."""
     if pointer.is_symlink():
         return str(pointer.readlink())
+
     # Where there are no links, a file has the name (RunDirectory.keep).
     if pointer.is_file():
         return pointer.read_text(encoding="utf-8").strip()

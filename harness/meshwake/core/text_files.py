@@ -30,6 +30,7 @@ def encoding_of(start: bytes) -> str:
     for mark, encoding in _MARKS:
         if start.startswith(mark):
             return encoding
+
     # UTF-16 without a mark: the first character is nearly always ASCII, so that one of its two
     # bytes is zero, and which one gives the byte order.
     zeros = [byte == 0 for byte in start[:2]]

@@ -33,6 +33,7 @@ def append_aligned(table: Table, key: str, value: str) -> None:
     # Comments and blank lines are entries of the body, too, with None for a key.
     keys = [entry for entry, _ in table.value.body if entry is not None]
     first = keys[0]
+
     # A separator is the blanks up to the column and then " = ".
     width = len(first.as_string()) + len(first.sep) - len(" = ")
     table.append(_aligned_key(key, width), tomlkit.item(value))
@@ -47,6 +48,7 @@ def take_trailing(table: Table) -> list[Item]:
     """Removes the comments and blank lines after the last key of `table`, and returns them."""
     body = table.value.body
     trailing: list[Item] = []
+
     # From the end: an entry without a key is a comment or a blank line.
     while body and body[-1][0] is None:
         _, entry = body.pop()

@@ -223,6 +223,7 @@ def find(version: str, option: str = "--istio") -> Release:
     # For those who give master or latest.
     expected = f"a version such as 1.28.0 or 1.28; the newest here is {newest().version}"
     wanted = parse_version(version, option, expected)
+
     # Before the rows: 1.30 alone would equal the row of 1.30.0.
     if _MINOR_ALONE.fullmatch(version.strip()):
         newest_of_minor = _newest_of(minor_of(version))
@@ -270,6 +271,7 @@ def built_from(revision: str, status: str) -> tuple[str, ...]:
     # own, whose behaviour need not be that of the commit.
     if status != "Clean":
         return ()
+
     # A row whose commit was not looked up has "" as well, and would be found.
     if not revision:
         return ()

@@ -119,6 +119,7 @@ def _check_size(documents: list[Any]) -> None:
     """Raises ValueError for what would take too long to walk through: with aliases a few lines can
     expand to millions of values."""
     left = NODES_MOST
+
     # Without calls of itself: the depth is what is checked here.
     waiting = [(document, 0) for document in documents]
     while waiting:

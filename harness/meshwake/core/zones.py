@@ -184,6 +184,7 @@ def _offset_s_in(text: str) -> int:
 def offset_text(offset_s: int) -> str:
     """+01:00."""
     sign = "-" if offset_s < 0 else "+"
+
     # Of the size: divmod of a negative number rounds away from 0.
     hours, minutes = divmod(abs(offset_s) // 60, 60)
     return f"{sign}{hours:02}:{minutes:02}"
@@ -197,6 +198,7 @@ def _zone_of_changes(changes: Sequence[OffsetChange]) -> Zone:
         return changes[bisect_right(moments_s, wall_s)].offset_s
 
     text = ", ".join((offset_text(first.offset_s), *map(_change_text, later)))
+
     # Each once, in the order in which they came.
     offsets = tuple(dict.fromkeys(change.offset_s for change in changes))
     fixed = None
@@ -218,6 +220,7 @@ def _label(offsets: tuple[int, ...]) -> str:
     named = [f"UTC{offset_text(offset_s)}" for offset_s in offsets]
     if len(named) == 1:
         return named[0]
+
     # With their moments it would be longer than a line.
     return f"local time ({', '.join(named)})"
 

@@ -224,6 +224,7 @@ def deploy(plan: Plan, clocks: Clocks) -> Deployment:
     """
     fix = fix_of(plan)
     planned = fix.restarts(plan, clocks)
+
     # A restart that waits for a node to wake may come after the end.
     restarts = sorted(restart for restart in planned if restart.world_ns < plan.duration_ns)
     return Deployment(tuple(restarts), tuple(fix.watchers(plan, clocks)))

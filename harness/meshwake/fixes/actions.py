@@ -100,6 +100,7 @@ def _command(ran: Ran, memory: Memory, place: CommandContext) -> list[Action]:
     first = ran.words[0]
     if not is_known(first):
         raise NotUnderstood("which program it runs is not known")
+
     # command: ["kubectl rollout restart ..."] in a manifest: no shell splits it into words.
     if " " in first:
         raise DoesNothing(

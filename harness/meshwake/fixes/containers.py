@@ -144,6 +144,7 @@ def _of_container_ids(ids: Sequence[str], memory: Memory) -> list[Action]:
     """The restart of ztunnel, where `ids` are printed by commands that list its container."""
     # All of them in one text: an unknown is one character of it.
     unknowns = memory.unknowns_in(" ".join(ids))
+
     # An id that is written out was ztunnel's once at most.
     if not unknowns:
         raise DoesNothing("a container has another id after each restart")
@@ -230,6 +231,7 @@ def _has_label(label: str, lists_pods: bool) -> bool:
     """Whether ztunnel's container, or its pod, has the label `key=value`."""
     key, _, wanted = label.partition("=")
     own = {"io.kubernetes.container.name": PROXY_CONTAINER}
+
     # Labels of the pod itself are on its sandbox; its containers have those of kubelet only.
     if lists_pods:
         own |= LABELS
@@ -263,6 +265,7 @@ def _containers(ran: Ran, memory: Memory, place: CommandContext) -> list[Action]
     # ztunnel's.
     printed = [name for name in containers if not is_known(name)]
     are_printed = bool(printed) and len(printed) == len(containers)
+
     # The engine of a pod is not that of its node, if it has one at all.
     if place.in_pod or not are_printed:
         raise NotUnderstood(f"which container {' '.join(containers)!r} names is not known")

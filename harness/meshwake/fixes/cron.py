@@ -120,6 +120,7 @@ def application_restarts(plan: Plan, clocks: Clocks, cause: str) -> list[Planned
     acting(tasks, "applications", RESTARTS_APPLICATIONS)
 
     here = []
+
     # Of applications, also of those that the scenario lacks.
     of_applications: list[Action] = []
     for task in tasks:
@@ -294,6 +295,7 @@ def job_times_ns(
     CronJob since then."""
     if cron_job.suspended:
         return
+
     # A controller that starts finds nothing missed: the CronJob is created with the world.
     started = controller.reading_before(0)
     served_wall_ns = started.wall_ns

@@ -166,6 +166,7 @@ def valid_cron_job(found: JsonObject) -> CronJobManifest:
     """`found` as an API server reads it. Raises BadInput where it would be refused."""
     written_name = text_at(found, "metadata", "name") or "(without a name)"
     where = f"fix.manifest: CronJob {written_name}"
+
     # Before the types: `parallelism: {{ .Values.n }}` is a wrong type, too, and the way out of it
     # is another.
     template = _template_in(found)
@@ -238,6 +239,7 @@ def _first_error(error: ValidationError) -> str:
         return f"{place}: is missing"
     if kind == "extra_forbidden":
         return f"{place}: is not a key that Kubernetes knows here"
+
     # Ours: pydantic's place is that of the object, and the message has the key (_Open).
     if kind == "unknown_key":
         return f"{place}.{message}: is not a key that Kubernetes knows here"

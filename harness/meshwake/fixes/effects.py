@@ -85,6 +85,7 @@ def without_prefix(program: str, words: list[str]) -> list[str]:
     if program not in _WITH_KUBECTL_INSIDE:
         return words
     _, *rest = words
+
     # minikube kubectl -- get pods: what is behind the dashes is kubectl's.
     if program == "minikube" and rest[:2] == ["kubectl", "--"]:
         rest = ["kubectl", *rest[2:]]

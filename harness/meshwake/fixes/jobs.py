@@ -126,6 +126,7 @@ def acting(
     found = [task for task in tasks if task.reading.of(what)]
     if found:
         return found
+
     # All of them: which one was meant to do it is not known.
     instead = " | ".join(_shown_instead(task) for task in tasks)
     raise BadInput(f"fix.manifest: {instead}; expected {needed}")
@@ -176,6 +177,7 @@ def _task(valid: CronJobManifest, ztunnel_namespace: str, config_maps: ConfigMap
     name = valid.metadata.name or valid.metadata.generate_name or ""
     where = f"fix.manifest: CronJob {name}"
     spec, job = valid.spec, valid.spec.job_template.spec
+
     # A Job of none is complete at once, and no pod of it ever runs.
     has_no_pods = job.parallelism == 0 or job.completions == 0
     cron_job = CronJob(
@@ -338,6 +340,7 @@ def _items(source: JsonObject, data: Mapping[str, str]) -> list[JsonObject]:
     named = objects_at(source, "items")
     if named:
         return named
+
     # Each is a file of the name of its key.
     return [{"key": key, "path": key} for key in data]
 
@@ -390,6 +393,7 @@ def _entry(container: ContainerSpec) -> list[str]:
     is_kubectl = image == "kubectl" or image.endswith("-kubectl")
     if is_kubectl:
         return ["kubectl", *arguments]
+
     # These run their arguments as a command: they have no entry point, or one that passes them on.
     if image in _WITHOUT_ENTRY_POINT and arguments:
         return arguments
@@ -411,6 +415,7 @@ def _value(variable: EnvVar, before: dict[str, str], namespace: str | None, memo
 
     # A Secret, a ConfigMap, or what only the pod knows.
     unknown = f"${variable.name}"
+
     # Named, so that a selector of pods by that variable is understood (kubectl/command.py).
     if field == "spec.nodeName":
         unknown = "the node's name"

@@ -75,6 +75,7 @@ class _CronWatcher:
         calls_for_it = any(self.finds(view, node.name) for node in self._plan.nodes)
         if not calls_for_it:
             return []
+
         # Wherever it was found: a CronJob acts on the whole cluster.
         return carried_out(self._plan, self._clocks, view.world_ns, self._action, self._name)
 
@@ -92,6 +93,7 @@ class _LogWatcher(_CronWatcher):
         """See _CronWatcher."""
         if self.since_ns is None:
             return view.expiry_logged(node, 0)
+
         # kubelet compares the times of lines, which are of the node's wall clock.
         since_wall_ns = view.clocks(node).wall_ns - self.since_ns
         return view.expiry_logged(node, since_wall_ns)
@@ -243,6 +245,7 @@ def _without_echo(runs: tuple[Ran, ...], memory: Memory) -> tuple[Ran, ...]:
 
     echo, *rest = runs
     unknowns = memory.unknowns_in(" ".join(echo.words[1:]))
+
     # Of several texts in one line, which has the certificate is not known.
     if len(unknowns) != 1:
         return runs
@@ -317,6 +320,7 @@ def _check_tail(read: PodLogs, memory: Memory) -> None:
         return
     if read.tail == "-1":
         return
+
     # So many are taken for all that ztunnel writes between two looks.
     shows_all = read.tail.isdigit() and int(read.tail) >= _TAIL_THAT_SHOWS_ALL
     if not shows_all:
@@ -339,6 +343,7 @@ def _since_time_ns(since_time: str, memory: Memory) -> int:
     unknowns = memory.unknowns_in(since_time)
     runs = unknowns[0].runs if len(unknowns) == 1 else ()
     offset_s = None
+
     # One date alone: what a pipeline makes of it is not followed.
     if len(runs) == 1 and runs[0].program == "date":
         offset_s = date_offset_s(runs[0].words, memory)
@@ -375,6 +380,7 @@ def expiry_threshold_ns(condition: Doubt, memory: Memory, place: CommandContext)
             "it does not compare when a certificate expires with a number of seconds"
         )
     ((name, factor),) = names.items()
+
     # Equal and opposite: a difference of two times, whose zero does not matter.
     if factor != -now:
         raise _NotUnderstood(
@@ -424,6 +430,7 @@ def _must_take_the_soonest(text: str) -> None:
         raise _NotUnderstood("it looks at root certificates, which live for years")
     if _LATEST.search(text):
         raise _NotUnderstood("it takes the certificate that expires last, not first")
+
     # Each identity's is renewed for itself, and the first to expire may be any of them.
     if _OF_SOME.search(text):
         raise _NotUnderstood("it looks at the certificates of some identities only")

@@ -67,6 +67,7 @@ class _Grep:
         self.is_inverted = False
         program = words[0].rsplit("/", 1)[-1]
         self.kind = {"egrep": "E", "fgrep": "F"}.get(program, "G")
+
         # -w: "w", -x: "x"
         self.whole = ""
         self.flags = 0
@@ -84,6 +85,7 @@ class _Grep:
             self.patterns, operands = operands[:1], operands[1:]
         if not self.patterns:
             raise PatternNotRead("has no pattern")
+
         # Then it does not read what is piped into it.
         if operands:
             raise PatternNotRead("reads a file")

@@ -89,6 +89,7 @@ class Calendar:
             return False
 
         of_month = day.day in self.days
+
         # isoweekday() is 7 on a Sunday, which is 0 here.
         weekday = day.isoweekday() % 7
         of_week = weekday in self.weekdays
@@ -143,6 +144,7 @@ def _field(text: str, field: _Field) -> _Values:
     """What is written between two blanks: parts with commas between them."""
     values: set[int] = set()
     is_star = False
+
     # robfig/cron skips an empty part (strings.FieldsFunc): 1,,2 is 1,2.
     for part in filter(None, text.split(",")):
         own = _range(part, field)
@@ -158,6 +160,7 @@ def _range(part: str, field: _Field) -> _Values:
     # robfig/cron, parser.go, getRange.
     span, *steps = part.split("/")
     ends = span.split("-")
+
     # 1/2/3, or 1-2-3.
     if len(steps) > 1 or len(ends) > 2:
         raise ValueError(f"{field.name}: {part!r}")
@@ -190,6 +193,7 @@ def _number(text: str, field: _Field, part: str) -> int:
     named = field.names.get(text.lower())
     if named is not None:
         return named
+
     # Not int() alone, which takes "+5", "1_0" and digits of other scripts.
     if not re.fullmatch(r"[0-9]{1,9}", text):
         raise ValueError(f"{field.name}: {part!r}")
@@ -241,6 +245,7 @@ class Times:
 
         self._know(now_wall_ns)
         not_later = bisect_right(self._known, now_wall_ns)
+
         # None has come yet.
         if not_later == 0:
             return None
@@ -253,6 +258,7 @@ class Times:
         """The last of the chain that begins at the anchor, not after `until`."""
         assert isinstance(self._schedule, Every)
         delay_ns = self._schedule.delay_ns
+
         # Nothing has passed for a clock that was set back before the anchor.
         passed_ns = max(until_wall_ns - anchor_wall_ns, 0)
         delays = passed_ns // delay_ns
@@ -295,6 +301,7 @@ def shortest_gap_s(schedule: Calendar | Every, zone: tzinfo) -> float:
     times_ns = islice(calendar_times_ns(schedule, zone, 0), _TIMES_COMPARED)
     gaps_ns = [two_ns - one_ns for one_ns, two_ns in pairwise(times_ns)]
     gap_s = min(gaps_ns, default=NEVER_NS) / NS_PER_S
+
     # The day on which summer time begins has 23 hours.
     is_shorter_day = _DAY_S - 3_600 <= gap_s < _DAY_S
     return _DAY_S if is_shorter_day else gap_s

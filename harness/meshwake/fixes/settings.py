@@ -68,6 +68,7 @@ def _corrected(fault: PlannedFault, chrony: Chrony) -> PlannedFault:
     # drift leads to is the right one: chrony has something to do after a pause only.
     if fault.kind != "pause":
         return fault
+
     # In the wake the wall clock is behind by all of the pause.
     if not chrony.steps(fault.lasts_ns, fault.at_world_ns):
         return fault
@@ -389,6 +390,7 @@ def _place_of_item(item: object, place: tuple[str, ...]) -> tuple[str, ...]:
     """Items of a list have the place of the list; other containers than ztunnel's say so."""
     another = (*place, OTHER_CONTAINER)
     in_list = place[-1:]
+
     # What ztunnel needs to be set up runs before it, with an environment of its own.
     if in_list == ("initContainers",):
         return another
@@ -439,6 +441,7 @@ class Chrony(NamedTuple):
     def steps(self, offset_ns: int, at_world_ns: int) -> bool:
         """Whether it steps a clock that is off by so much, at that time after its start."""
         size_ns = abs(offset_ns)
+
         # So many updates it can have had since it started.
         updates = at_world_ns // self.looks_within_ns
 
@@ -520,6 +523,7 @@ def read_chrony(conf: str) -> Chrony:
         )
     threshold_s, limit = found["makestep"]
     leaves_alone_above_s, checks_after, _ = found.get("maxchange", _MAXCHANGE_UNSET)
+
     # The source that is polled most often is the first to see that the clock is off.
     poll = min(polls, default=DEFAULT_MINPOLL)
     return Chrony(
@@ -546,6 +550,7 @@ def _numbers(words: list[str], number: int) -> list[float]:
         numbers = []
 
     is_complete = len(numbers) == len(expected.split())
+
     # nan is not less than anything, so it is refused with those that are too large.
     are_in_range = all(abs(value) < _NUMBER_MOST for value in numbers)
     if not is_complete or not are_in_range:
@@ -567,5 +572,6 @@ def _after(words: list[str], option: str, default: int) -> int:
     number = following[0] if following else ""
     if not re.fullmatch(r"-?[0-9]{1,2}", number):
         return default
+
     # chrony.conf(5): from -7, 1/128 s, to 24, half a year.
     return max(-7, min(int(number), 24))

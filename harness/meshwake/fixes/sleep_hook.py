@@ -87,6 +87,7 @@ def read_hook(text: str, ztunnel_namespace: str) -> Hook:
         raise BadInput(f"fix.manifest: the sleep hook: {harms[0]}")
 
     ztunnels_after = _sure(after, "post")
+
     # What is not waited for may still be going on when the machine sleeps.
     ztunnels_before = [action for action in _sure(before, "pre") if action.waited]
 

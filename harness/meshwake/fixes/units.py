@@ -73,6 +73,7 @@ def read_unit(text: str) -> UnitFile:
     """The settings in a unit file."""
     settings: dict[tuple[str, str], tuple[str, ...]] = {}
     section = ""
+
     # systemd.syntax(7): a backslash at the end of a line joins the next to it.
     joined_lines = re.sub(r"\\\n[ \t]*", " ", text)
     for line in joined_lines.splitlines():
@@ -102,12 +103,14 @@ def run_unit(unit: UnitFile, moment: str) -> Memory:
 
     memory = Memory()
     keys = _keys_at(unit, moment)
+
     # A unit that does nothing then may have any condition.
     if not keys:
         return memory
     _check_conditions(unit)
 
     variables = _environment(unit)
+
     # A file of the node that is not read here may set any variable.
     is_open = bool(unit.lines("Service", "EnvironmentFile"))
     failed, after_s = False, 0.0
@@ -158,6 +161,7 @@ def _keys_at(unit: UnitFile, moment: str) -> tuple[str, ...]:
             f"fix.manifest: the unit is wanted by {wanted_by}, which no sleep starts; expected "
             "WantedBy=suspend.target with After=suspend.target"
         )
+
     # Started by a hibernation only, which is another sleep than a suspend.
     if not wanted & _OF_SUSPEND:
         return ()
@@ -184,6 +188,7 @@ def _keys_at(unit: UnitFile, moment: str) -> tuple[str, ...]:
         return starts if moment == "post" else ()
     if moment == "pre":
         return starts
+
     # It stops when suspend.target does, at the wake.
     return _STOP if remains else ()
 

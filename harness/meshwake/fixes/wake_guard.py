@@ -53,6 +53,7 @@ class Turns:
         # A turn that was never taken has run out at -1.
         holder, until_world_ns = self._held.get(number, (node, -1))
         is_held = world_ns < until_world_ns
+
         # Its holder may take it again, which makes it longer.
         if is_held and node != holder:
             return False
@@ -93,10 +94,12 @@ class LabGuard:
             return self._look_after(after_world_ns)
 
         until_ns = after_world_ns + self._idle_ns
+
         # A clock that jumps, or begins to drift.
         change_ns = self._clock.next_change_world_ns(after_world_ns)
         if change_ns is not None:
             until_ns = min(until_ns, change_ns)
+
         # Trouble that the guard has foreseen.
         due_wall_ns = self._guard.next_wall_ns
         if due_wall_ns is not None:
@@ -154,6 +157,7 @@ class _NodeInLab:
         """See guard.GuardedNode. A lab restarts all ztunnels of a node, or all its proxies."""
         what: Any = "ztunnel" if process.target == "ztunnel" else "proxies"
         restart = PlannedRestart(self.view.world_ns, self.name, NAME, what)
+
         # Two ztunnels of a node in one look are one restart of the node.
         if restart not in self.restarts:
             self.restarts.append(restart)

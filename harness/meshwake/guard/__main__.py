@@ -59,6 +59,7 @@ def read_arguments(words: Sequence[str]) -> tuple[Namespace, Settings]:
     parser.add_argument("--once", action="store_true")
     for name in _SETTINGS:
         parser.add_argument(f"--{name}")
+
     # exit_on_error=False raises ArgumentError for values only; for unknown words argparse would
     # still exit by itself, with its own code, so those are taken as `rest`.
     try:
@@ -72,6 +73,7 @@ def read_arguments(words: Sequence[str]) -> tuple[Namespace, Settings]:
             "--node: is missing, and so is $NODE_NAME; expected the name of this node in "
             "the cluster"
         )
+
     # As text, by the same reader that the labs use for a manifest.
     given = [
         f"--{name}={value}" for name in _SETTINGS if (value := getattr(arguments, name)) is not None
@@ -127,6 +129,7 @@ def run(words: Sequence[str], ended: StopFlag) -> None:
     guard = Guard(node, settings, metrics, acts=not arguments.only_look)
     _say(f"{'looking at' if arguments.only_look else 'guarding'} node {arguments.node}: {settings}")
     wait_ns = 0 if arguments.once else settings.first_look_after_ns(arguments.node)
+
     # On the monotonic clock, as everything here: a jump of the wall clock neither ends nor extends
     # it.
     while not ended.wait(wait_ns / NS_PER_S):

@@ -34,6 +34,7 @@ def of_envoy(certs: bytes) -> tuple[CertificateValidity, ...]:
         certificates = parse_envoy_certificates(certs)
     except ValueError as error:
         raise HarnessFault(f"/certs of Envoy is not what was expected: {error}") from error
+
     # The last one of each identity, at the place of its first one.
     by_identity = {certificate.spiffe: certificate for certificate in certificates}
     return tuple(

@@ -154,6 +154,7 @@ class ClusterNode:
 
         found = [self._ask(self._ztunnel, pod) for pod in ztunnels]
         found += [self._ask(self._proxy, pod) for pod in gateways]
+
         # One that does not answer is left out of this look.
         return list(filter(None, found))
 
@@ -205,6 +206,7 @@ class ClusterNode:
         if started_wall_ns is None:
             return None
         held = of_envoy(self._api.get_from_pod(pod, ADMIN_PORT, ENVOY_CERTIFICATES_PATH))
+
         # Its agent counts from each issue, so the other clocks at its start do not matter.
         return ObservedProcess(
             pod.full_name, "proxy", ClockReading(started_wall_ns, 0, 0), held, pod.owner
@@ -254,6 +256,7 @@ def pod_from(item: dict[str, Any], wall_ns_of: Callable[[str], int]) -> ApiPod:
         each["type"] == "Ready" and each["status"] == "True"
         for each in status.get("conditions", [])
     )
+
     # The DaemonSet or ReplicaSet: the name that stays when the pod's own is gone.
     owners = [
         f"{metadata['namespace']}/{owner['kind']}/{owner['name']}"

@@ -123,8 +123,10 @@ class Guard:
         self._jumped_monotonic_ns: int | None = None
         self._restarted_monotonic_ns: dict[str, int] = {}
         self._first_seen: dict[tuple[str, CertificateValidity], ClockReading] = {}
+
         # By the monotonic clock, as is `_restarted_monotonic_ns`.
         self._last_seen: dict[str, int] = {}
+
         # The process and the reason of every wait that was reported.
         self._waits: set[tuple[str, HeldBackBy]] = set()
         self.busy = False
@@ -200,6 +202,7 @@ class Guard:
         """The clock drift, since the moment from which the process counts."""
         if process.target == "ztunnel":
             return drift_ns(process.started, now)
+
         # An agent counts from each issue, so each certificate has a drift of its own; the largest
         # decides.
         counted = (
@@ -222,6 +225,7 @@ class Guard:
         self, process: ObservedProcess, held: CertificateValidity, parted_ns: int, now: ClockReading
     ) -> Trouble | None:
         _, begins_ns, ends_ns = held
+
         # Set back since it started, or since this certificate was there (a sleep before can hide
         # that from the drift): a new process would be given a certificate that is valid by this clock.
         set_back = parted_ns < 0 or drift_ns(self._first_seen[process.name, held], now) < 0
@@ -234,6 +238,7 @@ class Guard:
             return Trouble(
                 f"{held.identity}: would be renewed again and again without a pause", now.wall_ns
             )
+
         # At worst: an agent may add its spread to every renewal.
         late_ns = parted_ns
         if process.target != "ztunnel":
@@ -258,6 +263,7 @@ class Guard:
             self._wait(process, reason, trouble)
             return
         self._waits = {wait for wait in self._waits if wait[0] != process.name}
+
         # Before the restart, so that one that fails is not tried again at every poll.
         self._restarted_monotonic_ns[process.lasting_name] = now.monotonic_ns
         self._node.restart(process, trouble.why)
@@ -276,6 +282,7 @@ class Guard:
             return "settling"
         if self._cools_down(process, now):
             return "cooldown"
+
         # Without an authority a new ztunnel has no certificate at all: worse than one with an old one.
         if not self._node.authority_answers():
             return "authority-away"

@@ -88,6 +88,7 @@ def server_of_pod() -> ApiServer:
     """As a pod finds its own cluster. Raises KeyError, OSError."""
     host, port = os.environ["KUBERNETES_SERVICE_HOST"], os.environ["KUBERNETES_SERVICE_PORT"]
     tls = ssl.create_default_context(cafile=str(SERVICE_ACCOUNT / "ca.crt"))
+
     # An IPv6 address is in brackets in a URL (RFC 3986, 3.2.2).
     named = f"[{host}]" if ":" in host else host
     return ApiServer(f"https://{named}:{port}", tls, SERVICE_ACCOUNT / "token")
@@ -439,6 +440,7 @@ class _Forwarded(io.RawIOBase):
         within TLS."""
         mask = bytes(4)
         length = len(content)
+
         # The first bit says that the frame is masked; a request of the guard is far below 64 KiB.
         size = bytes([0x80 | length])
         if length >= 126:

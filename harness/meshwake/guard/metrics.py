@@ -36,6 +36,7 @@ class PrometheusMetrics:
 
     def __init__(self, node: str) -> None:
         self._node = node
+
         # The page is read by a thread of its own.
         self._lock = RLock()
         self._values: dict[str, dict[_Labels, float]] = {name: {} for name in HELP}

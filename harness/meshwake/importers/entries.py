@@ -194,6 +194,7 @@ def _skip_binary(raw: BinaryIO) -> bool:
         if not chunk:
             break
         length -= len(chunk)
+
     # systemd's JOURNAL_EXPORT_FORMATS: a line end follows the value.
     return raw.readline(2) in (b"\n", b"\r\n", b"")
 
@@ -242,6 +243,7 @@ def _see_offset(text: str, wall_us: int, tally: Tally) -> None:
     except ValueError:
         return
     ahead_s = int(shown.timestamp()) - wall_us // _US_PER_S
+
     # An entry may show when its message was written, some seconds before it reached journald.
     offset_s = round(ahead_s / _OFFSETS_APART_S) * _OFFSETS_APART_S
     if abs(ahead_s - offset_s) < _WRITTEN_WITHIN_S:
@@ -322,6 +324,7 @@ def _text(value: Any) -> str:
         return ""
     if _are_bytes(value):
         return bytes(value).decode("utf-8", "replace")
+
     # journald writes no list in a list; to follow one would be a call for each bracket of it.
     first = value[0]
     return "" if isinstance(first, list) else _text(first)

@@ -241,6 +241,7 @@ class _Chooser:
         self._chosen = domain
         self._tally = tally
         self._others: set[str] = set()
+
         # When each domain's last event was. Each by itself: logs of several may follow one another.
         self._last_ns: dict[str | None, int] = {}
         self._rises = 0

@@ -158,6 +158,7 @@ def offset_s_of(text: str) -> int | None:
 
     moment = datetime.fromisoformat(f"{match['day']}T{match['clock']}{written}")
     offset = moment.utcoffset() or timedelta()
+
     # +00:00 may be UTC as well as a winter in London.
     return int(offset.total_seconds()) or None
 
@@ -224,6 +225,7 @@ def _time_of(rest: str, text: str) -> tuple[int, int]:
     if time is None:
         raise ValueError(f"{text!r} has no time of day")
     hour = int(time["hour"])
+
     # What is left besides date and time is the word for the half of the day, before it or behind.
     around = rest[: time.start()] + rest[time.end() :]
     word = _AROUND_A_WORD.sub("", around).lower()
@@ -257,6 +259,7 @@ def _hour_of_day(hour: int, half: str, text: str) -> int:
 
     if hour > most:
         raise ValueError(f"{text!r} has an impossible hour")
+
     # 12 is the first hour of either half: 12:05 am is five past midnight.
     return earliest + hour % 12
 
@@ -308,6 +311,7 @@ def _order_by_numbers(rows: Sequence[LocalTime]) -> DateOrder | None:
     """What the numbers of one row alone decide."""
     firsts = [row.first for row in rows]
     seconds = [row.second for row in rows]
+
     # Either is right where no row depends on it: there are none, or all are like 11/11.
     if firsts == seconds:
         return "month-first"
@@ -318,6 +322,7 @@ def _order_by_numbers(rows: Sequence[LocalTime]) -> DateOrder | None:
         return "day-first"
     if max(seconds) > _MONTHS_OF_A_YEAR:
         return "month-first"
+
     # Dots are only written where the day comes first.
     if any(row.dotted for row in rows):
         return "day-first"
@@ -354,6 +359,7 @@ def _in_order(rows: Sequence[LocalTime], order: DateOrder) -> bool:
     # Event Viewer writes the newest first, Get-WinEvent too; a file may have been sorted since.
     rises = True
     falls = True
+
     # Against the latest and the earliest so far: many small steps back are not in order.
     latest_ns = earliest_ns = moments[0]
     for moment in moments:

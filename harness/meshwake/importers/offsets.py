@@ -40,6 +40,7 @@ class OffsetsSeen:
             self.spans.append(_Span(offset_s, wall_ns, wall_ns))
             return
         last = self.spans[-1]
+
         # Of a log that is newest first, the later lines are the earlier ones.
         last.first_wall_ns = min(last.first_wall_ns, wall_ns)
         last.last_wall_ns = max(last.last_wall_ns, wall_ns)

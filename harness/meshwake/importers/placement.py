@@ -106,6 +106,7 @@ def _begins(stretches: Sequence[Stretch]) -> list[int]:
     """When each began (ns since 1970): never before the end of the one before it."""
     trusted = set(_trusted(stretches))
     first = min(trusted)
+
     # What comes before the first that is trusted ends where that begins.
     before_first_ns = sum(stretch.lasts_ns for stretch in stretches[:first])
     ends_ns = stretches[first].right_begin_ns - before_first_ns
@@ -125,6 +126,7 @@ def _trusted(stretches: Sequence[Stretch]) -> list[int]:
     Of all such choices the one with the most entries: a longest increasing subsequence, weighted by
     entries."""
     choices = _HeaviestChoices()
+
     # "Room": how much later a stretch begins than if all before it followed without a gap. Where
     # it never falls, nothing overlaps.
     passed_ns = 0
@@ -143,6 +145,7 @@ class _HeaviestChoices:
         self._room_ns: list[int] = []
         self._weights: list[int] = []
         self._last: list[int] = []  # position of the last stretch of the choice
+
         # For each stretch, the one before it in the best choice that ends with it; -1 for none.
         self._before: list[int] = []
 
@@ -150,6 +153,7 @@ class _HeaviestChoices:
         """The next stretch: appended to the heaviest choice that it may follow."""
         position = len(self._before)
         before = -1
+
         # Entries of several programs may be a little out of order, and so may their stretches.
         followed = bisect_right(self._room_ns, room_ns + OUT_OF_ORDER_NS // 4)
         if followed:
@@ -161,6 +165,7 @@ class _HeaviestChoices:
         # Another choice is as heavy and leaves at least as much room.
         if place and self._weights[place - 1] >= weight:
             return
+
         # Those behind it that are lighter, and leave less room, will never be better.
         after = bisect_right(self._weights, weight, lo=place)
         self._room_ns[place:after] = [room_ns]
@@ -186,6 +191,7 @@ class EntryPlacer:
         self._tally = tally
         self._tolerance_ns = tolerance_ns
         self._stretches: list[Stretch] = []
+
         # Of each stretch: how many entries are about sleep, and its first entry with its number.
         self._used: list[int] = []
         self._shown: list[tuple[str, int]] = []
@@ -272,6 +278,7 @@ class EntryPlacer:
             return False
         entries = sum(stretch.entries for stretch in self._stretches)
         others = entries - self._stretches[position].entries
+
         # Of so few, either side may be the one that is wrong.
         if others <= ABSURD_ENTRIES:
             return False

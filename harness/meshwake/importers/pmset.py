@@ -162,6 +162,7 @@ def _wall_ns(time: re.Match[str]) -> int:
     hours = _hours(int(time["hour"]), time["half"])
     minutes = int(time["minute"])
     seconds = int(time["second"])
+
     # 60: a leap second.
     if minutes > 59 or seconds > 60:
         raise ValueError("has an impossible time")
@@ -197,6 +198,7 @@ def _offset_s(text: str) -> int:
     """Of -0730."""
     sign, hours, minutes = text[0], int(text[1:3]), int(text[3:])
     ahead_s = hours * 3_600 + minutes * 60
+
     # West of Greenwich clocks are behind UTC.
     if sign == "-":
         return -ahead_s

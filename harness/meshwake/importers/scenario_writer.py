@@ -47,6 +47,7 @@ class ScenarioOptions:
 def scenario_text(history: SleepHistory, writing: ScenarioOptions) -> str:
     """The scenario, as TOML."""
     weeks = weeks_ahead(_earliest_wall_s(history))
+
     # Both with the offset of the day when it happened: summer time may end in the weeks between,
     # and the hours stay the same.
     began_wall_s = history.starts_wall_s

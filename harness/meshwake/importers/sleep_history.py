@@ -136,6 +136,7 @@ def sleep_history_of(journals: Sequence[PlacedJournal]) -> SleepHistory:
     last_ns = ends_ns - starts_ns
     if events:
         last_ns = max(last_ns, events[-1].ends_world_ns + REST_NS)
+
     # The wall clock may have been ahead of the calendar when the journal began.
     ahead_ns = max((journal.ahead_ns for journal in journals), key=abs)
     return SleepHistory(
@@ -307,8 +308,10 @@ class _Pairing:
         if self._asleep:
             self._wakes(event)
             return
+
         # With its very first event a log may simply begin.
         is_first = event.wall_ns <= self._begins_ns
+
         # A start without a shutdown before it: a crash, or a power cut.
         if event.change == "on" and not is_first:
             self._crashed(event)
@@ -574,6 +577,7 @@ def _placed(
     """In world time. No two overlap and none begins with another: the later waits a second."""
     events = [_of_step(step) for step in steps]
     events += [_of_span(span) for span in spans]
+
     # Stable: at one time steps stay before sleeps.
     events.sort(key=attrgetter("at_world_ns"))
 

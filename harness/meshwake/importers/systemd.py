@@ -94,6 +94,7 @@ class Boot:
         if entry.order is not None and self.sequence in (None, entry.order[0]):
             self.sequence = entry.order[0]
             self.numbers.append(entry.order[1] & _NUMBER_MAX)
+
         # Entries of one boot are nearly always together; where two machines wrote into one file,
         # they alternate.
         if self.blocks:
@@ -113,6 +114,7 @@ class Boot:
         more)."""
         if name in self.hosts:
             return True
+
         # Fewer characters of an id may begin another one as well.
         if len(name) < _ID_CHARACTERS_MIN:
             return False
@@ -219,6 +221,7 @@ def _append(boot: Boot, piece: Boot) -> None:
     boot.machines |= piece.machines
     boot.hosts |= piece.hosts
     boot.blocks = sorted(boot.blocks + piece.blocks)
+
     # Numbers of another sequence cannot be compared with these.
     if boot.sequence in (None, piece.sequence):
         boot.sequence = piece.sequence
@@ -324,10 +327,12 @@ def _in_order(boots: list[Boot]) -> list[Boot]:
     by_number = _by_number(boots)
     if by_number is not None:
         return by_number
+
     # One entry alone has no direction.
     directions = [boot.reversed for boot in boots if len(boot.wall_us) > 1]
     if directions.count(True) > directions.count(False):
         return sorted(boots, key=lambda boot: boot.blocks[0][0], reverse=True)
+
     # Entries dated by a clock that was years behind may be before all others in the file, so the
     # last entry of a boot decides.
     return sorted(boots, key=lambda boot: boot.last_place)
@@ -401,6 +406,7 @@ class _ClockFollower:
         self.stepped_ns = 0
         self.right_from_ns = right_from_ns
         self.message_monotonic_ns: int | None = None  # of the last message of a suspend
+
         # The jump that a message may still explain: its position in `items`, and until when.
         self.unexplained: tuple[int, int] | None = None
         self.items: list[JournalItem] = []
@@ -475,15 +481,19 @@ class _ClockFollower:
         # timesyncd reports it.
         if flags & _UNSET:
             return True
+
         # The machine has only just booted.
         if monotonic_ns < SETTLING_NS:
             return True
+
         # Behind the end of the boot before.
         if self.wall_ns < self.right_from_ns:
             return True
+
         # In years that no clock shows which was ever right.
         if self.wall_ns < _UNSET_BEFORE_NS <= wall_ns:
             return True
+
         # Longer than what is taken for a pause.
         return jumped_ns >= _PAUSED_MAX_NS
 
@@ -557,6 +567,7 @@ def _as_written(boot: Boot) -> list[int]:
 
     if boot.reversed:
         places.reverse()
+
     # Where each is later than the one before, none can be there twice.
     rises = rises_in(map(boot.monotonic_us.__getitem__, places))
     if rises == len(places) - 1:

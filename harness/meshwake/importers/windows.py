@@ -215,6 +215,7 @@ def _span(event: WindowsEvent) -> SleepSpan | None:
     if both is None:
         return None
     span = SleepSpan(*both, "pause")
+
     # A mistake in the log; the events of this sleep are paired instead.
     if not 0 < span.length_ns <= _SLEPT_MAX_NS:
         return None
@@ -228,12 +229,14 @@ def _both_ends(event: WindowsEvent) -> tuple[int, int] | None:
         return event.slept
     if event.source != GENERAL or event.set is None:
         return None
+
     # Set by a person or by NTP, the clock shows nothing of a sleep.
     if event.set_because != FROM_HARDWARE:
         return None
 
     old_ns, new_ns = event.set
     set_ahead_ns = new_ns - old_ns
+
     # By less it is a correction, and not what the clock missed in a sleep.
     if set_ahead_ns < NOTICED_NS:
         return None
@@ -273,6 +276,7 @@ def _switched_off(item: PowerEvent | SleepSpan) -> PowerEvent | SleepSpan:
     """The item of a machine that was not asleep but off."""
     if isinstance(item, SleepSpan):
         return item._replace(kind="off")
+
     # Of the family of all other shutdowns and starts, so that it is paired with these.
     changes: dict[_Change, _Change] = {"asleep": "off", "awake": "on"}
     change = changes.get(item.change, item.change)
@@ -293,9 +297,11 @@ def _is_step(event: WindowsEvent, was_set: tuple[int, int], wakes: Sequence[Wind
     # No sleep sets a clock back.
     if by_ns < 0:
         return True
+
     # See _both_ends.
     if event.set_because == FROM_HARDWARE:
         return False
+
     # Ahead near a wake is the sleep; far from each it is a person, or NTP.
     return not _near(event, wakes)
 
@@ -309,6 +315,7 @@ def _in_order(events: Sequence[WindowsEvent]) -> list[WindowsEvent]:
     records = {event.record for event in events}
     logs = {event.log for event in events}
     has_gaps = None in records or len(records) < len(events)
+
     # Several logs count from 1 each, so that their numbers say nothing.
     if has_gaps or len(logs) > 1:
         return _in_order_of_rows(events)
@@ -319,6 +326,7 @@ def _in_order_of_rows(events: Sequence[WindowsEvent]) -> list[WindowsEvent]:
     """Oldest first, by the rows: a file may be in either direction."""
     times_ns = [event.wall_ns for event in events]
     pairs = max(len(events) - 1, 0)
+
     # Neighbours of one time fit either direction.
     rises = pairs - falls_in(times_ns)
     falls = pairs - rises_in(times_ns)

@@ -186,11 +186,13 @@ def read(
 
     before = tally.not_understood
     events = list(_events(rows, reading, tally))
+
     # An import of nothing would look like a machine that never slept.
     if not events and tally.not_understood > before:
         raise BadInput(
             f"{tally.path}: no time of it is understood: {tally.examples[0]}; {EXPORT_XML}"
         )
+
     # Where summer ends, local times repeat an hour.
     tolerance_ns = SUMMER_NS if local else OUT_OF_ORDER_NS
     return place_events(events, tally, writing.machine, tolerance_ns)
@@ -230,6 +232,7 @@ def _lines_of_rows(sample: str) -> list[str]:
 def _parsed(lines: Sequence[str], delimiter: str) -> list[list[str]]:
     """The rows up to the first that is none."""
     rows: list[list[str]] = []
+
     # With their ends, since a quoted cell may have several lines.
     whole_lines = [f"{line}\n" for line in lines]
     with suppress(csv.Error):
@@ -242,6 +245,7 @@ def _named(row: Sequence[str]) -> _Columns | None:
     names = [plain(cell).strip('"').lower() for cell in row]
     time = _place_of("time", names)
     number = _place_of("number", names)
+
     # A row without either of these is of no use.
     if time is None or number is None:
         return None
@@ -346,6 +350,7 @@ def _rows(stream: TextIO, tally: Tally, delimiter: str, columns: _Columns | None
             yield row
         else:
             passed_over = row
+
     # The very last row shows where the log ends, whatever it is about.
     if passed_over is not None:
         yield passed_over
@@ -383,6 +388,7 @@ def _has_event(cells: Sequence[str]) -> bool:
     text = "".join(cells).strip()
     if not text.strip("-: "):
         return False
+
     # Export-Csv writes the type of its objects; "sep=;" is the delimiter, for Excel.
     is_note = len(cells) == 1 and text.startswith(("#TYPE", "sep="))
     return not is_note
@@ -510,6 +516,7 @@ def _event(row: _Row, wall_ns: int) -> WindowsEvent:
         record=_whole(row.cell(row.columns.record)),
         log=row.cell(row.columns.log),
     )
+
     # Only of this program: "Sleep Time:" in the message of another would be something else.
     if event.source == TROUBLE:
         event = replace(event, slept=_slept(row))
@@ -540,6 +547,7 @@ def _is_oldest_first(rows: Sequence[_Row], reading: LocalTimeRules) -> bool:
 
     rises = rises_in(moments)
     falls = falls_in(moments)
+
     # As often up as down: the ends decide.
     if moments and rises == falls:
         return moments[-1] >= moments[0]
@@ -560,6 +568,7 @@ def _row_ns(text: str, reading: LocalTimeRules, before_ns: int | None) -> int:
 
     # PEP 495: fold=1 is the second of two equal local times.
     second_ns = moment_ns(local, reading, fold=1)
+
     # Where the hour is not repeated, fold=1 changes nothing, and the row is out of order; so it is
     # where the second is too early as well.
     is_repeated_hour = second_ns - first_ns <= SUMMER_NS
@@ -572,6 +581,7 @@ def _slept(row: _Row) -> tuple[int, int] | None:
     """From when to when the machine slept, by the message of Power-Troubleshooter."""
     sleep = _SLEEP.search(row.message)
     wake = _WAKE.search(row.message)
+
     # In another language than English the two have other names.
     if sleep is None or wake is None:
         return None

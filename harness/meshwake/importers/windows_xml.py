@@ -82,6 +82,7 @@ def _moment(text: str) -> WindowsEvent | None:
     time = _TIME.search(text)
     if time is None:
         return None
+
     # An event about something else is not worth a complaint about its time.
     with suppress(ValueError):
         return WindowsEvent(
@@ -113,6 +114,7 @@ def _parse(text: str, tally: Tally) -> WindowsEvent:
     with suppress(KeyError, ValueError):
         # In minutes, west of Greenwich being positive: 480 is UTC-08:00.
         tally.offsets.add(wall_ns, -60 * int(data["TimeZoneBias"]))
+
     # Hyper-V writes it below UserData, and not as Data with a name.
     vm = data.get("VmName") or next((each.text for each in root.iter("VmName") if each.text), None)
     return WindowsEvent(

@@ -48,6 +48,7 @@ async def get(websocket: Websocket, path: str) -> bytes:
     body, status = b"", 0
     named = set[int]()
     answered = False
+
     # h11 does no reading and writing of its own: it wants data, and gives events.
     while True:
         try:

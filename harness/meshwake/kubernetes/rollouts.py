@@ -84,6 +84,7 @@ def _missing_on_nodes(daemon_set: JsonObject) -> str | None:
 
     # A pod counts that is of the present template and serves; the smaller number has both.
     have = min(updated, available)
+
     # 0 wanted: its controller has not counted the nodes yet.
     if 0 < wanted <= have:
         return None
@@ -98,6 +99,7 @@ def _missing_replicas(workload: JsonObject) -> str | None:
 
     updated, available = int_at(status, "updatedReplicas"), int_at(status, "availableReplicas")
     have = min(updated, available)
+
     # Pods of the old template that a rolling update has not ended yet.
     leftover = int_at(status, "replicas") - wanted
     if have >= wanted and leftover <= 0:

@@ -44,6 +44,7 @@ class Talk:
         answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         await self._questions.put((line, answer))
         waited: set[asyncio.Future[Any]] = {answer, self._task}
+
         # Whichever comes first: an answer, or the end of the task that would have brought it.
         await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
         if answer.done():

@@ -118,13 +118,16 @@ class ThroughKr8s:
 
     def __init__(self, kubeconfig: Path | Access, context: str | None = None) -> None:
         self._kubeconfig, self._context = kubeconfig, context
+
         # Keys and certificates that the kubeconfig holds; they go with `close`.
         self._keys = tempfile.TemporaryDirectory(prefix="meshwake-", ignore_cleanup_errors=True)
 
         self._loop = asyncio.new_event_loop()
+
         # What a websocket's own tasks meet when a connection breaks is raised by the call that
         # waits for them; asyncio would print it a second time, with a traceback.
         self._loop.set_exception_handler(lambda loop, context: None)
+
         # A daemon: a program that fails before `close` ends all the same.
         self._thread = threading.Thread(
             target=self._loop.run_forever, name="kubernetes", daemon=True
@@ -133,6 +136,7 @@ class ThroughKr8s:
 
         self._api: Any = None
         self._connecting = asyncio.Lock()
+
         # By the path of a group's version: kind -> (its name in paths, whether it lives in
         # namespaces). Pods need no look-up: who may see nothing but pods can be served, too.
         self._kinds: dict[str, dict[str, tuple[str, bool]]] = {"/api/v1": {"Pod": ("pods", True)}}
@@ -145,6 +149,7 @@ class ThroughKr8s:
 
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout=CALL_WITHIN_S)
+
         # One that is still running cannot be closed; it ends with the program.
         if not self._loop.is_running():
             self._loop.close()
@@ -230,6 +235,7 @@ class ThroughKr8s:
     async def _request(self, method: str, path: str, **about: Any) -> httpx.Response:
         api = await self._connected()
         base, _, last = path.rpartition("/")
+
         # kr8s puts a slash between the two: of "/" and "readyz" it would make a host's name of the
         # latter.
         base = base or str(api.auth.server).rstrip("/")
@@ -343,6 +349,7 @@ class ThroughKr8s:
         """See Kubernetes."""
         found = self.all(kind, None, {**OUR_LABELS, **labels})
         places = [_place_of(thing) for thing in found]
+
         # As text: a namespace may be None, which does not compare with one that has a name.
         return sorted(places, key=str)
 
@@ -427,6 +434,7 @@ class ThroughKr8s:
         path_of_proxy = f"/api/v1/namespaces/{namespace}/services/{service}:{port}/proxy{path}"
         work = self._request("GET", path_of_proxy)
         what = f"GET service {namespace}/{service}:{port}{path}"
+
         # What is behind a Service is a pod, too: it may be on its way up or out.
         return self.about_pod(work, within_s, what).content
 

@@ -51,9 +51,11 @@ class Driver:
         self._schedule = Schedule(plan, backend.timeline)
         self._probes = ProbeSchedule(plan, backend.timeline)
         self._flood = FloodGuard(len(_identities_of(plan)), backend.flood_window_ns)
+
         # What the authority reported and is not recorded yet, until everything is quiet.
         self._reports: list[CsrReport] = []
         self._states: dict[str, ReportedCertificate] = {}
+
         # Pairs that are in an outage.
         self._failing: set[tuple[str, str]] = set()
         self._node_of = {identity: plan.node_of(identity) for identity in _identities_of(plan)}
@@ -91,6 +93,7 @@ class Driver:
     def _start_all(self) -> None:
         self._backend.begin_time()
         nodes = [node.name for node in self._plan.nodes]
+
         # Guests start together, since each takes its time; elsewhere one node after the other, so
         # that the same plan has the same order of events.
         groups = [nodes] if self._backend.starts_together else [[node] for node in nodes]

@@ -114,6 +114,7 @@ class ProbeSchedule:
         ends."""
         due = self._take_regular(world_ns) | self._take_pending(world_ns)
         taken = []
+
         # In the order of the plan, whatever made them due.
         for position in sorted(due):
             pair = self._plan.pairs[position]

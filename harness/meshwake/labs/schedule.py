@@ -77,6 +77,7 @@ class Schedule:
 
     def __init__(self, plan: Plan, clocks: Clocks) -> None:
         self._ends_world_ns = plan.duration_ns
+
         # Heap; the third member is a sequence number: actions of one phase keep their order.
         self._pending: list[tuple[int, Phase, int, ScheduledAction]] = []
         self._added = 0

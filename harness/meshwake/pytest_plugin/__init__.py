@@ -163,6 +163,7 @@ def _at_the_line_of_the_test(mistake: BadInput) -> pytest.ExceptionInfo[BaseExce
 
     package = str(Path(__file__).parents[1])
     shown: TracebackType | None = None
+
     # From the inside out, as a traceback is linked: each frame names the one that it called.
     for frame, line in reversed(list(walk_tb(mistake.__traceback__))):
         is_ours = frame.f_code.co_filename.startswith(package)

@@ -57,6 +57,7 @@ class MadeMesh:
         outcome = OutcomeKind.SURPRISE if failed else OutcomeKind.AS_EXPECTED
         ending = "failed" if failed else "passed"
         claim = f"test {self._node.nodeid} {ending}"
+
         # The page must not link to a directory that `finish` removes.
         kept = run.path if failed or self._keep_all else None
 

@@ -110,6 +110,7 @@ def _named(path: Path) -> Path:
 
     # As messages and documents write it: scenarios/nightly_sleep.toml, scenarios/canary.
     in_corpus = resources.ROOT / path
+
     # Below it only: other TOML files of a checkout are no scenarios.
     if in_corpus.is_relative_to(resources.SCENARIOS) and in_corpus.exists():
         return in_corpus

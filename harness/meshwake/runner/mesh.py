@@ -193,6 +193,7 @@ class Mesh:
         lasts_ns = _ns(lasts, length)
         after_ns = round(corrected_after_s * NS_PER_S)
         self._last("pause", lasts_ns, node, corrected_after=format_duration(after_ns))
+
         # The correction belongs to the fault: a call that follows begins with right clocks.
         self._advance(after_ns)
 
@@ -290,6 +291,7 @@ class Mesh:
         """What `derive` makes of the last answer; `what` names it for messages."""
         answered = self._answer()
         rows = derive(answered)
+
         # An empty list would let a test pass that asserts that there is no outage.
         if rows is None:
             why = dated(answered.outcome.why, answered.plan.dates)

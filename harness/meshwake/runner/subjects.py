@@ -54,6 +54,7 @@ def _newest_in_cache() -> Subject | None:
 def _named_version(version: str) -> Subject:
     release = versions.find(version)
     binary = binaries.find(release.version)
+
     # Without one the case is refused, with how to get it; or it runs on the model.
     path = None if binary is None else binary.path
     return Subject(release.version, path, "in the cache")

@@ -83,8 +83,10 @@ class Suite:
 def run_suite(suite: Suite) -> Suite:
     """Runs all of `suite`. Raises BadInput, before anything runs, when a file is wrong."""
     scenarios = read_scenarios(suite.paths)
+
     # One for all: it looks at the binary and at the machine once.
     chooser = Chooser(suite.options)
+
     # Chosen before any runs: a range that covers no release is found at once.
     cases = [case for scenario in scenarios for case in chooser.cases(scenario)]
 

@@ -151,6 +151,7 @@ class LabConformance:
         named = (first.kind, first["lab"], first["version"])
         assert named == ("run_started", running.name, planned.version)
         assert first["subject"]["kind"]
+
         # "duration": the plan's end, and not a stop before it.
         assert (last.kind, last["reason"]) == ("run_ended", "duration")
         assert running.is_near(last.world_ns, planned.duration_ns)
@@ -206,6 +207,7 @@ class LabConformance:
         assert west.measured == pytest.approx(stepped_ns, abs=running.near_ns)
         began = history.of("fault_began", fault=1)[0]
         assert began.clocks is not None
+
         # West, hours after the sleep of east: by its own clock no more than the world's time.
         not_slept_ns = (planned.starts_wall_s + 10 * HOUR_S) * NS_PER_S
         assert began.clocks.wall_ns == pytest.approx(not_slept_ns, abs=running.near_ns)
@@ -216,6 +218,7 @@ class LabConformance:
         """Between the beginning and the end of the fault, which takes no world time."""
         _, history = running.run('[[fault]]\nkind = "restart"\nat = "1h"', duration="2h")
         kinds_of_all = [event.kind for event in history]
+
         # The starts at the beginning of the run are outside of these two.
         first, last = kinds_of_all.index("fault_began"), kinds_of_all.index("fault_ended")
         events = history.events[first:last]
@@ -245,8 +248,10 @@ class LabConformance:
             duration="4h",
         )
         times_ns = [event.world_ns for event in history.of("connection_attempted")]
+
         # The wake is outside of a range: an attempt at that very moment is one of those expected.
         asleep_s = range(55 * 60, 55 * 60 + 2 * HOUR_S)
+
         # The first comes when all ztunnels have been started, which takes its time in a guest.
         assert min(times_ns) <= running.starts_within_ns
         for expected_s in (600, 1200, asleep_s.stop, 3 * HOUR_S):

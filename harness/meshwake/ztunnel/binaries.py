@@ -160,6 +160,7 @@ def identify(path: Path) -> Identity:
         raise BadInput(
             f"--ztunnel {path}: is not a ztunnel: 'ztunnel version' printed {output!r}, not an IstioVersion"
         )
+
     # Several where one commit was released twice: the newest of them.
     own_versions = releases_of(build_info)
     own_version = own_versions[-1] if own_versions else None
@@ -211,6 +212,7 @@ def _check_made_for_this_machine(path: Path, content: bytes, named: str) -> None
             f"{named}: is not a Linux program (no ELF header); give a binary, not a "
             "script or archive"
         )
+
     # elf(5): e_ident[EI_DATA] is 1 for little-endian; e_machine is 16 bits at offset 18.
     byte_order = "<" if content[5] == 1 else ">"
     (number,) = struct.unpack_from(f"{byte_order}H", content, 18)

@@ -44,6 +44,7 @@ def parse_envoy_certificates(text: bytes | str) -> tuple[EnvoyCertificate, ...]:
 def _certificate(leaf: Mapping[str, Any]) -> EnvoyCertificate:
     names: list[str] = []
     spiffe = ""
+
     # Each is a mapping of one key, the kind of name: {"uri": "spiffe://..."} or {"dns": "..."}.
     for alternative_name in leaf.get("subject_alt_names", []):
         names.append(str(next(iter(alternative_name.values()))))

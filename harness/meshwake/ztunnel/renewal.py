@@ -75,6 +75,7 @@ def forecast_renewal(
     due_wall_ns = renewal_due_wall_ns(not_before_wall_ns, not_after_wall_ns) + drift_ns
     renews_wall_ns = max(due_wall_ns, now_wall_ns)
     expired_wall_ns = expired_from_wall_ns(not_after_wall_ns)
+
     # A renewal that is due already happens before a peer can refuse anything.
     in_time = due_wall_ns <= max(expired_wall_ns, now_wall_ns)
     if in_time:

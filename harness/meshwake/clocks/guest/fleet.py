@@ -101,6 +101,7 @@ class Guest(Host):
         self.due_ns: int | None = (
             None  # when QEMU wants to be woken, as of the last `sleeps`; None: by nothing
         )
+
         # What the kernel counts of its main loop (it changes when it has run), and when it was
         # first seen so.
         self._slept_since: tuple[bytes, int] = (b"", 0)
@@ -452,8 +453,10 @@ class Fleet:
         awake = [guest for guest in self._guests.values() if not guest.away]
         if not all(guest.sleeps(self.now_ns) for guest in awake):
             return False
+
         # What is carried between guests may wake one that slept when it was polled.
         received = await self._take_in()
+
         # Two passes make one moment of many polls: see quiescence/detector.py.
         return (
             not received

@@ -185,6 +185,7 @@ def command_line(
     (hub.py)."""
     kvm = machine.accelerator == "kvm"
     accelerator = ["-accel", "kvm"] if kvm else ["-accel", f"tcg,tb-size={_TRANSLATED_MB}"]
+
     # With KVM the kernel would take its wall clock from the host's kernel, which is not moved: so
     # kvmclock is left out.
     processor = "host,-kvmclock,-kvmclock-stable-bit" if kvm else "max"

@@ -98,6 +98,7 @@ class ManagedProcess:
         if self.popen is not None:
             self.code = self.popen.poll()
             return self.code
+
         # A status can be collected once.
         if self.code is not None:
             return self.code

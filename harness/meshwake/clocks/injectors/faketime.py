@@ -113,6 +113,7 @@ class FaketimeInjector:
         self._directory = Path(tempfile.mkdtemp(prefix="meshwake-faketime-"))
         self._directory.chmod(0o755)  # programs of other users read it too
         self._file = self._directory / "moved"
+
         # Names in LD_PRELOAD end at a blank or a colon, and the way to the library may have some.
         self._preloaded = self._directory / "libfaketime.so.1"
         self._preloaded.symlink_to(self._library)

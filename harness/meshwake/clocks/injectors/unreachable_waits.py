@@ -187,6 +187,7 @@ def _why_too_long(
         return None
     now_ns = time.clock_gettime_ns(_KERNEL_CLOCKS[deadline.clock])
     left_ns = _timespec_ns(pid, deadline.until_at) - now_ns
+
     # Half: a wait that was meant to be that long would look the same.
     if left_ns <= max(ahead_ns // 2, least_ns):
         return None
@@ -317,6 +318,7 @@ def _of_clock_nanosleep(pid: int, arguments: list[int]) -> _Deadline | None:
     request = arguments[_NANOSLEEP_REQUEST]
     if arguments[_NANOSLEEP_FLAGS] & _TIMER_ABSTIME:
         return _Deadline("clock_nanosleep", clock, None, request)
+
     # Relative sleeps are counted on the monotonic clock, whatever clock was named.
     return _Deadline("clock_nanosleep", "monotonic", _timespec_ns(pid, request))
 

@@ -122,6 +122,7 @@ class _OnAPage:
         inside = page_inside(process.pid)
         if inside is not None and inside.in_use and inside.inode == self._page.inode:
             return True
+
         # A process that is ending has no page either: its memory goes before its status comes.
         if process.has_ended:
             return False

@@ -181,6 +181,7 @@ class ProcessMover:
         self._plan, self._channel, self._launchers = plan, channel, launchers
         self.owner = owner or new_owner(f"a run of {plan.scenario}")
         self._renewals = _Renewals(channel, self.owner)
+
         # Programs that took their time base on moved clocks, as the helpers named them when they
         # put them back.
         self.begun_moved: list[DescribedProcess] = []
@@ -268,6 +269,7 @@ class ProcessMover:
         restarted_nodes = {fault.node for fault in self._plan.faults if fault.kind == "restart"}
         if node not in restarted_nodes:
             return
+
         # Without launchers the container runtime is not watched, and a new container starts unseen.
         watch = answer["watch"]
         if watch is None or not watch["launchers"]:

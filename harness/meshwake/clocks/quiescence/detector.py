@@ -60,11 +60,13 @@ class QuiescenceDetector:
     def __init__(self, drain: Callable[[], bool]) -> None:
         self.processes: dict[str, WatchedProcess] = {}
         self.sockets: dict[str, SocketsOfNamespace] = {}
+
         # Namespace to the process that reads there, where they differ in name.
         self._reader_of: dict[str, str] = {}
         self.polls = 0
         self._polled: list[WatchedProcess] = []
         self._drain = drain
+
         # While no packet has moved since a poll that found the sockets empty, and all that was sent
         # acknowledged, nothing can be in them now.
         self._traffic = PacketTraffic()
@@ -133,6 +135,7 @@ class QuiescenceDetector:
             return found
         if found := self._first_unread():
             return found
+
         # A process that has ended has run until its end, so it is among those just polled.
         for process in self._polled:
             process.check_alive()
@@ -146,6 +149,7 @@ class QuiescenceDetector:
         if found := self._drained():
             return found
         running = self._not_stopped()
+
         # Reading the threads of a process costs most, so one that was asleep and has used no CPU
         # time since is not polled, as long as no packet has come for it.
         self._polled = [process for process in running if not process.known_asleep()]
@@ -205,6 +209,7 @@ class QuiescenceDetector:
         if found := first_under_way(everywhere):
             return found
         self._note_unread(found_unread)
+
         # What is written while something is unacknowledged may be held back until it is (Nagle's
         # algorithm), and no packet announces that.
         # Found by a timeline drawn at random (seed 19): two connections to a slow authority, each
@@ -232,6 +237,7 @@ class QuiescenceDetector:
             return None
         if time.monotonic() - self._unread_since_s < LEFT_UNREAD_AFTER_S:
             return min(self._unread)
+
         # The lab once waited for them for ever (seed 31 of the random timelines).
         self._left_unread |= self._unread
         self._unread = set()

@@ -137,6 +137,7 @@ class WatchedProcess:
     def asleep(self, monotonic_now_ns: int) -> bool:
         """Whether every thread sleeps in the kernel; notes what each waits for."""
         self._asleep_at_cpu_ns = _UNKNOWN
+
         # Before the threads: one that runs while they are polled is noticed by `still_asleep`.
         self._polled_at_cpu_ns = self._cpu_ns()
         try:
@@ -215,6 +216,7 @@ class WatchedProcess:
             )
         if number in _WAITS or number in _EPOLL_PWAIT2:
             return True
+
         # Any other call, a read for example: a wait if it can be interrupted by a signal (S), work
         # of the kernel if it cannot (D).
         return number != _NOT_IN_A_CALL and self._state(thread) == _ASLEEP

@@ -95,6 +95,7 @@ class PacketTraffic:
         readable = self._poll.poll(0)
         for file, _ in readable:
             self._taps[file].drain()
+
         # Every counter is read, also after one has changed: each must remember its last state.
         changed = [counters.have_changed() for counters in self._counters]
         return bool(readable) or any(changed)

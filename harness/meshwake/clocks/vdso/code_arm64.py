@@ -154,8 +154,10 @@ def _offset_clock_gettime(asm: _Assembler) -> None:
     asm.emit(_cmp_w(9, LAST_TABLE_ID))
     asm.branch(_B_COND | _HIGHER, "done")
     asm.table(3)
+
     # x3: the table in force; x10: its entry (zero for a clock that is not moved)
     asm.emit(_ldr(10, 3, IN_FORCE_OFFSET), _add(3, 3, 10), _ldr_indexed(10, 3, 9))
+
     # into x2: the seconds in nanoseconds, the nanoseconds and the entry, summed up
     asm.emit(_ldp(5, 6, 1, 0), *_load_ns_per_s(4), _madd(2, 5, 4, 6), _add(2, 2, 10))
     _split_and_store(asm)

@@ -238,6 +238,7 @@ class ExecWatch:
         except (FileNotFoundError, NotADirectoryError):
             return None
         found = _FileId(status.st_dev, status.st_ino)
+
         # Also where that file has been marked already: the file system of a container that has gone
         # gives its number to the next one, whose files of the same image have the same numbers, and
         # no marks.
@@ -304,6 +305,7 @@ class ExecWatch:
             # pidfd.
             self._traced.pop(stop.tid, None)
             return
+
         # A new thread may stop for us before the event of its parent is reported.
         traced = self._traced.setdefault(stop.tid, _Traced.begun(is_followed=True))
         if stop.event in (EVENT_FORK, EVENT_VFORK, EVENT_CLONE):
@@ -333,6 +335,7 @@ class ExecWatch:
             self.counts.passed += 1
             self._leave(stop)
             return
+
         # The exec itself is not over at this stop; at the next one the process is about to do its
         # first instruction.
         interrupt(stop.tid)

@@ -116,6 +116,7 @@ class ClockPage:
         page._open("offset", file)
         code = page.code.code
         kind = page._page[KIND_OFFSET : KIND_OFFSET + len(KINDS["offset"])]
+
         # The same kind with other code is that of another version.
         if kind != KINDS["offset"] or page._page[CODE_OFFSET : CODE_OFFSET + len(code)] != code:
             page.close()
@@ -131,6 +132,7 @@ class ClockPage:
         self.file = file
         os.ftruncate(file, PAGE_BYTES)
         self._page = mmap.mmap(file, PAGE_BYTES)
+
         # Writes through this view are single stores of 64 bits (struct.pack_into writes byte after
         # byte).
         self._words = memoryview(self._page).cast("q")
@@ -152,6 +154,7 @@ class ClockPage:
         ):
             for clock_id in clock_ids:
                 words[first + clock_id] = value_ns
+
         # One store of 64 bits puts the whole table in force.
         words[IN_FORCE_OFFSET // _WORD_BYTES] = table
         if self.mode == "fixed":  # such a page is ours alone

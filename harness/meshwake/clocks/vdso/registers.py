@@ -66,6 +66,7 @@ class RegistersX86(ctypes.Structure):
         there: address and bytes."""
         self.rip = function
         self._interrupt_nothing()
+
         # As a call instruction leaves it: the return address is pushed, and the stack pointer is 8
         # off a multiple of 16 at the first instruction of a function (System V ABI, 3.2.2).
         self.rsp = below - _RETURN_ADDRESS_BYTES
@@ -125,6 +126,7 @@ class RegistersArm64(ctypes.Structure):
         is free under `below`. Returns what has to be written there: nothing."""
         self._go_to(function, arguments)
         self.x[self._LINK_REGISTER] = return_to
+
         # The processor itself faults where a stack pointer is not a multiple of 16.
         self.sp = below & ~0xF
         return below, b""

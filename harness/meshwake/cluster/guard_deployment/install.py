@@ -110,6 +110,7 @@ def find_places(kubernetes: Kubernetes, namespace: str | None, gateways: Iterabl
     """Where the guard of this cluster looks: at ztunnel in `namespace` (None: wherever it runs), at
     istiod wherever that runs, and in the namespaces `gateways`. Raises BadInput, LabUnavailable."""
     ztunnel = find_ztunnels(kubernetes, namespace)[0].namespace
+
     # A right in a namespace that does not exist could not be applied.
     for each in gateways:
         if kubernetes.read("Namespace", None, each) is None:
@@ -132,6 +133,7 @@ def _namespace_of_istiod(kubernetes: Kubernetes, ztunnel: str) -> str:
     for namespace in (ztunnel, ISTIO_NAMESPACE):
         if namespace in found:
             return namespace
+
     # Of several others the first by name, so that two installs choose alike.
     return min(found)
 
@@ -167,6 +169,7 @@ def install(
         report(f"namespace {names.NAMESPACE} was there before and stays as it is")
         objects = [thing for thing in objects if thing["kind"] != "Namespace"]
     kubernetes.apply(objects)
+
     # Rights of an earlier install for namespaces in which this one does not look.
     removed = _remove(kubernetes, ROLES, but=objects)
     nodes = _await_guards(kubernetes, real, places, image, report)

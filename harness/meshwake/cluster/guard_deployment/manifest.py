@@ -83,6 +83,7 @@ def _set_container(thing: dict[str, Any], places: Places, image: str | None) -> 
     if image is not None:
         container["image"] = image
     set_to = {"--ztunnel-namespace": places.ztunnel, "--istiod-namespace": places.istiod}
+
     # Replaced where they are: the manifest has the defaults written out, for people who read it.
     for position, word in enumerate(container["args"]):
         option = word.partition("=")[0]

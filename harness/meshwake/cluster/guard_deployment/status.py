@@ -75,6 +75,7 @@ def _nodes_of_ztunnels(kubernetes: Kubernetes) -> list[str]:
 def _of_guard(kubernetes: Kubernetes, item: JsonObject, wall_s: float) -> NodeStatus:
     pod = pod_of(item)
     statuses = objects_at(item, "status", "containerStatuses")
+
     # No status yet in the first moments of a pod.
     status = statuses[0] if statuses else {}
     container, *_ = objects_at(item, "spec", "containers")

@@ -116,6 +116,7 @@ def choose_stack(
 def _istio(pins: Pins, wanted: str | None) -> str:
     version = pins.istio.default if wanted is None else wanted
     pin = pins.istio_minor(version)
+
     # A minor means its pinned release; a release in full is taken as it is, also one without a pin.
     if version == minor_of(version):
         return pin.version

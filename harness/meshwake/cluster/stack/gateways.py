@@ -101,6 +101,7 @@ def _objects_of(
     route["spec"]["parentRefs"] = [{"name": gateway.name}]
     route["spec"]["rules"] = [_route_to(destination) for destination in destinations]
     rules = [_rule_for(rule, gateway, destination) for destination in destinations]
+
     # Into a route without rules the Gateway API fills in one that matches every request.
     routes = [route] if destinations else []
     return [settings, gateway_object, *routes, *rules]
@@ -114,6 +115,7 @@ def _overlay(gateway: PlannedGateway, machine: str) -> MutableJsonObject:
         "name": PROXY_CONTAINER,
         "env": [{"name": name, "value": value} for name, value in environment.items()],
     }
+
     # As for the pods of identities (clusters/workloads/identity.yaml): a node that sleeps is not
     # ready for a while, and its gateway must not be moved away from it.
     tolerations = [

@@ -68,6 +68,7 @@ def _piece(piece: Piece, mirror: str, pins: Pins) -> Piece:
 
     address = chart_address(piece, pins).removeprefix(OCI)
     values = _renamed(piece.values, mirror)
+
     # Most charts name each image in their values; these name only a registry, by this key.
     registry_key = _REGISTRY_KEYS.get(piece.chart)
     if registry_key is not None:

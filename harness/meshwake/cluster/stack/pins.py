@@ -193,6 +193,7 @@ def _first_problem(error: ValidationError) -> str:
     problem = error.errors()[0]
     place = ".".join(str(part) for part in problem["loc"])
     message = problem["msg"].removeprefix("Value error, ")
+
     # A validator of the whole file has no place.
     if not place:
         return message

@@ -77,6 +77,7 @@ def addresses_in(words: str) -> Iterator[str]:
 def _pool_in(network: IPv4Network, taken: set[IPv4Address]) -> str | None:
     """The highest stretch of free addresses that is long enough, at most POOL_MAX of it."""
     lowest = int(network.network_address) + 1 + KEPT_FOR_CONTAINERS
+
     # The last address is that of the broadcast, and the one before it is often a router's.
     last = int(network.broadcast_address) - 2
     while last - POOL_MIN + 1 >= lowest:

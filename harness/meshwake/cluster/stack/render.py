@@ -52,6 +52,7 @@ def kind_config(choice: Choice, pins: Pins) -> dict[str, Any]:
     """What `kind create cluster --config` takes."""
     (config,) = read_objects("kind", "cluster.yaml")
     config["name"] = choice.name
+
     # Without Cilium kind's own kindnet is the CNI.
     config["networking"]["disableDefaultCNI"] = "cilium" in choice.parts
     control_plane, worker = config["nodes"]
@@ -152,6 +153,7 @@ def cilium_values(choice: Choice, pins: Pins) -> dict[str, Any]:
     values = read_values("cilium", "values.yaml")
     values["image"]["override"] = pins.images["cilium"]
     values["operator"]["image"]["override"] = pins.images["cilium-operator"]
+
     # A file of values for each combination; the last one needs both parts.
     if hubble:
         values = merged(values, read_values("cilium", "hubble.yaml"))
@@ -263,6 +265,7 @@ def _waypoint() -> Stage:
 def _gateway(choice: Choice) -> Stage:
     gateway, route = read_objects("gateway", "gateway.yaml")
     listeners = gateway["spec"]["listeners"]
+
     # Without its certificate a listener with TLS would keep the Gateway from being Programmed.
     if "cert-manager" not in choice.parts:
         gateway["spec"]["listeners"] = [listener for listener in listeners if "tls" not in listener]

@@ -74,6 +74,7 @@ class Kubectl:
         self.memory = memory
         self.place = place
         self.operands: list[str] = []
+
         # All values of each, in their order; "" of a switch.
         self.options: dict[str, list[str]] = {}
         self._read(list(words[1:]))
@@ -137,6 +138,7 @@ class Kubectl:
         values = self._values(names)
         if not values:
             return None
+
         # pflag, which kubectl uses: a flag that is given twice has the last value.
         return values[-1]
 
@@ -245,6 +247,7 @@ class Kubectl:
         fields = self.option("--field-selector") or ""
         how: How = "at once"
         node = None
+
         # Terms are separated by commas, and all of them must match.
         for term in filter(None, fields.split(",")):
             # Only equality: `!=` leaves several nodes, and which those are depends on the cluster.

@@ -153,6 +153,7 @@ def _restarted(command: Kubectl, named: list[tuple[str, str | None]]) -> list[Ac
     """What is restarted of `named`. Raises DoesNothing where that is nothing, with all reasons."""
     found: list[Action] = []
     idle: list[str] = []
+
     # kubectl goes on after an object that it cannot restart, and so does this.
     for kind, name in named:
         try:

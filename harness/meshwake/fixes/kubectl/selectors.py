@@ -38,6 +38,7 @@ def _matches_ztunnel(term: str) -> bool:
         )
 
     own = LABELS[key]
+
     # ztunnel has every label of the table, so `!key` never matches it.
     if absent:
         return False
@@ -48,5 +49,6 @@ def _matches_ztunnel(term: str) -> bool:
     if within:
         is_listed = own in map(str.strip, values.split(","))
         return is_listed != (within == "notin")
+
     # A key alone: the label is there, with any value.
     return True

@@ -250,6 +250,7 @@ def _given_to_xargs(shell: Shell, options: _XargsOptions) -> list[list[str]]:
 
     words = text.split()
     size = min(options.at_once or len(words), _XARGS_WORDS_MOST)
+
     # Of no words it makes no command, and a step of 0 is an error.
     starts = range(0, len(words), size or 1)
     return [words[start : start + size] for start in starts]

@@ -40,6 +40,7 @@ _TAKES_SCRIPT = re.compile(r"[-+][^-]*c")
 def simple(shell: Shell, node: tree.Simple) -> Status:
     """A simple command: its words expanded, its variables set."""
     shell.check_redirects(node.redirects)
+
     # POSIX, 2.9.1: words are expanded before the values of assignments.
     words = expansion.all_fields(shell, node.words)
     values: dict[str, str] = {}
@@ -57,6 +58,7 @@ def simple(shell: Shell, node: tree.Simple) -> Status:
     kept, piped, exported = shell.variables, shell.piped, shell.exported
     shell.variables, shell.exported = kept | values, exported | values.keys()
     script = _stdin_script(shell, node, words)
+
     # A redirect of the command takes the place of the pipe.
     shell.piped = _here_string(shell, node) or piped
     try:
@@ -234,6 +236,7 @@ def _other_shell(shell: Shell, words: list[str]) -> Status:
     inner = shell.new_process(["sh"])
     inner.obey_name(words[0])
     operands, is_command = _after_options_of_shell(inner, words)
+
     # What it reads from the standard input is not known here (see _stdin_script).
     if not operands:
         return program(shell, words)

@@ -50,6 +50,7 @@ def double_parenthesis(shell: Shell, node: tree.DoubleParenthesis) -> Status:
     """`(( ... ))`: a comparison, or a number that is true unless it is 0."""
     written = f"(({node.text}))"
     match = _COMPARISON.fullmatch(node.text)
+
     # As a test of two numbers: ((a < b)) is [ a -lt b ].
     if match is not None:
         left, operator, right = match.groups()
@@ -73,6 +74,7 @@ def decide(shell: Shell, words: list[str], written: str, *, doubled: bool = Fals
     `[[`."""
     reader = _Test(shell, list(words), written, doubled)
     status = reader.any()
+
     # Words that are left over were not understood, so what was read before may be wrong, too.
     if reader.rest:
         return Doubt(written, runs_in(shell, *words))
@@ -199,6 +201,7 @@ class _Test:
     def _numbers_compared(self, left: str, operator: str, right: str) -> Status:
         memory = self._shell.memory
         one, other = memory.linear(left), memory.linear(right)
+
         # Two sums may be known to differ by a number although neither is: both count from now.
         if one is not None and other is not None:
             difference = (one - other).as_int()

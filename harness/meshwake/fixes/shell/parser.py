@@ -257,6 +257,7 @@ class _Parser:
         """One command, with its redirects."""
         self.blanks()
         node = self._compound()
+
         # A simple command has its redirects between its words.
         if node is None:
             return self.simple()
@@ -287,6 +288,7 @@ class _Parser:
         }
         if reserved in readers:
             return readers[reserved]()
+
         # `then` without `if`, `}` without `{`.
         if reserved:
             raise self.wrong(f"found {self.rest()!r}, expected a command")
@@ -306,6 +308,7 @@ class _Parser:
         branches = []
         otherwise = None
         word = "if"
+
         # elif is another condition of the same if.
         while word in ("if", "elif"):
             self.take(word)
@@ -387,6 +390,7 @@ class _Parser:
     def _end_of_item(self) -> None:
         """Goes behind the `;;` of an item, which the last one need not have."""
         self.newlines()
+
         # bash(1): they go on with the next item, or with its patterns, which is not followed here.
         if self.at(";&") or self.at(";;&"):
             raise self.wrong("';&' in a case is not understood")
@@ -527,6 +531,7 @@ class _Parser:
         match = self.accept(_REDIRECT)
         if match is None:
             return None
+
         # <(...) and >(...)
         if self.at("("):
             raise self.wrong("process substitution is not read")
@@ -584,6 +589,7 @@ class _Parser:
         stays in the text before any other."""
         following = self.text[self.position + 1 : self.position + 2]
         self.position += 2
+
         # POSIX, 2.2.3.
         if quoted and following not in '$`"\\':
             return Literal(f"\\{following}", quoted=True)
@@ -607,6 +613,7 @@ class _Parser:
 
     def _double_quoted(self) -> list[Segment]:
         self.position += 1
+
         # "" is an empty argument, and not nothing.
         segments: list[Segment] = [Literal("", quoted=True)]
         while not self.at_any('"'):

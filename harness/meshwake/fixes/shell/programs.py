@@ -267,6 +267,7 @@ def _formatted(words: list[str]) -> str | None:
 
     form, *values = words
     found = _formatted_once(form, values)
+
     # POSIX, printf: the format is used again as long as there are values for it. One that takes
     # none would be used without end.
     if _TAKES_VALUE.search(form):
@@ -326,6 +327,7 @@ def date_offset_s(words: tuple[str, ...], memory: Memory) -> int | None:
         return None
 
     offset_s = int(match["number"]) * _UNITS_S[match["unit"]]
+
     # Both at once is legal: "-5 minutes ago" lies ahead.
     is_before = (match["sign"] == "-") != (match["ago"] is not None)
     return -offset_s if is_before else offset_s

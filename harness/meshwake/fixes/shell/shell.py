@@ -181,6 +181,7 @@ class Shell:
         """Learns what the shell of this name knows beyond POSIX."""
         name = program_name(program)
         self.expands_braces |= name in _EXPAND_BRACES
+
         # In images of Alpine, Red Hat and SUSE sh is another shell (see Memory).
         if not self.memory.sh_is_not_dash:
             self.may_be_dash |= name in _MAY_BE_DASH
@@ -365,6 +366,7 @@ class Shell:
         ends: list[Ends | None] = []
         outcomes: list[Status] = []
         variables: list[dict[str, str]] = []
+
         # Each begins with the variables and the conditions of now.
         for condition, follow in ((doubt, way), (doubt.negated(), other)):
             self.variables, self.conditions = dict(before), (*conditions, condition)
@@ -553,6 +555,7 @@ class Shell:
     def pipeline(self, node: tree.Pipeline) -> Status:
         """A pipeline: each part reads what those before print; the status is that of the last."""
         begins = len(self.memory.ran)
+
         # `! command` alone, which needs no subshell.
         if len(node.parts) == 1:
             with self.asking():

@@ -72,6 +72,7 @@ class FixJobs:
         self._session, self._kubernetes = session, kubernetes
         self._due = list(due)
         self._started = 0
+
         # How the last job that was started ended.
         self._outcome: tuple[str, str] | None = None
 
@@ -84,6 +85,7 @@ class FixJobs:
     def do_next(self) -> None:
         """See FaultsOfRun."""
         due = self._due.pop(0)
+
         # In other labs a restart takes no time, so a connection that is due meanwhile comes after.
         self._session.restarting = True
         try:
@@ -96,6 +98,7 @@ class FixJobs:
         what = f"job {due.namespace}/{name} of the fix"
         self._await(f"the end of {what}", JOB_TIMEOUT_S, lambda: self._running(due, name))
         self._record_end(due, name)
+
         # A job that failed may have requested a rollout before that; one that did not request any
         # leaves the DaemonSet as it was, which is complete.
         self._await(

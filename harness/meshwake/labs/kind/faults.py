@@ -43,6 +43,7 @@ class Faults:
         self._count = 0
         self._jumped, self._woken = False, set[int]()
         self._under_way: dict[int, str] = {}
+
         # Sorted, so that faults that differ only in their node are adjacent.
         alike = sorted(session.plan.faults, key=_all_but_node)
         for _, group in groupby(alike, key=_all_but_node):
@@ -86,6 +87,7 @@ class Faults:
         self._jumped = False
         self._woken = set()
         move = self._move_while_running if self._mover.name == "process" else self._move_and_wait
+
         # All are moved before the first is recorded: they are one event.
         results = [move(group, fault) for fault in group]
         for moved in results:

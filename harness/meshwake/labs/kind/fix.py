@@ -33,6 +33,7 @@ def objects_of_fix(plan: Plan) -> list[JsonObject]:
     fix = plan.fix
     if fix is None or fix.manifest is None:
         return []
+
     # Others have a manifest too, which is a chart's values and not what is applied.
     if fix.name not in APPLIED:
         return []
@@ -48,6 +49,7 @@ def objects_to_apply(plan: Plan, gateways: Iterable[str]) -> Sequence[JsonObject
     objects: Sequence[JsonObject] = objects_of_fix(plan)
     if OUR_GUARD in own_images_in(objects):
         objects = with_gateways(objects, gateways, ztunnel_namespace=ISTIO_NAMESPACE)
+
     # Suspended, so that their controller does not start the same jobs a second time.
     if jobs_are_started_by_run(plan):
         objects = [suspended(thing) for thing in objects]
@@ -60,6 +62,7 @@ def images_of_fix(plan: Plan) -> tuple[str, ...]:
     """What the objects of the fix run, but for images of ours; in order, each once."""
     objects = objects_of_fix(plan)
     ours = {image.named for image in own_images_in(objects)}
+
     # As the keys of a dict: each once, and in their order.
     named = dict.fromkeys(image_references(objects))
     return tuple(name for name in named if name not in ours)

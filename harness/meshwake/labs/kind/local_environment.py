@@ -265,6 +265,7 @@ def _watchers(
             {namespace_of(identity) for node in plan.nodes for identity in node.identities}
         )
         watchers.append(Flows(kubernetes, namespaces))
+
     # In time lapse Prometheus lives in real time: a rule's `for: 5m` lasts five real minutes, which
     # are days of the mesh, so when its alerts fire says nothing. The check is UNKNOWN then.
     if "observability" in place.parts and not _cluster_of(plan).lapse:

@@ -143,6 +143,7 @@ def _about_authority(plan: Plan) -> Iterator[str]:
     if plan.authority_node is not None:
         return
     clock = plan.cluster.clock if plan.cluster is not None else "engine"
+
     # Of single programs istiod can be left out.
     if clock == "process":
         return

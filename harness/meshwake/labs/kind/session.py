@@ -151,10 +151,13 @@ class ClusterSession:
         self._running: dict[str, Pod] = pods
         self._shares_clocks = getattr(clocks_source, "name", "") in CLOCKS_SHARED
         self._istiod_on: str | None = None  # the Kubernetes node on which istiod was seen last
+
         # Nodes whose programs are stopped: nothing on them can be polled.
         self.asleep: frozenset[str] = frozenset()
+
         # Clocks are being moved: a jump that is measured meanwhile is not a disturbance.
         self.moving = False
+
         # Why a ztunnel that is found to be new was started, while a fault is under way; "": the
         # fix, or unknown.
         self.cause = ""
@@ -163,6 +166,7 @@ class ClusterSession:
         self.failure_seen = False  # since the logs were read last
         self.disturbed_world_ns = 0  # when clocks were moved, or a ztunnel started, last
         self.renewals = Renewals(lambda node: self.clocks.at(node, self.world.now_ns))
+
         # Names of processes: without a pod that runs, and with one that is ready; and gateways that
         # were not ready at a wake, with when they get requests if they are ready from now on.
         self._missing, self._ready = frozenset[str](), frozenset[str]()
@@ -617,6 +621,7 @@ class ClusterSession:
         """Record where istiod runs; while it is unavailable its next node is unknown."""
         if isinstance(nodes, Unreachable) or not nodes:
             return
+
         # Of several istiods the one that was first seen stays, as long as it is there.
         if self._istiod_on in nodes:
             return

@@ -36,6 +36,7 @@ def main() -> None:
 
 def _carry_out(request: JsonObject, channel: Channel, sender: RunSender) -> None:
     enter_own_namespaces()
+
     # Only now: this brings libraries which may start threads, and a namespace is entered by a
     # process with one.
     from meshwake.labs.driver import Driver

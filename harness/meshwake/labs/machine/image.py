@@ -303,6 +303,7 @@ def _libraries(binaries: list[Path]) -> Files:
 def _needed(binaries: list[Path]) -> Iterator[Path]:
     if not binaries:
         return
+
     # Libraries that a program brings along are in one directory; it finds them itself.
     search_path = ":".join(sorted({str(binary.parent) for binary in binaries}))
     listed = subprocess.run(

@@ -84,6 +84,7 @@ def find_kernel() -> Kernel | None:
     none."""
     if path := os.environ.get("MESHWAKE_KERNEL"):
         return _configured_kernel(Path(path))
+
     # One that was fetched first: the machine's own may be readable by root only (Ubuntu), or lack
     # modules that guests need.
     for root in (kernel_cache(), Path("/")):
@@ -148,6 +149,7 @@ def _download(directory: Path) -> Path:
             "apt-get is not on PATH; download a linux-image package of Debian or Ubuntu for amd64 "
             "by hand, then: meshwake fetch-kernel --file PACKAGE.deb"
         )
+
     # PACKAGE itself is empty, and depends on that of the present version.
     shown = _output_of(["apt-cache", "depends", "--important", PACKAGE], directory)
     depends = re.search(r"Depends: (linux-image-\S+)", shown)

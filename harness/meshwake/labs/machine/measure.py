@@ -187,6 +187,7 @@ def measure(directory: Path) -> list[Measured]:
     moved, _ = run_steps(steps, directory, skip_idle=False)
     found = []
     at = 0
+
     # One guest does the steps of all rows, one after the other: a boot takes longer than they do.
     for row in ROWS:
         parts = moved[at : at + len(row.steps)]

@@ -46,6 +46,7 @@ class CardedNetwork(Network):
     def __init__(self, outside: int, first: int, has_authority: bool) -> None:
         super().__init__()
         self._made = first
+
         # The address of the authority is on another guest: with it here too, requests would not
         # leave this machine.
         if not has_authority:

@@ -188,6 +188,7 @@ def _find_java(directory: Path, found: Found) -> None:
         tree_part("java-conf", (home / "conf").resolve(), str(home / "conf"), ()),
         tree_part("waits", directory / "java", f"{_PROGRAMS}/java", ()),
     )
+
     # Little memory and no compiler threads: the guest is emulated.
     flags = ["-Xmx64m", "-Xint", "-XX:+UseSerialGC", "-cp", f"{_PROGRAMS}/java", "Waits"]
     for how, name in (
@@ -256,6 +257,7 @@ def describe_end(message: JsonObject) -> str:
         reading_in(message, key) for key in ("armed", "before", "after", "ended")
     )
     awake_s = (ended.monotonic_ns - armed.monotonic_ns) / NS_PER_S
+
     # Five seconds for a busy emulated machine; the fault is of an hour.
     since_fault_s = (ended.monotonic_ns - after.monotonic_ns) / NS_PER_S
     if before.monotonic_ns > ended.monotonic_ns:

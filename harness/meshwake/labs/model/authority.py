@@ -56,6 +56,7 @@ class ModelAuthority:
         self._faults: list[tuple[int, int, Outcome]] = []
         self._roots_since_ns: list[int] = []
         of_authority = list(plan.faults_on(None))
+
         # In the order of precedence: of two at the same time the first decides.
         for kind, outcome in _OUTCOMES.items():
             for fault in of_authority:

@@ -60,6 +60,7 @@ class _Moment(simpy.Event):
         super().__init__(env)
         self._ok, self._value = True, None
         self.callbacks.append(lambda event: happen())
+
         # simpy compares priorities only; that these are not its own two does not matter to it.
         env.schedule(self, priority, world_ns - env.now)  # type: ignore[arg-type]
 
@@ -79,6 +80,7 @@ class ModelBackend:
         self._tokens = Tokens(plan.token_s, self.timeline, plan.authority_node)
         self._behaviour = BEHAVIOURS[plan.behaviour_class]
         self._timing = patch_of(plan) or "as-released"
+
         # What runs, by name; what each identity's process is called, and where it is.
         self._running: dict[str, ModelZtunnel | Proxy] = {}
         self._started_ns: dict[str, int] = {}
@@ -94,8 +96,10 @@ class ModelBackend:
         }
         self._starts = 0  # of ztunnels; seeds their chance
         self._begun = False
+
         # Which timer of an identity counts: every new one makes those before it void.
         self._armed: defaultdict[str, int] = defaultdict(int)
+
         # By how much faults have stepped a node's wall clock at one moment.
         self._stepped_ns: defaultdict[tuple[str | None, int], int] = defaultdict(int)
 
@@ -235,6 +239,7 @@ class ModelBackend:
 
     def _request(self, identity: str, armed: int) -> None:
         process = self._running[self._process_of[identity]]
+
         # The timer of a process that has ended, or one that another has replaced.
         if armed != self._armed[identity]:
             return
@@ -297,6 +302,7 @@ class ModelBackend:
         if armed != self._armed[identity]:
             return
         self._deliver(identity, process, answer)
+
         # The answer has freed a slot, and what waited for one is sent at once.
         while (waiting := process.next_queued()) is not None:
             self._request(waiting, self._armed[waiting])

@@ -52,10 +52,12 @@ class Proxy:
         self._requests = answer.outcome in ("hung", "slow")
         if self._requests:
             return None
+
         # After a failure too it keeps what it has: Envoy serves the old certificate.
         if answer.certificate is None:
             return Due(now.monotonic_ns + RETRY_AFTER_NS)
         self.states[identity] = IdentityState("Available", answer.certificate)
+
         # By the wall clock of now: each renewal is late by the sleep within its own wait only.
         valid_for_ns = answer.certificate.not_after_wall_s * NS_PER_S - now.wall_ns
         return Due(now.monotonic_ns + agent_waits_ns(valid_for_ns))

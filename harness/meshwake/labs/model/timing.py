@@ -39,6 +39,7 @@ class Due(NamedTuple):
         """World time at which it fires, not before `from_world_ns`, on a node with `clock`."""
         fires_ns = clock.world_ns_at_monotonic(self.monotonic_ns, from_world_ns)
         after_ns = from_world_ns
+
         # The monotonic time is the latest. Before it the other clocks are looked at, but only at
         # ticks: a clock that reached its due time and was set back before the next tick is missed.
         while True:
@@ -88,12 +89,14 @@ def renewal_due(
 ) -> Due:
     """When a certificate that came `now`, to a process that started at `base`, is renewed."""
     fresh_monotonic_ns = now.monotonic_ns + max(refresh_wall_ns - now.wall_ns, 0)
+
     # The arithmetic of istio/ztunnel#1481: wall time becomes monotonic time by the pair of clocks
     # of the start. Every sleep since then makes it late.
     if timing == "as-released":
         return Due(base.monotonic_ns + refresh_wall_ns - base.wall_ns)
     if timing == "fresh-time-base":
         return Due(fresh_monotonic_ns)
+
     # Also due when the clock is set back to before notBefore, unless it was so at the issue.
     if timing == "wall-polling":
         below_ns = begins_wall_ns if begins_wall_ns <= now.wall_ns else None

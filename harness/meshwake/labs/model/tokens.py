@@ -62,12 +62,14 @@ class Tokens:
 
     def _renewal(self, clock: NodeClock, token: _Token) -> int:
         assert self._lives_ns is not None
+
         # kubelet renews at 80 % of a token's life, by its own wall clock (token_manager.go).
         due_wall_ns = token.issued_wall_ns + self._lives_ns * 4 // 5
         due_ns = clock.world_ns_at_wall(due_wall_ns, token.issued_world_ns + 1)
         ready_ns = self._api_server.world_ns_when_running(due_ns)
         polls_since_ns = clock.reading_before(0).monotonic_ns
         passed_ns = clock.reading(ready_ns).monotonic_ns - polls_since_ns
+
         # At the first poll after it is due, and when the API server runs.
         poll_monotonic_ns = polls_since_ns + (passed_ns // POLLS_EVERY_NS + 1) * POLLS_EVERY_NS
         return clock.world_ns_at_monotonic(poll_monotonic_ns, ready_ns)

@@ -28,6 +28,7 @@ def connection_error(
         return f"client has no certificate: {client.state}"
     if server.certificate is None:
         return f"server has no certificate: {server.state}"
+
     # The client verifies the server first (TLS 1.3); the server's view comes with its answer.
     if client.certificate.root != server.certificate.root:
         return "server certificate is signed by a root that the client does not know"

@@ -212,6 +212,7 @@ class ModelZtunnel:
         timing: Timing = "as-released",
     ) -> None:
         self.states = dict.fromkeys(identities, INITIALIZING)
+
         # Class A0 ignores SECRET_TTL (istio/ztunnel#742).
         self.requested_lifetime_s = lifetime_s
         if behaviour.requested_lifetime_s is not None:
@@ -238,6 +239,7 @@ class ModelZtunnel:
         """The identity whose request may be sent now, taken from the queue; None: there is none."""
         if not self._queue or not self.has_free_slot:
             return None
+
         # First those that have no certificate at all (False sorts before True), then by due time.
         first = min(self._queue, key=self._queue.__getitem__)
         del self._queue[first]

@@ -56,6 +56,7 @@ class ProcessBackend(ProcessMesh):
         super().__init__(plan, binary, directory, begun=begun, processor=processor)
         self.timeline = clocks_of(plan, MONOTONIC_START_NS)
         self.jumps = 0  # how often time went on
+
         # What a slow authority has taken, by its number, and when it answers.
         self._answers_world_ns: dict[int, int] = {}
         self._root_read_world_ns: int | None = None

@@ -77,6 +77,7 @@ class ProcessLab:
                 "so it cannot run in "
                 "dedicated mode, which is the mode of this lab; use --lab model"
             )
+
         # A dedicated ztunnel serves one identity, so each costs a process and a namespace.
         count = sum(len(node.identities) for node in plan.nodes)
         if count > IDENTITIES_MAX:
@@ -151,6 +152,7 @@ def _receive(
     """Passes on the events of the runner; returns what the run cost."""
     assert runner.stdin is not None
     assert runner.stdout is not None
+
     # A runner that ended at once: its log has the reason, which is raised below.
     with suppress(BrokenPipeError), runner.stdin as pipe:
         pipe.write(json.dumps(request).encode())

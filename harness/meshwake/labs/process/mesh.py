@@ -157,6 +157,7 @@ class ProcessMesh(ABC):
             )
         self._begun = None
         self._stack.callback(authority.close)
+
         # It has no timers (authority/server.py), so no wait of it ends by a clock that is moved.
         self._detector.processes["authority"] = WatchedProcess(
             authority.pid, "authority", waits_virtually=False
@@ -314,6 +315,7 @@ class ProcessMesh(ABC):
         # Pages already show the clocks before any jump at this moment: a correction of the wall
         # clock that is due when the node wakes comes after it, in a step of its own.
         self._stopped_nodes.discard(node)
+
         # First the authority: a ztunnel requests what is overdue the moment it runs, and on a busy
         # machine it was refused now and then by an authority that was still set to refuse.
         self.set_authority_mode()
@@ -404,6 +406,7 @@ class ProcessMesh(ABC):
         ztunnel = self._ztunnels.get(name)
         if ztunnel is None:
             return None
+
         # One that is stopped does not answer, and the run would wait for it.
         if ztunnel.watched.stopped:
             return None

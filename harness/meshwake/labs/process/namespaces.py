@@ -68,8 +68,10 @@ def _enter_own_namespaces_as_user(user: int, group: int) -> None:
         raise LabUnavailable(
             f"no right to make namespaces ({os.strerror(number)}){_why_forbidden()}"
         )
+
     # Without this the kernel refuses a group map to a user without rights (user_namespaces(7)).
     Path("/proc/self/setgroups").write_text("deny")
+
     # "0 USER 1": root in there is this user out here, and no other user exists in there.
     Path("/proc/self/uid_map").write_text(f"0 {user} 1")
     Path("/proc/self/gid_map").write_text(f"0 {group} 1")
@@ -185,6 +187,7 @@ class Network:
         block, host = divmod(number, _HOSTS_PER_BLOCK)
         address = f"10.77.{block}.{_FIRST_HOST + host}"
         namespace = _new_network_namespace()
+
         # A veth is a cable with two ends (veth(4)): one end on the bridge, the other is the
         # namespace's only card.
         our_end, their_end = f"m{number}", "eth0"

@@ -42,6 +42,7 @@ class NodeAgent:
     def __init__(self, node: str, path: Path) -> None:
         self.node, self.path = node, path
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+
         # The path of a Unix socket may have 107 bytes (sun_path has 108, with the zero at the end;
         # unix(7)), and that of a run's directory is sometimes longer. Through /proc/self/fd it is
         # always short.

@@ -86,6 +86,7 @@ def _add_chain(rules: NFTables, name: str, hook: str, conditions: _Expressions, 
         priority=_PRIORITY_OF_DNAT,
         policy=_ACCEPT,
     )
+
     # A rule is a list of expressions; the first comparison that fails ends it.
     expressions = (
         _if_tcp_to_elsewhere(),

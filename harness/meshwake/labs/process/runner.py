@@ -48,8 +48,10 @@ def main() -> None:
 def _carry_out(request: JsonObject, sender: RunSender) -> None:
     processor = claim_processor()
     enter_own_namespaces()
+
     # It loads its libraries while we load ours.
     begun = begin(Path(text_at(request, "work_dir")))
+
     # Only now: this brings libraries which may start threads, and a namespace is entered by a
     # process with one.
     from meshwake.labs.driver import Driver

@@ -127,6 +127,7 @@ class EchoTraffic:
         self, client: socket.socket, address: str, quiet: Callable[[], bool]
     ) -> str | None:
         client.setblocking(False)
+
         # Nagle's algorithm would hold a small segment back until the one before it is acknowledged.
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         exchange = _Exchange("" if self._redirected else address)

@@ -97,6 +97,7 @@ def check_version(version: str) -> str:
         raise BadInput(
             f"{version!r} is not a version; give one such as 1.28.0 (meshwake versions lists them)"
         ) from error
+
     # It becomes the name of a directory in the cache.
     if "/" in version or version.startswith("."):
         raise BadInput(f"{version!r} is not a version; give one such as 1.28.0")
@@ -111,6 +112,7 @@ def fetch(version: str, source: Source, progress: Callable[[str], Progress]) -> 
     locked = _locked(version)
     if place.exists() and locked.get("binary") == _sha256(place) and not source.relock:
         return Fetched(version, place, locked["binary"], was_there=True)
+
     # Under another name until it is checked: a run meanwhile finds the old one, or none.
     fresh = place.with_name("ztunnel.new")
     with ExitStack() as stack:

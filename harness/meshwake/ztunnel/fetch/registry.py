@@ -186,11 +186,13 @@ class Registry:
         """Whether everything has come; else what came is kept."""
         url = f"{self.reference.base_url}/blobs/{blob.digest}"
         headers = {"Range": f"bytes={have}-"} if have else {}
+
         # No compression on the way: lengths and ranges are those of the blob.
         request = self._client.build_request(
             "GET", url, headers=self._authorized(headers | {"Accept-Encoding": "identity"})
         )
         answer = self._answer(request, stream=True)
+
         # A registry that ignores the range answers 200, with everything from the beginning.
         goes_on = answer.status_code == httpx.codes.PARTIAL_CONTENT
         have = have if goes_on else 0

@@ -182,6 +182,7 @@ class HelperNode:
         reason = attaching_unsupported_here()
         if reason is not None:
             raise LabUnavailable(reason)
+
         # All values are read before the first is used: a request is refused whole.
         rules = read_rules(request.get("rules"))
         launchers = read_launchers(request.get("launchers"))
@@ -374,6 +375,7 @@ class HelperNode:
 
         self._asleep = None
         set_at_wake = None
+
         # Before its time, the clocks of its end would go back.
         is_over = _kernel_clocks().boottime_ns >= asleep.until_boottime_ns
         if is_over and asleep.at_wake is not None:

@@ -63,11 +63,14 @@ class Programs:
         self._alive, self._when_caught = alive, caught
         self.rules: tuple[Rule, ...] = ()
         self.launchers: tuple[str, ...] = ()
+
         # Clocks may be ahead, and a program that is ahead is ended at the release.
         self.ends = False
         self.known: dict[int, KnownProgram] = {}
+
         # Process and start to the reason why its clocks are not ours.
         self.refused: dict[tuple[int, int], str] = {}
+
         # Programs that began on moved clocks, and when they were started.
         self.begun_moved: dict[int, int] = {}
         self.watch: ExecWatch | None = None

@@ -36,6 +36,7 @@ class Rule(NamedTuple):
         path = executable_of(pid)
         if path is None:
             return False
+
         # A whole path, or the name of a file in whatever folder.
         if "/" in self.executable:
             return path == self.executable

@@ -33,11 +33,13 @@ class Server:
         state_file.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+
         # Before the socket can be found: what a helper before us had taken must be served first.
         self._node = HelperNode(state_file, node_root, keep_alive)
         self._listen()
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._listener, selectors.EVENT_READ)
+
         # What a client has sent so far, and when we stop waiting for the rest.
         self._open: dict[socket.socket, tuple[bytearray, Deadline]] = {}
         self._watched: int | None = None
