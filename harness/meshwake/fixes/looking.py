@@ -36,6 +36,7 @@ from meshwake.fixes.shell.linear import NOW
 from meshwake.fixes.shell.memory import Doubt, Memory, Ran, is_known
 from meshwake.fixes.shell.programs import date_offset_s
 from meshwake.guard.watch import PlannedRestart, View, Watcher
+from meshwake.ztunnel.config_dump import CERT_CHAIN
 from meshwake.ztunnel.logs import EXAMPLES_OF_EXPIRED, EXAMPLES_OF_OTHER_LINES
 
 LOG_WATCHDOG, NEAR_EXPIRY = "log-watchdog", "near-expiry"
@@ -449,7 +450,7 @@ def _check_items(text: str) -> None:
     of what is sorted."""
     for match in _ITEM.finditer(text):
         # The leaf: those that signed it come after it.
-        if match.groups() == ("certChain", "0"):
+        if match.groups() == (CERT_CHAIN, "0"):
             continue
 
         before, number = text[: match.start()], match[2]

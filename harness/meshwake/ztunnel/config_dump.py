@@ -18,9 +18,11 @@ from typing import Any
 
 from meshwake.ztunnel.spiffe import identity_of
 
+# The list whose first certificate is the leaf, since 1.22.
+CERT_CHAIN = "certChain"
 # The key that holds the leaf first, and how that form calls the fields of a certificate.
 _FORMS = (
-    ("certChain", "serialNumber", "validFrom", "expirationTime"),
+    (CERT_CHAIN, "serialNumber", "validFrom", "expirationTime"),
     ("ca_cert", "serial_number", "valid_from", "expiration_time"),
 )
 
