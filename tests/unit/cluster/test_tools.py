@@ -149,6 +149,7 @@ def test_a_program_that_fails_leaves_its_words(programs: Path, tmp_path: Path) -
     assert (tmp_path / "words.out").read_text() == "out\n"
 
 
+@pytest.mark.slow(reason="waits for a bound of five seconds")
 def test_a_program_that_hangs_is_ended_with_its_children(programs: Path, tmp_path: Path) -> None:
     """Within the bound, and with it all that it had started."""
     put(programs, "kind", f"sleep 300 & echo $! > {tmp_path}/child; wait")
