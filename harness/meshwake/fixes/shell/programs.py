@@ -12,7 +12,8 @@ from meshwake.fixes.shell.memory import Doubt, Memory, Ran, Status, is_known
 
 UNIT_S = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)")
-
+# More than a script waits, in any unit: digits without end are no infinity.
+_LONGEST_SLEEP = 1e9
 
 # The options of programs that start another which take an argument of their own.
 _STARTERS: dict[str, frozenset[str]] = {
@@ -169,10 +170,6 @@ def slept_s(words: list[str]) -> float:
         number, unit = duration.groups()
         total_s += min(float(number), _LONGEST_SLEEP) * UNIT_S[unit]
     return total_s
-
-
-# More than a script waits, in any unit: digits without end are no infinity.
-_LONGEST_SLEEP = 1e9
 
 
 # Programs whose status is an answer: a script that looks at it means both ways.
