@@ -42,12 +42,13 @@ def observe_ztunnels(
     known; `namespace`: where ztunnels are, None: wherever. Raises LabUnavailable when there is
     none, or one does not answer."""
     pods = _ask("list ztunnels", lambda: find_ztunnels(kubernetes, namespace))
-    guard_on = {guard.node: guard for guard in _guards(kubernetes)}
+    guards = _guards(kubernetes)
     for pod in pods:
-        yield _node(kubernetes, pod, guard_on.get(pod.node), wall_ns)
+        on_node = [guard for guard in guards if guard.node == pod.node]
+        yield _node(kubernetes, pod, on_node, wall_ns)
 
 
-def _node(kubernetes: Kubernetes, pod: Pod, guard: Pod | None, wall_ns: int) -> ObservedNode:
+def _node(kubernetes: Kubernetes, pod: Pod, guards: list[Pod], wall_ns: int) -> ObservedNode:
     dump = _ask(
         f"config_dump of {pod}",
         lambda: kubernetes.get(pod, ADMIN_PORT, CONFIG_DUMP_PATH, ANSWER_WITHIN_S),
@@ -62,7 +63,7 @@ def _node(kubernetes: Kubernetes, pod: Pod, guard: Pod | None, wall_ns: int) -> 
 
     # Without the clock of the node ours, which is the same but for what either is off by.
     clocks = _clocks(kubernetes, pod) or SavedClocks(wall_ns)
-    measured_ns = _measured_ns(kubernetes, guard, pod)
+    measured_ns = _measured_ns(kubernetes, guards, pod)
     place = Origin(pod.node, pod.name, pod.namespace)
     return node_of(place, _held(pod, dump), clocks, started, None, measured_ns)
 
@@ -85,16 +86,21 @@ def _clocks(kubernetes: Kubernetes, pod: Pod) -> SavedClocks | None:
         return None
 
 
-def _measured_ns(kubernetes: Kubernetes, guard: Pod | None, pod: Pod) -> int | None:
-    if guard is None:
-        return None
-
-    try:
-        page = kubernetes.get(guard, guard_names.METRICS_PORT, METRICS_PATH, ANSWER_WITHIN_S)
-        return drift_in_metrics(page.decode(errors="replace"), pod.name)
-    except (Unreachable, Refused, ValueError):
-        # A guard is one source of several.
-        return None
+def _measured_ns(kubernetes: Kubernetes, guards: list[Pod], pod: Pod) -> int | None:
+    """The clock drift (ns) of the ztunnel in `pod` as the first guard that knows it exports it;
+    None when none does."""
+    # Two while a DaemonSet is rolled out, or where a guard that only watches runs beside one that
+    # acts: one of them may be starting still.
+    for guard in guards:
+        try:
+            page = kubernetes.get(guard, guard_names.METRICS_PORT, METRICS_PATH, ANSWER_WITHIN_S)
+            measured_ns = drift_in_metrics(page.decode(errors="replace"), pod.name)
+        except (Unreachable, Refused, ValueError):
+            # A guard is one source of several.
+            continue
+        if measured_ns is not None:
+            return measured_ns
+    return None
 
 
 def _guards(kubernetes: Kubernetes) -> list[Pod]:

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -443,32 +443,33 @@ def test_a_pod_that_waits_for_its_certificate_needs_no_journal(
 
 # --- A cluster ------------------------------------------------------------------------------------
 
-PODS = {
-    "istio-system": [Pod("istio-system", "ztunnel-x", "u", "laptop", ready=True)],
-    "meshwake-guard": [Pod("meshwake-guard", "wake-guard-y", "v", "laptop", ready=True)],
-}
+ZTUNNEL_POD = Pod("istio-system", "ztunnel-x", "u", "laptop", ready=True)
+DRIFT = b'meshwake_guard_drift_seconds{node="laptop",process="ztunnel-x"} 60000\n'
 
 
 class Cluster:
-    """Answers what a cluster would; `away` names what does not."""
+    """Answers what a cluster would; `away` names what does not; `guards`: the metrics of each wake
+    guard on the node."""
 
     def __init__(
-        self, folder: Path, away: Callable[[str], bool] = lambda what: False, guard: bool = False
+        self,
+        folder: Path,
+        away: Callable[[str], bool] = lambda what: False,
+        guards: Sequence[bytes] = (),
     ) -> None:
-        self._place, self._away, self._guard = folder / "laptop", away, guard
+        self._place, self._away = folder / "laptop", away
+        self._metrics = {f"wake-guard-{n}": metrics for n, metrics in enumerate(guards)}
 
     def pods(self, namespace: str | None, labels: dict[str, str]) -> list[Pod]:
         self._ask("pods")
-        return (
-            []
-            if namespace == "meshwake-guard" and not self._guard
-            else PODS[namespace or "istio-system"]
-        )
+        if namespace != "meshwake-guard":
+            return [ZTUNNEL_POD]
+        return [Pod("meshwake-guard", name, "v", "laptop", ready=True) for name in self._metrics]
 
     def get(self, pod: Pod, port: int, path: str, within_s: float) -> bytes:
-        self._ask(f"get {path}")
+        self._ask(f"get {path} of {pod.name}")
         if path == "/metrics":
-            return b'meshwake_guard_drift_seconds{node="laptop",process="ztunnel-x"} 60000\n'
+            return self._metrics[pod.name]
         return (self._place / "config_dump.json").read_bytes()
 
     def read(self, kind: str, namespace: str, name: str) -> dict[str, Any]:
@@ -498,7 +499,19 @@ def test_a_distroless_ztunnel_has_no_shell(tmp_path: Path) -> None:
     away = lambda what: what == "execute"  # noqa: E731
     (only,) = observe_ztunnels(Cluster(save(tmp_path), away), NOW)  # type: ignore[arg-type]
     assert forecast_node(only).prospect == "unknown"
-    (only,) = observe_ztunnels(Cluster(tmp_path, away, guard=True), NOW)  # type: ignore[arg-type]
+    (only,) = observe_ztunnels(Cluster(tmp_path, away, [DRIFT]), NOW)  # type: ignore[arg-type]
+    assert forecast_node(only).prospect == "outage"
+
+
+@pytest.mark.parametrize("knows", [0, 1])
+@pytest.mark.parametrize("other", ["starting", "not answering", "of another version"])
+def test_one_of_two_guards_on_a_node_knows(tmp_path: Path, other: str, knows: int) -> None:
+    """While a DaemonSet is rolled out there are two, in either order."""
+    guards = [{"of another version": b"meshwake_guard_drift_seconds{"}.get(other, b"")] * 2
+    guards[knows] = DRIFT
+    silent = f"wake-guard-{1 - knows}" if other == "not answering" else "nothing"
+    away = lambda what: what == "execute" or silent in what  # noqa: E731
+    (only,) = observe_ztunnels(Cluster(save(tmp_path), away, guards), NOW)  # type: ignore[arg-type]
     assert forecast_node(only).prospect == "outage"
 
 
