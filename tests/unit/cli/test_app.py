@@ -190,14 +190,15 @@ def test_help_is_not_an_error(capsys: pytest.CaptureFixture[str]) -> None:
         assert command in out
 
 
+def interrupt(*_: object) -> None:
+    """As if ^C were typed in the middle of what this is put in the place of."""
+    raise KeyboardInterrupt
+
+
 def test_interrupted(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """^C ends with 130 and leaves no run, which it says; with --keep-run it stays."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
     monkeypatch.setattr("meshwake.runner.execution.judge", interrupt)
     assert run_command(["run", str(write(tmp_path)), "--lab", "model"]) == 130
     assert not runs_dir().exists()
@@ -212,10 +213,6 @@ def test_an_interrupted_night_can_go_on(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """^C says where the results are, and how to take them up."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
     monkeypatch.setattr("meshwake.runner.execution.judge", interrupt)
     monkeypatch.setenv("MESHWAKE_RUNS", str(tmp_path / "runs"))
     out = tmp_path / "night"
