@@ -122,6 +122,7 @@ def why_not_started(path: Path) -> str | None:
         with path.open("rb") as binary:
             start = binary.read(_ELF_HEADER_BYTES)
         _check_made_for_this_machine(path, start, str(path))
+        _check_whole(path, start, str(path))
     except OSError as error:
         return f"{path}: cannot be read ({error.strerror})"
     except HarnessError as error:
@@ -154,6 +155,7 @@ def identify(path: Path) -> Identity:
     it cannot run here."""
     content = _read(path)
     _check_made_for_this_machine(path, content, f"--ztunnel {path}")
+    _check_whole(path, content, f"--ztunnel {path}")
     build_info = _ask_version(path)
     if "IstioVersion" not in _fields(build_info):
         output = build_info.strip()[:200] or "nothing"
@@ -224,6 +226,27 @@ def _check_made_for_this_machine(path: Path, content: bytes, named: str) -> None
         )
     if not os.access(path, os.X_OK):
         raise BadInput(f"{named}: is not executable; run: chmod +x {shlex.quote(str(path))}")
+
+
+def _check_whole(path: Path, content: bytes, named: str) -> None:
+    """Raises BadInput for a copy or download that was cut off: the system starts it all the same,
+    and it dies by a signal when it reaches what is missing."""
+    if len(content) < _ELF_HEADER_BYTES:
+        expected = _ELF_HEADER_BYTES
+    else:
+        # elf(5), 64 bits: e_shoff at offset 40; e_shentsize and e_shnum at 58 and 60. Linkers
+        # put the table of sections at the end of the file; e_shoff is 0 where it was taken out.
+        byte_order = "<" if content[5] == 1 else ">"
+        (table_at,) = struct.unpack_from(f"{byte_order}Q", content, 40)
+        entry_bytes, entries = struct.unpack_from(f"{byte_order}HH", content, 58)
+        expected = table_at + entry_bytes * entries
+
+    size = path.stat().st_size
+    if size < expected:
+        raise BadInput(
+            f"{named}: is cut off: it has {size} bytes, and its header names {expected}; "
+            "copy or download it again"
+        )
 
 
 def _ask_version(path: Path) -> str:

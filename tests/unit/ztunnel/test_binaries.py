@@ -152,12 +152,17 @@ def test_a_binary_of_the_cache_that_cannot_be_started(empty_cache: Path) -> None
     """Is a reason not to use it, with what to do, and not a failure of the first run."""
     place = binaries.place_of("1.28.0")
     place.parent.mkdir(parents=True)
-    place.write_bytes(Path(sys.executable).read_bytes()[:4096])
+    whole = Path(sys.executable).read_bytes()
+    place.write_bytes(whole)
     place.chmod(0o644)
     reason = binaries.why_not_started(place)
     assert reason == f"{place}: is not executable; run: chmod +x {place}"
     place.chmod(0o755)
     assert binaries.why_not_started(place) is None
+    for length in (20, 63, 64, len(whole) // 2, len(whole) - 1):
+        place.write_bytes(whole[:length])
+        reason = binaries.why_not_started(place)
+        assert reason and f"{place}: is cut off: it has {length} bytes" in reason
     place.write_text("#!/bin/sh\n")
     assert "is not a Linux program" in (binaries.why_not_started(place) or "")
 
