@@ -13,7 +13,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14 python; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done)
 
-.PHONY: help setup develop scenarios test check clocks bench lock proto clean nightly tools cluster
+.PHONY: help setup develop scenarios lint test check clocks bench lock proto clean nightly tools cluster
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -44,18 +44,27 @@ $(DEVELOP): $(STAMP) requirements-dev.lock
 scenarios: $(STAMP) ## run all scenarios on the most real lab that can run here
 	$(BIN)/pytest scenarios/
 
-test: $(DEVELOP) ## format, lint, types and all tests
+lint: $(DEVELOP) ## format, lint, layers and types
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/lint-imports
 	$(BIN)/mypy
+
+# Beside the tests: mypy and lint-imports have one process each, and the tests wait at their start
+# and at their end for one worker, so that one after the other a core is idle for much of the time.
+TOGETHER := @$(MAKE) --no-print-directory --jobs=2 lint
+
+test: $(DEVELOP) ## lint and all tests
+	$(TOGETHER) all-tests
+
+check: $(DEVELOP) ## lint and the tests that are quick: under a minute on two idle cores, for while one is writing
+	$(TOGETHER) quick-tests
+
+.PHONY: all-tests quick-tests
+all-tests:
 	$(BIN)/pytest tests/ -n auto --dist worksteal
 
-check: $(DEVELOP) ## as test, but only what is quick: under a minute on two idle cores, for while one is writing
-	$(BIN)/ruff format --check
-	$(BIN)/ruff check
-	$(BIN)/lint-imports
-	$(BIN)/mypy
+quick-tests:
 	$(BIN)/pytest tests/unit tests/repository -m "not slow" -n auto --dist worksteal
 
 clocks: $(DEVELOP) ## measure what a suspend does in a real kernel, and write docs/clocks-measured.md and docs/timers.md
