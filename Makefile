@@ -50,8 +50,8 @@ lint: $(DEVELOP) ## format, lint, layers and types
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
-# Beside the tests: mypy and lint-imports have one process each, and the tests wait at their start
-# and at their end for one worker, so that one after the other a core is idle for much of the time.
+# At the same time as the tests: mypy and lint-imports are one process each, and the tests wait for
+# one worker at their start and end. One after the other, a core would be idle for a fifth of it.
 TOGETHER := @$(MAKE) --no-print-directory --jobs=2 lint
 
 test: $(DEVELOP) ## lint and all tests

@@ -89,7 +89,7 @@ def _clocks(kubernetes: Kubernetes, pod: Pod) -> SavedClocks | None:
 def _measured_ns(kubernetes: Kubernetes, guards: list[Pod], pod: Pod) -> int | None:
     """The clock drift (ns) of the ztunnel in `pod` as the first guard that knows it exports it;
     None when none does."""
-    # Two while a DaemonSet is rolled out, or where a guard that only watches runs beside one that
+    # Two while a DaemonSet is rolled out, or where a guard that only watches runs next to one that
     # acts: one of them may be starting still.
     for guard in guards:
         try:
