@@ -82,7 +82,7 @@ class Schedule:
         self._pending: list[tuple[int, Phase, int, ScheduledAction]] = []
         self._added = 0
         deployment = deploy(plan, clocks)
-        for action in _planned_actions(plan, clocks, deployment.restarts):
+        for action in planned_actions(plan, clocks, deployment.restarts):
             self._add(action)
         for watcher in deployment.watchers:
             self._add_next_poll(watcher, -1)
@@ -162,16 +162,11 @@ def execute(action: ScheduledAction, executor: Executor) -> None:
         executor.end(fault)
 
 
-def planned_actions(plan: Plan, clocks: Clocks) -> list[ScheduledAction]:
-    """Everything that `plan` and its fix do before its end and that is known before it begins, in
-    order. `clocks` as from `clocks_of(plan)`. Raises BadInput when the fix's manifest is not what
-    it should be."""
-    return _planned_actions(plan, clocks, deploy(plan, clocks).restarts)
-
-
-def _planned_actions(
-    plan: Plan, clocks: Clocks, restarts: tuple[PlannedRestart, ...]
+def planned_actions(
+    plan: Plan, clocks: Clocks, restarts: tuple[PlannedRestart, ...] = ()
 ) -> list[ScheduledAction]:
+    """Everything before the end of `plan` that is known before it begins, in order: its faults, and
+    the `restarts` of its fix. `clocks` as from `clocks_of(plan)`."""
     actions: list[ScheduledAction] = []
     for fault in plan.faults:
         actions += _actions_of_fault(fault, clocks)
