@@ -107,7 +107,6 @@ def _checked(name: str, result: int) -> int:
 
 # From include/uapi/linux/prctl.h; see prctl(2).
 _PR_SET_PDEATHSIG = 1
-_PR_CAPBSET_DROP = 24
 # From include/uapi/linux/capability.h; see capabilities(7).
 CAP_NET_ADMIN = 12
 
@@ -119,11 +118,6 @@ def die_with_parent(parent_pid: int) -> None:
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent_pid:
         os._exit(1)
-
-
-def drop_from_bounding_set(capability: int) -> None:
-    """This process, and what it executes, cannot have this capability any more."""
-    _checked("prctl", _libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0))
 
 
 def signal_thread(pid: int, tid: int, number: int) -> None:
