@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 from meshwake.fixes.shell import names, program_name
@@ -119,17 +118,12 @@ def _trap(shell: Shell, words: list[str]) -> Status:
 
 
 def _set(shell: Shell, words: list[str]) -> Status:
-    options = words[1:]
-    # POSIX, set: what comes behind -- are the new arguments, also when that is nothing.
-    if "--" in options:
-        end = options.index("--")
-        shell.arguments = [shell.arguments[0], *options[end + 1 :]]
-        options = options[:end]
-
-    # The next word is the name of the option where this is -o or +o.
-    for option, following in pairwise([*options, ""]):
-        if option.startswith(("-", "+")):
-            shell.set_option(option, following)
+    # POSIX, set: options come first; what follows them is the new arguments, after -- also when that
+    # is nothing. After a lone - the arguments stay when nothing follows.
+    rest = words[1:]
+    options = shell.take_options(rest)
+    if rest or options[-1:] == ["--"]:
+        shell.arguments = [shell.arguments[0], *rest]
     return True
 
 

@@ -31,8 +31,6 @@ _SHELLS = frozenset({"sh", "bash", "dash", "ash", "zsh", "ksh"})
 # What looks like a program that starts another, and is the shell itself.
 _OF_THE_SHELL = ("exec", "command", "builtin", "time")
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
-# Options of a shell whose value is the next word.
-_TAKE_VALUE = ("-o", "+o", "-O")
 # Letters may be joined: sh -ec SCRIPT.
 _TAKES_SCRIPT = re.compile(r"[-+][^-]*c")
 
@@ -257,17 +255,6 @@ def _other_shell(shell: Shell, words: list[str]) -> Status:
 def _after_options_of_shell(inner: Shell, words: list[str]) -> tuple[list[str], bool]:
     """The words behind the options, which `inner` takes; and whether the first is a script (-c)."""
     rest = words[1:]
-    is_command = False
-    while rest and rest[0].startswith(("-", "+")):
-        option = rest.pop(0)
-        if option == "--":
-            break
-
-        # -o and +o name their option in the next word: -o errexit.
-        inner.set_option(option, "".join(rest[:1]))
-        if option in _TAKE_VALUE:
-            del rest[:1]
-
-        if _TAKES_SCRIPT.match(option):
-            is_command = True
+    options = inner.take_options(rest)
+    is_command = any(_TAKES_SCRIPT.match(option) for option in options)
     return rest, is_command

@@ -9,6 +9,7 @@ the API server answer, does k3s run?
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -97,6 +98,10 @@ def check_characters(script: str) -> None:
         raise NotRead("holds characters that no script has")
 
 
+# bash(1): -O shopt, --rcfile and --init-file take a value, too.
+_TAKES_VALUE = re.compile(r"[-+][^-]*[oO].*|--rcfile|--init-file")
+
+
 def _option_names(option: str, following: str) -> set[str]:
     """The options that `-euo` and the word behind it mean."""
     # --posix, --login: none of them counts here.
@@ -105,7 +110,7 @@ def _option_names(option: str, following: str) -> set[str]:
 
     letters = option[1:]
     found = {_OPTIONS.get(letter, letter) for letter in letters}
-    if letters.endswith("o"):
+    if "o" in letters:
         found.add(following)
     return found
 
@@ -193,6 +198,21 @@ class Shell:
             self.options -= names
         else:
             self.options |= names
+
+    def take_options(self, rest: list[str]) -> list[str]:
+        """Takes the options from the beginning of `rest`, of `sh` and of `set` alike, and obeys
+        them; returns them. The last is -- or an older name of it, -, where that ended them."""
+        taken = []
+        while rest and rest[0].startswith(("-", "+")):
+            option = rest.pop(0)
+            taken.append(option)
+            if option in ("--", "-"):
+                break
+
+            # -o and +o are followed by the name of the option, also in a bundle: -euo pipefail.
+            following = rest.pop(0) if _TAKES_VALUE.fullmatch(option) and rest else ""
+            self.set_option(option, following)
+        return taken
 
     def must_not_be_dash(self, what: str, instead: str) -> None:
         """Raises NotRead for what only some of the shells understand that may be called sh."""
