@@ -20,6 +20,7 @@ from meshwake.fixes.effects import (
     without_prefix,
 )
 from meshwake.fixes.kubectl.command import PROGRAMS, Kubectl
+from meshwake.fixes.kubectl.contexts import SWITCH_CONTEXT, Contexts
 from meshwake.fixes.kubectl.logs import PodLogs, pod_logs
 from meshwake.fixes.kubectl.restarts import actions_of
 from meshwake.fixes.shell.memory import Memory, Ran, is_known
@@ -55,6 +56,7 @@ class Reading:
 def read_actions(memory: Memory, place: CommandContext) -> Reading:
     """What the commands of a script do."""
     reading = Reading()
+    contexts = Contexts(place.namespace)
     for ran in memory.ran:
         command = memory.shown(ran.words)
         if ran.program == "wait":
@@ -64,7 +66,7 @@ def read_actions(memory: Memory, place: CommandContext) -> Reading:
             continue
 
         try:
-            found = _command(ran, memory, place)
+            found = _command(ran, memory, place, contexts)
         except NotUnderstood as why:
             reading.unclear.append(f"{_short(command)!r}: {why}")
         except DoesNothing as why:
@@ -95,8 +97,9 @@ def _short(command: str) -> str:
     return f"{text[: _SHOWN_MOST - 3]}..."
 
 
-def _command(ran: Ran, memory: Memory, place: CommandContext) -> list[Action]:
-    """What one command restarts. Raises what effects.py has for commands that restart nothing."""
+def _command(ran: Ran, memory: Memory, place: CommandContext, contexts: Contexts) -> list[Action]:
+    """What one command restarts; `contexts` learns from it. Raises what effects.py has for commands
+    that restart nothing."""
     first = ran.words[0]
     if not is_known(first):
         raise NotUnderstood("which program it runs is not known")
@@ -110,8 +113,11 @@ def _command(ran: Ran, memory: Memory, place: CommandContext) -> list[Action]:
     # kubectl.exe of Windows is on the PATH of WSL, too.
     words = without_prefix(ran.program.removesuffix(".exe"), list(ran.words))
     program = words[0].rsplit("/", 1)[-1].removesuffix(".exe")
-    if program in PROGRAMS:
-        return actions_of(Kubectl(words, memory, place))
+    if program in PROGRAMS or program in SWITCH_CONTEXT:
+        command = Kubectl(words, memory, replace(place, namespace=contexts.namespace))
+        contexts.follow(program, command, is_certain=not ran.conditions)
+        if program in PROGRAMS:
+            return actions_of(command)
 
     # Programs that end containers or processes of a node.
     reader = OTHERS.get(program)
@@ -121,6 +127,6 @@ def _command(ran: Ran, memory: Memory, place: CommandContext) -> list[Action]:
     # A mounted script that may be executed is followed by the shell and never comes here.
     if first in memory.files:
         raise DoesNothing("may not be executed: its ConfigMap is mounted without defaultMode: 0755")
-    if program in IDLE:
+    if program in IDLE or program in SWITCH_CONTEXT:
         raise DoesNothing("restarts nothing")
     raise NotUnderstood("what this program does is not known")

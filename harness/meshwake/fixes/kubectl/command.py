@@ -33,6 +33,7 @@ _SWITCHES = names(
     "--disable-compression --show-managed-fields --allow-missing-template-keys -i -t -it -ti "
     "--stdin --tty --output-watch-events --interactive --list --record --server-print "
     "--ignore-daemonsets --delete-emptydir-data --dry-run --cascade --watch-only --show-kind "
+    "--current --embed-certs --minify --flatten --set-raw-bytes "
     "--logtostderr --alsologtostderr --stderr --warnings --insecure-skip-tls-verify-backend"
 )
 # Switches of `kubectl logs` that take a value in other verbs.

@@ -123,25 +123,26 @@ def _here_string(shell: Shell, node: tree.Simple) -> tuple[Ran, ...]:
     return given
 
 
-def execute(shell: Shell, words: list[str]) -> Status:
+def execute(shell: Shell, words: list[str], *, may_be_function: bool = True) -> Status:
     """Follows a command, whatever starts it: sudo, env, timeout, another shell, xargs."""
     shell.depth += 1
     if shell.depth > DEEPEST:
         raise NotRead("starts programs from programs without end")
     try:
-        return _execute(shell, words)
+        return _execute(shell, words, may_be_function=may_be_function)
     finally:
         shell.depth -= 1
 
 
-def _execute(shell: Shell, words: list[str]) -> Status:
+def _execute(shell: Shell, words: list[str], *, may_be_function: bool) -> Status:
     # POSIX, 2.9.1: a command whose words expand to nothing succeeds.
     if not words:
         return True
 
     name = program_name(words[0])
-    # bash(1), command execution: functions come before builtins, and both before programs.
-    if name in shell.functions:
+    # bash(1), command execution: functions come before builtins, and both before programs. What is
+    # named with its folder is a program: kubectl() { /usr/bin/kubectl "$@"; } calls no function.
+    if may_be_function and words[0] in shell.functions:
         return _call(shell, name, words)
     if name in BUILTINS:
         return BUILTINS[name](shell, words)
@@ -166,13 +167,14 @@ def _program_or_started(shell: Shell, name: str, words: list[str]) -> Status:
     if name not in _OF_THE_SHELL:
         return _by_a_program(shell, words, started)
 
+    # POSIX, command: it passes functions over, as do exec and bash's builtin.
     if name != "exec":
-        return execute(shell, started)
+        return execute(shell, started, may_be_function=name == "time")
 
     # `exec >file` only redirects the shell. With a command nothing behind it ever runs.
     if not started:
         return True
-    raise Ends("exit", execute(shell, started))
+    raise Ends("exit", execute(shell, started, may_be_function=False))
 
 
 def _by_a_program(shell: Shell, words: list[str], started: list[str]) -> Status:
