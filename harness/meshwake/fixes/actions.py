@@ -56,7 +56,7 @@ class Reading:
 def read_actions(memory: Memory, place: CommandContext) -> Reading:
     """What the commands of a script do."""
     reading = Reading()
-    contexts = Contexts(place.namespace)
+    contexts = Contexts(place.namespace, place.in_pod)
     for ran in memory.ran:
         command = memory.shown(ran.words)
         if ran.program == "wait":

@@ -275,6 +275,15 @@ def test_what_is_not_understood_is_reported(script: str) -> None:
     assert found.of("ztunnel") == [] and found.unclear, found
 
 
+def test_a_pod_has_no_current_context() -> None:
+    """kubectl refuses --current there, unless a kubeconfig is mounted; one that is made is known."""
+    pod = CommandContext("default", in_pod=True, ztunnel_namespace="istio-system")
+    current = "kubectl config set-context --current --namespace istio-system"
+    restart = "kubectl rollout restart ds/ztunnel"
+    assert reading(f"{current}; {restart}", pod).unclear
+    assert sure(f"kubectl config use-context here; {current}; {restart}", pod)
+
+
 PATCH = 'kubectl -n istio-system patch ds ztunnel -p \'{"spec":{"template":{"metadata":{"annotations":{"at":"\'"%s"\'"}}}}}\''
 DAY_S = 86_400
 CHANGES = {

@@ -18,9 +18,11 @@ _SET_NAMESPACE = re.compile(r"contexts\.(?P<context>.+)\.namespace")
 
 @dataclass
 class Contexts:
-    """`namespace`: what a command without -n is about; None where that is not known."""
+    """`namespace`: what a command without -n is about; None where that is not known. `in_pod`: there
+    kubectl has no file, unless one is mounted, and so no current context."""
 
     namespace: str | None
+    in_pod: bool
     _current: str | None = None
     _namespace_of: dict[str, str] = field(default_factory=dict)
 
@@ -63,11 +65,12 @@ class Contexts:
     def _set_namespace(self, context: str | None, namespace: str) -> None:
         if context is not None:
             self._namespace_of[context] = namespace or _DEFAULT
-        if context == self._current:
-            self.namespace = namespace or _DEFAULT
-        elif self._current is None:
-            # It may be the current one, whose name is not known.
+        is_current = context == self._current
+        if self._current is None and (self.in_pod or not is_current):
+            # Whether it is the current one, or there is one at all, is not known.
             self.namespace = None
+        elif is_current:
+            self.namespace = namespace or _DEFAULT
 
     def _use_context(self, named: list[str]) -> None:
         for name in named:
