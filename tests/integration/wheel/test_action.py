@@ -1,7 +1,7 @@
 """The GitHub Action of this repository: every `run` step of action.yml is executed by bash, as GitHub
 executes it, against a repository of three files.
 
-What GitHub does by itself (setup-python, upload-artifact) is left out. The install step installs the
+What other actions do (setup-python, upload-artifact) is left out. The install step installs the
 wheel with pip; what it depends on is linked, since nothing is downloaded here.
 """
 
@@ -35,7 +35,10 @@ class Job:
     root: Path
     dependencies: Path
     inputs: Mapping[str, str]
-    outputs: dict[str, dict[str, str]] = field(default_factory=dict)
+    # As setup-python says it.
+    outputs: dict[str, dict[str, str]] = field(
+        default_factory=lambda: {"python": {"python-path": sys.executable}}
+    )
     log: str = ""
 
     def execute(self) -> int:
@@ -73,7 +76,7 @@ class Job:
 
     def _environment(self, output: Path) -> dict[str, str]:
         added = self.file("path").read_text().split()
-        programs = [*reversed(added), str(Path(sys.executable).parent), os.environ["PATH"]]
+        programs = [*reversed(added), os.environ["PATH"]]
         return {
             "PATH": ":".join(programs),
             "HOME": str(self.root),
@@ -117,6 +120,12 @@ def repository(tmp_path: Path) -> Path:
     return root
 
 
+def added_programs(job: Job) -> list[Path]:
+    """What a later step of the job finds in PATH and did not before."""
+    directories = job.file("path").read_text().split()
+    return [program for each in directories for program in Path(each).iterdir()]
+
+
 @pytest.mark.slow(reason="pip installs the wheel into an environment that the action makes")
 def test_the_steps_of_the_action(wheel: Path, tmp_path: Path, repository: Path) -> None:
     """Installed, run, reported, and failed at the end because one scenario surprised."""
@@ -127,7 +136,7 @@ def test_the_steps_of_the_action(wheel: Path, tmp_path: Path, repository: Path) 
     code = job.execute()
     assert code == 1, job.log
     assert job.outputs["run"] == {"exit-code": "1"}
-    assert (tmp_path / "meshwake" / "bin" / "meshwake").is_file()
+    assert [each.name for each in added_programs(job)] == ["meshwake"]
     names = {file.name for file in (repository / "meshwake-report").iterdir()}
     assert {"index.html", "compare.html", "junit.xml", "summary.md"} <= names
     summary = job.file("summary").read_text()
@@ -149,6 +158,12 @@ def test_the_workflow_of_the_documents_uses_what_the_action_has(repository: Path
     for name, described in ACTION["inputs"].items():
         assert f"| `{name}` |" in page
         assert described["description"] and "default" in described
+
+
+def test_the_python_of_the_job_stays_its_own() -> None:
+    """Else later steps of the job would run on the Python of meshwake, and install into it."""
+    (setup,) = [step for step in ACTION["runs"]["steps"] if "setup-python" in step.get("uses", "")]
+    assert setup["with"]["update-environment"] is False
 
 
 def test_actions_that_it_uses_have_a_version() -> None:
