@@ -41,12 +41,12 @@ class Job:
     )
     log: str = ""
 
-    def execute(self) -> int:
-        """All steps in order until one fails; its exit code, or 0."""
+    def execute(self, only: str | None = None) -> int:
+        """All steps in order until one fails; its exit code, or 0. `only`: the step of that id."""
         for name in ("path", "env", "summary"):
             self.file(name).touch()
         for step in ACTION["runs"]["steps"]:
-            if "run" in step:
+            if "run" in step and only in (None, step.get("id")):
                 code = self._step(step)
                 if code != 0:
                     return code
@@ -135,7 +135,7 @@ def test_the_steps_of_the_action(wheel: Path, tmp_path: Path, repository: Path) 
     job = Job(tmp_path, dependencies, {"requirement": str(wheel), "lab": "model"})
     code = job.execute()
     assert code == 1, job.log
-    assert job.outputs["run"] == {"exit-code": "1"}
+    assert job.outputs["run"] == {"artifact": "meshwake-report", "exit-code": "1"}
     assert [each.name for each in added_programs(job)] == ["meshwake"]
     names = {file.name for file in (repository / "meshwake-report").iterdir()}
     assert {"index.html", "compare.html", "junit.xml", "summary.md"} <= names
@@ -143,6 +143,28 @@ def test_the_steps_of_the_action(wheel: Path, tmp_path: Path, repository: Path) 
     assert summary.startswith("### meshwake: 2 runs: 1 as expected, 1 not as expected")
     (annotation,) = [line for line in job.log.splitlines() if line.startswith("::error ")]
     assert "file=scenarios/breaks.toml" in annotation
+
+
+@pytest.mark.parametrize(
+    ("report", "name"),
+    [
+        ("out/mesh", "out-mesh"),
+        ("./out/mesh/", "out-mesh"),
+        ("/tmp/mesh", "tmp-mesh"),  # noqa: S108 # nothing is written there
+        (".mesh", ".mesh"),
+        ('out\\a "b":<c>|*?', "out-a -b---c----"),
+    ],
+)
+def test_an_artifact_is_named_after_the_directory(tmp_path: Path, report: str, name: str) -> None:
+    """upload-artifact refuses names with any of these characters."""
+    (tmp_path / "repository").mkdir()
+    job = Job(tmp_path, tmp_path, {"report": report})
+    program = tmp_path / "meshwake"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    job.file("path").write_text(f"{tmp_path}\n")
+    assert job.execute("run") == 0, job.log
+    assert job.outputs["run"]["artifact"] == name
 
 
 def test_the_workflow_of_the_documents_uses_what_the_action_has(repository: Path) -> None:
