@@ -143,6 +143,9 @@ def test_the_steps_of_the_action(wheel: Path, tmp_path: Path, repository: Path) 
     assert summary.startswith("### meshwake: 2 runs: 1 as expected, 1 not as expected")
     (annotation,) = [line for line in job.log.splitlines() if line.startswith("::error ")]
     assert "file=scenarios/breaks.toml" in annotation
+    (run,) = (repository / "meshwake-report" / "meshwake-runs").glob("*/*")
+    assert f"evidence: {run.relative_to(repository / 'meshwake-report')}" in job.log
+    assert (run / "history.jsonl").is_file()
 
 
 @pytest.mark.parametrize(
