@@ -92,6 +92,18 @@ def test_a_workflow_is_yaml_that_says_when_and_what(path: Path) -> None:
             assert re.fullmatch(r"[\w.-]+/[\w.-]+@(v\d+|release/v\d+)", step.get("uses", "x/y@v1"))
 
 
+def test_an_action_has_one_version_everywhere() -> None:
+    """Also in action.yml and in the workflow that users copy: one that is raised in a single place
+    runs on a Node that GitHub removes elsewhere."""
+    places = [*WORKFLOWS, REPOSITORY / "action.yml", REPOSITORY / "docs" / "ci.md"]
+    versions: dict[str, set[str]] = {}
+    for place in places:
+        for name, version in re.findall(r"uses: ([\w./-]+)@(\S+)", place.read_text("utf-8")):
+            versions.setdefault(name, set()).add(version)
+    assert {"actions/checkout", "actions/setup-python", "actions/upload-artifact"} <= set(versions)
+    assert {name for name, found in versions.items() if len(found) > 1} == set()
+
+
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
 def test_a_script_that_a_workflow_runs_exists(path: Path) -> None:
     """Below .github or .ci, and executable or named after bash."""
