@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import io
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -185,6 +186,12 @@ def _refused(error: HarnessError) -> int:
         say(line)
     if error.evidence is not None:
         say(f"evidence: {error.evidence}")
+
+    # On stderr, which GitHub reads as well: stdout may be JSON for another program.
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        from meshwake.report.ci_formats import refusal_annotation
+
+        say(refusal_annotation(str(error)))
     return error.exit_code
 
 

@@ -126,6 +126,11 @@ def _annotation(kind: str, summary: Summary) -> str:
     return f"::{kind} {where}::{_in_message(text)}"
 
 
+def refusal_annotation(message: str) -> str:
+    """The same for input that was refused and a lab that is missing: the job fails without a run."""
+    return f"::error title=meshwake::{_in_message(message)}"
+
+
 def _in_message(text: str) -> str:
     """As GitHub's workflow commands want it."""
     # The percent sign first: it begins the escapes of the other two.

@@ -190,6 +190,25 @@ def test_help_is_not_an_error(capsys: pytest.CaptureFixture[str]) -> None:
         assert command in out
 
 
+@pytest.mark.parametrize(
+    "words", [["run", "nowhere.toml"], ["run", "--lab", "modle"], ["check", "x"]]
+)
+def test_a_refusal_is_an_annotation_of_the_job(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without one the job is red, and the reason is somewhere in its log."""
+    assert run_command(words) == ExitCode.BAD_INPUT
+    message = capsys.readouterr().err
+    assert "::error" not in message
+
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    assert run_command(words) == ExitCode.BAD_INPUT
+    printed = capsys.readouterr()
+    assert printed.out == "" and printed.err.startswith(message)
+    annotation = printed.err.removeprefix(message)
+    assert annotation.startswith("::error title=meshwake::") and annotation.count("\n") == 1
+
+
 def interrupt(*_: object) -> None:
     """As if ^C were typed in the middle of what this is put in the place of."""
     raise KeyboardInterrupt
