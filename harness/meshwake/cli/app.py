@@ -14,6 +14,7 @@ import io
 import os
 import signal
 import sys
+import textwrap
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Annotated, Any
@@ -79,7 +80,11 @@ class LazyGroup(TyperGroup):
                 formatter.write_dl([(entry.name, entry.summary) for entry in entries])
         formatter.write_paragraph()
         names = ", ".join(entry.name for entry in also)
-        formatter.write_text(f"Also: {names}. meshwake COMMAND -h says more of each.")
+        text = f"Also: {names}. meshwake COMMAND -h says more of each."
+
+        # The formatter would break fetch-kernel at its hyphen.
+        for line in textwrap.wrap(text, formatter.width, break_on_hyphens=False):
+            formatter.write(f"{line}\n")
 
     def shell_complete(self, ctx: Any, incomplete: str) -> Any:
         """The names from the table: nothing is imported while a person types."""

@@ -23,6 +23,7 @@ _RUN, _ASK, _REAL = "Run and read", "Ask more", "Clusters and real binaries"
 _ALL = (
     CommandEntry("run", "run", _RUN, "Run scenarios and judge what happened."),
     CommandEntry("list", "scenarios", _RUN, "List the scenarios that come with meshwake."),
+    CommandEntry("new", "scenarios", _RUN, "Write a scenario of your own to begin with."),
     CommandEntry("matrix", "matrix", _RUN, "Run every fix against every clock fault: which holds?"),
     CommandEntry(
         "import-sleep", "import_sleep", _RUN, "Make a scenario of a machine's sleep journal."
@@ -35,7 +36,6 @@ _ALL = (
     CommandEntry(
         "bisect", "bisect", _ASK, "Find the release since which a check has another verdict."
     ),
-    CommandEntry("falsify", "falsify", _ASK, "Search for the smallest timeline that breaks a fix."),
     CommandEntry("clock", "clock", _ASK, "Run any program on clocks that jump."),
     CommandEntry("up", "cluster", _REAL, "Bring a cluster up on kind."),
     CommandEntry("status", "cluster", _REAL, "Show our clusters and what is still moved."),
@@ -50,6 +50,7 @@ _ALL = (
     CommandEntry("check", "run", "", "Judge a kept run again, with today's checks."),
     CommandEntry("clocks", "kernel", "", "Measure what clock faults do in a real kernel."),
     CommandEntry("dashboard", "versions", "", "Write docs/versions.md."),
+    CommandEntry("falsify", "falsify", "", "Search for the smallest timeline that breaks a fix."),
     CommandEntry(
         "fetch-kernel", "kernel", "", "Fetch a Linux kernel for the guests of lab machine."
     ),

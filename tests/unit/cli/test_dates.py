@@ -39,7 +39,7 @@ SHOWING = (
 )
 # And what shows no moment of a scenario, with the reason.
 OTHERS = {
-    **dict.fromkeys(("list", "plan", "import-sleep"), "runs nothing"),
+    **dict.fromkeys(("list", "new", "plan", "import-sleep"), "runs nothing"),
     **dict.fromkeys(("up", "status", "down", "guard", "forecast"), "about a cluster, as it is now"),
     **dict.fromkeys(("fetch", "fetch-kernel", "versions", "doctor"), "about files and machines"),
     **dict.fromkeys(("clock", "clocks", "timers"), "has no scenario"),
