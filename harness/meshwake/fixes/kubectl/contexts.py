@@ -62,15 +62,20 @@ class Contexts:
         if path is not None:
             self._set_namespace(path["context"], "".join(rest[1:2]))
 
-    def _set_namespace(self, context: str | None, namespace: str) -> None:
+    def _set_namespace(self, context: str | None, written: str) -> None:
+        """`context`: None for --current where no command has named the current one."""
+        namespace = written or _DEFAULT
         if context is not None:
-            self._namespace_of[context] = namespace or _DEFAULT
-        is_current = context == self._current
-        if self._current is None and (self.in_pod or not is_current):
-            # Whether it is the current one, or there is one at all, is not known.
-            self.namespace = None
-        elif is_current:
-            self.namespace = namespace or _DEFAULT
+            self._namespace_of[context] = namespace
+
+        if self._current is not None:
+            if context == self._current:
+                self.namespace = namespace
+            return
+
+        # Whether that one is the current one is not known, and in a pod there may be none at all.
+        is_current = context is None and not self.in_pod
+        self.namespace = namespace if is_current else None
 
     def _use_context(self, named: list[str]) -> None:
         for name in named:
