@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
 QUIET_S = 1.0
 REFRESH_S = 0.1
@@ -17,14 +20,10 @@ class ProgressLine:
     nothing."""
 
     def __init__(self, shown: bool = True) -> None:
-        console = Console(stderr=True)
-        self._shown = shown and console.is_terminal
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.percentage:>3.0f} %"),
-        )
-        self._progress = Progress(*columns, TimeElapsedColumn(), console=console, transient=True)
+        self._console = Console(stderr=True)
+        self._shown = shown and self._console.is_terminal
+        # Made when the first line is shown: a run on the model ends before that.
+        self._progress: Progress | None = None
         self._task: TaskID | None = None
         self._started_s = self._shown_s = 0.0
 
@@ -47,6 +46,8 @@ class ProgressLine:
         return progress
 
     def _show(self, name: str, world_ns: int, duration_ns: int) -> None:
+        if self._progress is None:
+            self._progress = _progress_on(self._console)
         if self._task is None:
             self._progress.start()
             self._task = self._progress.add_task(name, total=duration_ns)
@@ -54,7 +55,20 @@ class ProgressLine:
 
     def end(self) -> None:
         """Removes the line; what is printed next takes its place."""
-        if self._task is not None:
+        if self._progress is not None and self._task is not None:
             self._progress.remove_task(self._task)
             self._progress.stop()
             self._task = None
+
+
+def _progress_on(console: Console) -> Progress:
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+    )
