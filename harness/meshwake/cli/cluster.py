@@ -9,7 +9,7 @@ the other commands need not wait.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypedDict
 
@@ -124,7 +124,7 @@ def down(
     *,
     flags: ClusterFlags,
 ) -> None:
-    """Put a cluster away: its machines, and what is remembered of it."""
+    """Delete a cluster: its machines, and what is remembered of it."""
     from meshwake.cluster.cluster import our_clusters, plan_down, remove_looks, take_down
     from meshwake.cluster.docker import open_engine
 
@@ -143,7 +143,8 @@ def down(
     _restore_clocks()
     engine = open_engine()
     try:
-        names = our_clusters(engine) if every else (full or _the_one(engine, wanted, istio),)
+        there = our_clusters(engine)
+        names = there if every else (full or _the_one(engine, wanted, istio),)
         if dry_run:
             _print_plans({f"down {each}": plan_down(each) for each in names}, as_json)
             return
@@ -154,10 +155,19 @@ def down(
             remove_looks(engine)
     finally:
         engine.close()
+    # Not an error: a script may delete what an earlier one has deleted. But it may be a typing
+    # error, too.
+    deleted = [each for each in names if each in there]
     if as_json:
-        print_json({"down": list(names)})
+        print_json({"down": deleted})
+    elif deleted or every:
+        print_text(f"deleted: {', '.join(deleted) or 'nothing was there'}")
     else:
-        print_text(f"deleted: {', '.join(names) or 'nothing was there'}")
+        print_text(f"nothing deleted: no cluster {full} is here; {_listed(there)}")
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f"there are: {', '.join(names)}" if names else "there is none of meshwake's"
 
 
 def _described(flags: ClusterFlags) -> PlannedCluster:

@@ -162,7 +162,24 @@ def test_down_asks_which_one(monkeypatch: pytest.MonkeyPatch, capsys: Says) -> N
     assert run_command(["down", "--name", "a", "--json"]) == 0
     assert json.loads(
         capsys.readouterr().out.rpartition("deleted: meshwake-a, meshwake-b\n")[2]
-    ) == {"down": ["meshwake-a"]}
+    ) == {"down": []}
+
+
+def test_down_says_that_a_named_cluster_was_not_there(
+    monkeypatch: pytest.MonkeyPatch, capsys: Says
+) -> None:
+    """It may be a typing error, and must not be answered with "deleted"."""
+    world = World(machines={"n": machine("n", cluster="meshwake-a")})
+    with_engine(monkeypatch, world)
+    assert run_command(["down", "--name", "b"]) == 0
+    out = capsys.readouterr().out
+    assert "nothing deleted: no cluster meshwake-b is here; there are: meshwake-a" in out
+    assert list(world.machines) == ["n"]
+    assert run_command(["down", "--name", "a", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"down": ["meshwake-a"]}
+    assert run_command(["down", "--name", "a"]) == 0
+    out = capsys.readouterr().out
+    assert "nothing deleted: no cluster meshwake-a is here; there is none of meshwake's" in out
 
 
 STATES: list[tuple[str, Callable[[World], None], str]] = [
