@@ -8,7 +8,8 @@ import json
 import re
 import shlex
 import tarfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from packaging.version import Version
@@ -157,27 +158,38 @@ def _missing_images(
 def bytes_needed(engine: Engine, choice: Choice, pins: Pins) -> int:
     """What a cluster takes of the engine's disk: images that the engine lacks, and in each node all
     but the machines' own, which all nodes share."""
+    missing = missing_images(engine, wanted_images(choice, pins))
+    return _bytes_of(choice, pins, missing, partial(_unpacked_bytes, engine))
+
+
+def most_bytes_needed(choice: Choice, pins: Pins) -> int:
+    """The same, of an engine that has no image yet."""
+    return _bytes_of(choice, pins, wanted_images(choice, pins), lambda reference: IMAGE_BYTES)
+
+
+def _bytes_of(
+    choice: Choice, pins: Pins, missing: Sequence[str], unpacked_bytes: Callable[[str], int]
+) -> int:
     machine = node_image(choice, pins)
     in_engine = 0
-    for image in missing_images(engine, wanted_images(choice, pins)):
+    for image in missing:
         in_engine += MACHINE_BYTES if image == machine else IMAGE_BYTES
 
     nodes = len(node_names(choice, pins))
-    in_node = NODE_WRITES_BYTES + _bytes_in_node(engine, images(choice, pins))
+    in_node = NODE_WRITES_BYTES + _bytes_in_node(images(choice, pins), unpacked_bytes)
     return in_engine + nodes * in_node
 
 
-def _bytes_in_node(engine: Engine, references: Sequence[str]) -> int:
+def _bytes_in_node(references: Sequence[str], unpacked_bytes: Callable[[str], int]) -> int:
     """Each image lies there unpacked; the one that is loaded just now lies there a second time, as
     layers."""
-    unpacked = 0
-    largest = 0
-    for reference in references:
-        image = engine.image(reference)
-        size_bytes = IMAGE_BYTES if image is None else image.size_bytes
-        unpacked += size_bytes
-        largest = max(largest, size_bytes)
-    return unpacked + largest
+    sizes_bytes = [unpacked_bytes(reference) for reference in references]
+    return sum(sizes_bytes) + max(sizes_bytes, default=0)
+
+
+def _unpacked_bytes(engine: Engine, reference: str) -> int:
+    image = engine.image(reference)
+    return IMAGE_BYTES if image is None else image.size_bytes
 
 
 def free_bytes(engine: Engine, machine: Image | None) -> int | None:
@@ -193,7 +205,9 @@ def free_bytes(engine: Engine, machine: Image | None) -> int | None:
 
 def _check_room(bringup: BringUpContext, missing: Sequence[str]) -> None:
     """Before the first of them: a disk that runs full ends every node at once."""
-    needed = len(node_names(bringup.choice, bringup.pins)) * _bytes_in_node(bringup.engine, missing)
+    needed = len(node_names(bringup.choice, bringup.pins)) * _bytes_in_node(
+        missing, partial(_unpacked_bytes, bringup.engine)
+    )
     free = free_bytes(bringup.engine, machine_image(bringup.engine, bringup.choice, bringup.pins))
     if free is not None and free < needed:
         raise LabUnavailable(

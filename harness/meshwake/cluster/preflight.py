@@ -3,13 +3,20 @@ doctor` asks the same."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 
 from packaging.version import Version
 
 from meshwake.cluster.bring_up_context import BringUpContext
 from meshwake.cluster.docker import KIND_CLUSTER_LABEL, Container, Engine, EngineFacts
-from meshwake.cluster.images import GIB, bytes_needed, free_bytes, machine_image
+from meshwake.cluster.images import (
+    GIB,
+    bytes_needed,
+    free_bytes,
+    machine_image,
+    most_bytes_needed,
+)
 from meshwake.cluster.limits import limit_problems, measure_limits
 from meshwake.cluster.stack.choice import Choice
 from meshwake.cluster.stack.pins import Pins
@@ -23,16 +30,18 @@ MEMORY_AT_LEAST = 4 * GIB
 CGROUP_V2_FROM = Version("1.35")
 
 
-def preflight_step(choice: Choice) -> BringUpStep[BringUpContext]:
+def preflight_step(choice: Choice, pins: Pins) -> BringUpStep[BringUpContext]:
     """The step that changes nothing and finds what would fail later."""
+    disk_gib = math.ceil(most_bytes_needed(choice, pins) / GIB)
     return BringUpStep(
         PREFLIGHT,
         "what can be known before anything is changed",
         60,
         _preflight,
         (
-            "the engine answers; its cgroups, memory, disk and limits suffice for "
-            f"{choice.workers + 1} nodes",
+            f"the engine answers; its cgroups and limits suffice for {choice.workers + 1} nodes",
+            f"it has {MEMORY_AT_LEAST // GIB} GiB of memory at least, and {disk_gib} GiB of free "
+            "disk; less, where it has images already",
             f"no other cluster is called {choice.name}",
         ),
     )

@@ -55,7 +55,7 @@ def steps_of(
     # Profile full has a guard that only looks.
     of_stack = [GUARD] if "observability" in choice.parts else []
     return (
-        preflight_step(choice),
+        preflight_step(choice, pins),
         *before,
         images_step(choice, pins),
         cluster_step(choice, pins),

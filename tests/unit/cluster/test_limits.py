@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from meshwake.cluster.cluster import bring_up
-from meshwake.cluster.images import IMAGE_BYTES, bytes_needed, wanted_images
+from meshwake.cluster.images import IMAGE_BYTES, bytes_needed, most_bytes_needed, wanted_images
 from meshwake.cluster.limits import (
     INOTIFY_CURE,
     INSTANCES_OF_NODE,
@@ -183,6 +183,8 @@ def test_required_room_follows_from_the_size_of_the_images() -> None:
         bytes_needed(engine, choose_stack(PINS, workers=4), PINS),
     )
     assert core < more and core < bytes_needed(engine, full, PINS)
+    # What the plan says beforehand is for an engine that has no image.
+    assert most_bytes_needed(full, PINS) == bytes_needed(engine, full, PINS)
     there = SimulatedEngine(World(images=set(wanted_images(full, PINS)), image_bytes=IMAGE_BYTES))
     assert bytes_needed(there, full, PINS) < bytes_needed(engine, full, PINS)
     heavy = SimulatedEngine(
