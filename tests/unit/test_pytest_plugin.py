@@ -279,7 +279,7 @@ def test_a_world_of_several_machines(project: pytest.Pytester) -> None:
             mesh.run(172_800)
             nodes = {renewal["node"] for renewal in mesh.renewals() if renewal["late_s"]}
             assert nodes == {"west"}
-            assert repr(mesh) == "<mesh test_one_sleeps: 1 faults in 2d22h>"
+            assert repr(mesh) == "<mesh test_one_sleeps: 1 fault in 2d22h>"
 
         def test_all_sleep(mesh):
             mesh.node("east", "default/client")

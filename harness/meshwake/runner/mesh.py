@@ -21,7 +21,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast, get_args
 
-from meshwake.checks.format import dated
+from meshwake.checks.format import count, dated
 from meshwake.core.durations import NS_PER_S, format_duration, parse_option_ns
 from meshwake.core.errors import BadInput, HarnessFault
 from meshwake.core.faults import EVERY_NODE
@@ -127,7 +127,8 @@ class Mesh:
         """Short: it is shown with every failed assertion."""
         if self._file is not None:
             return f"<mesh {self.name}: {self._file.name}>"
-        return f"<mesh {self.name}: {len(self._faults)} faults in {format_duration(self._now_ns)}>"
+        faults = count(len(self._faults), "fault")
+        return f"<mesh {self.name}: {faults} in {format_duration(self._now_ns)}>"
 
     # --- The world
 

@@ -118,8 +118,8 @@ class _Run:
         self._held = held
         if len(place.nodes) < len(plan.nodes):
             raise LabUnavailable(
-                f"cluster {place.name} has {len(place.nodes)} nodes for workloads, the "
-                "scenario needs "
+                f"cluster {place.name} has too few nodes for workloads: "
+                f"{len(place.nodes)}, and the scenario needs "
                 f"{len(plan.nodes)}; bring it up with --nodes {len(plan.nodes)}"
             )
         self._guard = installed_image(kubernetes)

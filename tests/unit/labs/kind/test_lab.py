@@ -247,7 +247,9 @@ def test_a_cluster_with_too_few_nodes_is_reported() -> None:
     from tests.unit.labs.kind.runs import TWO_NODES
 
     environment = environment_of(plan(nodes=TWO_NODES, duration="2m"), nodes=("worker0",))
-    with pytest.raises(LabUnavailable, match="has 1 nodes for workloads, the scenario needs 2"):
+    with pytest.raises(
+        LabUnavailable, match="too few nodes for workloads: 1, and the scenario needs 2"
+    ):
         run(environment)
 
 
