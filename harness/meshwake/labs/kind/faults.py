@@ -20,6 +20,7 @@ from threading import Event
 from typing import Any
 
 from meshwake.clocks.movers.base import Moment, Moved, Mover, sleep_meanwhile
+from meshwake.clocks.virtual import clocks_of
 from meshwake.cluster.reset import scale_istiod_back, scale_istiod_down
 from meshwake.core.durations import format_duration, seconds
 from meshwake.core.errors import HarnessFault
@@ -27,6 +28,7 @@ from meshwake.core.json_types import MutableJsonObject
 from meshwake.core.planned_faults import PlannedFault
 from meshwake.kubernetes.api import Kubernetes, Unreachable
 from meshwake.labs.kind.session import CLOCKS_SHARED, ClusterSession
+from meshwake.labs.schedule import Phase
 from meshwake.ztunnel.names import ISTIO_NAMESPACE, ISTIOD_LABELS
 
 RESTART_TIMEOUT_S, SCALE_TIMEOUT_S, CORRECTION_TIMEOUT_S = 180.0, 240.0, 60.0
@@ -39,7 +41,8 @@ class Faults:
 
     def __init__(self, session: ClusterSession, mover: Mover, kubernetes: Kubernetes) -> None:
         self._session, self._mover, self._kubernetes = session, mover, kubernetes
-        self._schedule: list[tuple[int, int, Callable[[], None]]] = []
+        self._clocks = clocks_of(session.plan)
+        self._schedule: list[tuple[int, Phase, int, Callable[[], None]]] = []
         self._count = 0
         self._jumped, self._woken = False, set[int]()
         self._under_way: dict[int, str] = {}
@@ -58,24 +61,36 @@ class Faults:
 
     def do_next(self) -> None:
         """See FaultsOfRun."""
-        heapq.heappop(self._schedule)[2]()
+        *_, do = heapq.heappop(self._schedule)
+        do()
 
-    def _at(self, world_ns: int, do: Callable[[], None]) -> None:
+    def _at(self, world_ns: int, do: Callable[[], None], phase: Phase = Phase.BEGIN) -> None:
         self._count += 1
-        heapq.heappush(self._schedule, (world_ns, self._count, do))
+        heapq.heappush(self._schedule, (world_ns, phase, self._count, do))
 
     def _plan(self, group: list[PlannedFault]) -> None:
         first = group[0]
         if first.kind in _BY_MOVER:
             self._at(first.at_world_ns, lambda: self._move_clocks(group))
         elif first.kind == "restart":
-            self._at(first.at_world_ns, lambda: self._restart(group))
+            self._plan_restarts(group)
         elif first.kind == "ca_outage":
             self._at(first.at_world_ns, lambda: self._stop_istiod(first))
         else:
             raise HarnessFault(
                 f"fault {first.index}: {first.kind} should have been refused before the run"
             )
+
+    def _plan_restarts(self, group: list[PlannedFault]) -> None:
+        """Nothing restarts on a node that sleeps: it happens when the node wakes, as in every lab
+        (labs/schedule.py). kubelet, which is awake in time lapse, would start a ztunnel with the
+        clocks of the sleeping node, by which every renewal after the wake would be late."""
+        due_world_ns: dict[int, list[PlannedFault]] = {}
+        for fault in group:
+            world_ns = self._clocks[fault.node].world_ns_when_running(fault.at_world_ns)
+            due_world_ns.setdefault(world_ns, []).append(fault)
+        for world_ns, due in due_world_ns.items():
+            self._at(world_ns, partial(self._restart, due), Phase.RESTART_BY_FAULT)
 
     # Clocks
 

@@ -35,7 +35,9 @@ class LapsedFaults(Faults):
         self._lapse.fall_asleep(nodes)
         self._session.asleep |= set(nodes)
         stopped_world_ns = self._session.world.now_ns
-        self._at(group[0].asleep_until_world_ns, lambda: self._wake(group, stopped_world_ns))
+        # Not asleep_until_world_ns: a frozen node does not sleep, and runs again at its end.
+        wakes_world_ns = group[0].at_world_ns + group[0].duration_ns
+        self._at(wakes_world_ns, lambda: self._wake(group, stopped_world_ns))
 
     def _wake(self, group: list[PlannedFault], stopped_world_ns: int) -> None:
         """The programs were stopped a moment later than planned, and a monotonic clock must not go

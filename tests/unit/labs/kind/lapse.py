@@ -36,6 +36,7 @@ class SimulatedLapse(LapseMover):
 
     def __post_init__(self) -> None:
         self._stopped: dict[str, ClockReading] = {}
+        self._fell_asleep_ns: dict[str, tuple[int, int]] = {}
 
     def prepare(self) -> None:
         """See Mover."""
@@ -67,9 +68,7 @@ class SimulatedLapse(LapseMover):
         for node in nodes:
             self._stopped[node] = self.cluster.reading(node)
             self.cluster.stopped.add(node)
-        self._fell_asleep_ns = {
-            node: (self.cluster.now_ns, getattr(self, "_skipped_ns", 0)) for node in nodes
-        }
+            self._fell_asleep_ns[node] = (self.cluster.now_ns, getattr(self, "_skipped_ns", 0))
 
     def wake(self, nodes: Sequence[str], kind: str, lasts_ns: int) -> None:
         """See LapseMover."""

@@ -24,7 +24,7 @@ from meshwake.runner.options import Options
 from tests.support.paths import SCENARIOS
 from tests.unit.cluster.simulated import SimulatedCluster
 from tests.unit.labs.kind.lapse import SimulatedLapse, lapsed, took_s
-from tests.unit.labs.kind.runs import ONE_NODE, TWO_NODES, plan, verdicts
+from tests.unit.labs.kind.runs import CLIENT, ONE_NODE, TWO_NODES, plan, verdicts
 from tests.unit.labs.kind.test_lab import environment_of
 from tests.unit.labs.kind.test_lab import run as run_lab
 from tests.unit.labs.kind.test_scenarios import FOR_KIND
@@ -118,8 +118,68 @@ def test_the_clocks_of_a_fault_are_what_its_kind_does(
         boottime_s, abs=0.01
     )
     assert verdicts(of, history)["clock_fault_happened"] is Verdict.HOLDS
-    awake = [event for event in history.of("csr_answered") if event.node == "east"]
-    assert any(began.world_ns < event.world_ns < ended.world_ns for event in awake)
+    assert began.world_ns / NS_PER_S == pytest.approx(300, abs=2)
+    assert ended.world_ns / NS_PER_S == pytest.approx(840 + (60 if kind == "pause" else 0), abs=2)
+
+    # When the model renews: that a renewal came before the end of the fault was true also of a
+    # freeze during which no clock went on (seed 57).
+    until_ns = of.duration_ns - WITHIN_NS
+    ours, theirs = renewals(history, until_ns), renewals(on_the_model(of), until_ns)
+    assert ours[CLIENT] == pytest.approx(theirs[CLIENT], abs=WITHIN_NS)
+    assert any(began.world_ns < world_ns < ended.world_ns for world_ns in ours[CLIENT])
+
+
+TWO_FREEZE = """
+    [[fault]]
+    kind  = "freeze"
+    node  = "north"
+    at    = "5m"
+    lasts = "20m"
+    [[fault]]
+    kind  = "freeze"
+    node  = "west"
+    at    = "15m"
+    lasts = "20m"
+"""
+
+
+def test_faults_of_two_nodes_overlap() -> None:
+    """Seed 57: the second began when the first was over, and the run lasted that much longer."""
+    # The authority is on the first node, which is not frozen.
+    third = '[[node]]\nname = "north"\nidentities = ["default/third"]\n'
+    of = plan(TWO_FREEZE, nodes=TWO_NODES + third, duration="50m")
+    history, _ = lapsed(of)
+    began_s = [event.world_ns / NS_PER_S for event in history.of("fault_began")]
+    ended_s = [event.world_ns / NS_PER_S for event in history.of("fault_ended")]
+    assert began_s == pytest.approx([300, 900], abs=2)
+    assert ended_s == pytest.approx([1500, 2100], abs=2)
+    (end,) = history.of("run_ended")
+    assert end.world_ns / NS_PER_S == pytest.approx(3000, abs=2)
+    assert verdicts(of, history) == verdicts(of, on_the_model(of))
+
+
+@pytest.mark.parametrize("kind", ["suspend", "pause", "freeze"])
+def test_a_restart_on_a_node_that_sleeps_comes_at_its_wake(kind: str) -> None:
+    """Seed 55: the new ztunnel began in the sleep, and was late after it."""
+    more = 'corrected_after = "1m"\n' if kind == "pause" else ""
+    faults = ONE_SLEEPS.format(kind, more) + '[[fault]]\nkind = "restart"\nnode = "*"\nat = "10m"\n'
+    of = plan(faults, nodes=TWO_NODES, duration="40m")
+    history, _ = lapsed(of)
+    started_s = {
+        event.node: event.world_ns / NS_PER_S
+        for event in history.of("ztunnel_started", cause="restart")
+    }
+    assert started_s == {
+        "east": pytest.approx(600, abs=20),
+        "west": pytest.approx(840, abs=20),
+    }
+    woke_ns = next(
+        event.world_ns
+        for event in (*history.of("node_woke"), *history.of("fault_ended"))
+        if event["fault_kind"] == kind
+    )
+    (west,) = [each for each in history.of("ztunnel_stopped") if each.node == "west"]
+    assert west.world_ns >= woke_ns
 
 
 def test_a_step_sets_the_wall_clock_and_nothing_else() -> None:
@@ -156,7 +216,7 @@ def test_no_connection_meets_a_restart_that_takes_its_real_time(
 ) -> None:
     """The plan has it take none, and time leaps to where both are due: it is tried when the next
     one runs."""
-    of = plan('[[fault]]\nkind = "restart"\nat = "10m"\n', duration="20m")
+    of = plan('[[fault]]\nkind = "restart"\nnode = "*"\nat = "10m"\n', duration="20m")
     down_until_ns = [0]
     pods, end_pod, error = (
         SimulatedCluster.pods,
