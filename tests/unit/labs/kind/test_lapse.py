@@ -181,6 +181,10 @@ def test_a_restart_on_a_node_that_sleeps_comes_at_its_wake(kind: str) -> None:
     (west,) = [each for each in history.of("ztunnel_stopped") if each.node == "west"]
     assert west.world_ns >= woke_ns
 
+    # Wake and restart are due at one time: no connection comes between them.
+    tried_ns = [event.world_ns for event in history.of("connection_attempted")]
+    assert not [each for each in tried_ns if woke_ns <= each < west.world_ns]
+
 
 def test_a_step_sets_the_wall_clock_and_nothing_else() -> None:
     """Backwards too."""
