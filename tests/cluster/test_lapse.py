@@ -124,6 +124,9 @@ def moments(history: History) -> list[bool]:
 DRAWN = (3, 26, 28, 47, 49, 50, 54, 55, 57, 67)
 
 
+EXPIRED_SERVED = "no_expired_certificate_served"
+
+
 def _seeds() -> tuple[int, ...]:
     seeds = os.environ.get("MESHWAKE_SEEDS")
     if seeds is None:
@@ -143,9 +146,10 @@ def drawn_for_clusters(seed: int) -> str:
 def test_a_timeline_drawn_at_random_is_the_one_of_the_process_lab(
     trial: Trial, seed: int, tmp_path: Path
 ) -> None:
-    """Every verdict; renewals to two seconds, unless a renewal was refused (ztunnel draws its
-    retries by chance), something took its real seconds (a restart), or a fault begins when a
-    renewal is due."""
+    """Every verdict, but for an expired certificate that was held only while its ztunnel was
+    replaced; renewals to two seconds, unless a renewal was refused (ztunnel draws its retries by
+    chance), something took its real seconds (a restart), or a fault begins when a renewal is
+    due."""
     text, version = drawn_for_clusters(seed), trial.istio
     binary_of(version)
     path = tmp_path / f"seed_{seed}.toml"
@@ -155,13 +159,33 @@ def test_a_timeline_drawn_at_random_is_the_one_of_the_process_lab(
     if ran.code == ExitCode.LAB_UNAVAILABLE:
         pytest.skip(ran.log[-300:])
     saved = ran.saved()
-    assert verdicts(saved.plan, saved.history) == verdicts(other.plan, other.history), text
+    here, there = (verdicts(each.plan, each.history) for each in (saved, other))
+    if _is_served_only_while_replaced(saved.plan, saved.history):
+        here.pop(EXPIRED_SERVED), there.pop(EXPIRED_SERVED)
+    assert here == there, text
     if _has_chance(saved.history) or _has_chance(other.history):
         return
     if _has_a_tie(saved.plan, saved.history) or _has_a_tie(other.plan, other.history):
         return
     ours = renewal_times(saved.plan, saved.history)
     assert furthest(ours, renewal_times(other.plan, other.history)) <= RENEWALS_WITHIN_S
+
+
+def _is_served_only_while_replaced(plan: Plan, history: History) -> bool:
+    """Whether expired certificates were served, and only during restarts. In a cluster the old pod
+    runs for some seconds after it was deleted, on lab process for none: of seed 55 a restart comes
+    at the wake, when the certificate has expired in the sleep, and the new ztunnel is there 8 s
+    later."""
+    (found,) = [each for each in judge(plan, history) if each.check == EXPIRED_SERVED]
+    restarts_s = [
+        (began.world_ns / NS_PER_S - RENEWALS_WITHIN_S, ended.world_ns / NS_PER_S)
+        for began in history.of("fault_began", fault_kind="restart")
+        for ended in history.of("fault_ended", fault=began["fault"])
+    ]
+    return bool(found.evidence) and all(
+        any(from_s <= served.world_s <= to_s for from_s, to_s in restarts_s)
+        for served in found.evidence
+    )
 
 
 def _has_chance(history: History) -> bool:
