@@ -220,7 +220,7 @@ def test_no_connection_meets_a_restart_that_takes_its_real_time(
 ) -> None:
     """The plan has it take none, and time leaps to where both are due: it is tried when the next
     one runs."""
-    of = plan('[[fault]]\nkind = "restart"\nnode = "*"\nat = "10m"\n', duration="20m")
+    of = plan('[[fault]]\nkind = "restart"\nat = "10m"\n', duration="20m")
     down_until_ns = [0]
     pods, end_pod, error = (
         SimulatedCluster.pods,
