@@ -183,10 +183,15 @@ def _action_of_restart(restart: PlannedRestart) -> ScheduledAction:
     )
 
 
+def restart_world_ns(fault: PlannedFault, clocks: Clocks) -> int:
+    """When the restart `fault` happens. Nothing restarts on a machine that sleeps: it happens when
+    the machine wakes. `clocks` as from `clocks_of(plan)`."""
+    return clocks[fault.node].world_ns_when_running(fault.at_world_ns)
+
+
 def _actions_of_fault(fault: PlannedFault, clocks: Clocks) -> list[ScheduledAction]:
     if fault.kind in ("restart", "pod_restart"):
-        # Nothing restarts on a machine that sleeps: it happens when the machine wakes.
-        world_ns = clocks[fault.node].world_ns_when_running(fault.at_world_ns)
+        world_ns = restart_world_ns(fault, clocks)
         return [ScheduledAction(world_ns, Phase.RESTART_BY_FAULT, fault.node, fault)]
     ends_later = fault.ends_world_ns > fault.at_world_ns
     end = Phase.END if ends_later else Phase.END_SAME_INSTANT

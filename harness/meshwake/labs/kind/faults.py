@@ -28,7 +28,7 @@ from meshwake.core.json_types import MutableJsonObject
 from meshwake.core.planned_faults import PlannedFault
 from meshwake.kubernetes.api import Kubernetes, Unreachable
 from meshwake.labs.kind.session import CLOCKS_SHARED, ClusterSession
-from meshwake.labs.schedule import Phase
+from meshwake.labs.schedule import Phase, restart_world_ns
 from meshwake.ztunnel.names import ISTIO_NAMESPACE, ISTIOD_LABELS
 
 RESTART_TIMEOUT_S, SCALE_TIMEOUT_S, CORRECTION_TIMEOUT_S = 180.0, 240.0, 60.0
@@ -41,7 +41,6 @@ class Faults:
 
     def __init__(self, session: ClusterSession, mover: Mover, kubernetes: Kubernetes) -> None:
         self._session, self._mover, self._kubernetes = session, mover, kubernetes
-        self._clocks = clocks_of(session.plan)
         self._schedule: list[tuple[int, Phase, int, Callable[[], None]]] = []
         self._count = 0
         self._jumped, self._woken = False, set[int]()
@@ -82,14 +81,13 @@ class Faults:
             )
 
     def _plan_restarts(self, group: list[PlannedFault]) -> None:
-        """Nothing restarts on a node that sleeps: it happens when the node wakes, as in every lab
-        (labs/schedule.py). kubelet, which is awake in time lapse, would start a ztunnel with the
-        clocks of the sleeping node, by which every renewal after the wake would be late."""
-        due_world_ns: dict[int, list[PlannedFault]] = {}
+        """Each when its node runs. kubelet is awake in time lapse, and would start a ztunnel with
+        the clocks of the sleeping node, by which every renewal after the wake would be late."""
+        clocks = clocks_of(self._session.plan)
+        by_world_ns: dict[int, list[PlannedFault]] = {}
         for fault in group:
-            world_ns = self._clocks[fault.node].world_ns_when_running(fault.at_world_ns)
-            due_world_ns.setdefault(world_ns, []).append(fault)
-        for world_ns, due in due_world_ns.items():
+            by_world_ns.setdefault(restart_world_ns(fault, clocks), []).append(fault)
+        for world_ns, due in by_world_ns.items():
             self._at(world_ns, partial(self._restart, due), Phase.RESTART_BY_FAULT)
 
     # Clocks
