@@ -22,9 +22,8 @@ class ProgressLine:
     def __init__(self, shown: bool = True) -> None:
         self._console = Console(stderr=True)
         self._shown = shown and self._console.is_terminal
-        # Made when the first line is shown: a run on the model ends before that.
-        self._progress: Progress | None = None
-        self._task: TaskID | None = None
+        # While a line is shown. Most runs on the model end before that, and import no bar.
+        self._line: tuple[Progress, TaskID] | None = None
         self._started_s = self._shown_s = 0.0
 
     def watch(self, name: str, duration_ns: int) -> Callable[[int], None]:
@@ -46,19 +45,20 @@ class ProgressLine:
         return progress
 
     def _show(self, name: str, world_ns: int, duration_ns: int) -> None:
-        if self._progress is None:
-            self._progress = _progress_on(self._console)
-        if self._task is None:
-            self._progress.start()
-            self._task = self._progress.add_task(name, total=duration_ns)
-        self._progress.update(self._task, completed=world_ns)
+        if self._line is None:
+            progress = _progress_on(self._console)
+            progress.start()
+            self._line = progress, progress.add_task(name, total=duration_ns)
+        progress, task = self._line
+        progress.update(task, completed=world_ns)
 
     def end(self) -> None:
         """Removes the line; what is printed next takes its place."""
-        if self._progress is not None and self._task is not None:
-            self._progress.remove_task(self._task)
-            self._progress.stop()
-            self._task = None
+        if self._line is not None:
+            progress, task = self._line
+            progress.remove_task(task)
+            progress.stop()
+            self._line = None
 
 
 def _progress_on(console: Console) -> Progress:
