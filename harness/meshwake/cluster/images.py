@@ -158,25 +158,32 @@ def _missing_images(
 def bytes_needed(engine: Engine, choice: Choice, pins: Pins) -> int:
     """What a cluster takes of the engine's disk: images that the engine lacks, and in each node all
     but the machines' own, which all nodes share."""
-    missing = missing_images(engine, wanted_images(choice, pins))
-    return _bytes_of(choice, pins, missing, partial(_unpacked_bytes, engine))
+    wanted = wanted_images(choice, pins)
+    missing = missing_images(engine, wanted)
+    nodes = len(node_names(choice, pins))
+    return _bytes_of(wanted, nodes, missing, partial(_unpacked_bytes, engine))
 
 
 def most_bytes_needed(choice: Choice, pins: Pins) -> int:
     """The same, of an engine that has no image yet."""
-    return _bytes_of(choice, pins, wanted_images(choice, pins), lambda reference: IMAGE_BYTES)
+    wanted = wanted_images(choice, pins)
+    nodes = len(node_names(choice, pins))
+    return _bytes_of(wanted, nodes, wanted, lambda reference: IMAGE_BYTES)
 
 
 def _bytes_of(
-    choice: Choice, pins: Pins, missing: Sequence[str], unpacked_bytes: Callable[[str], int]
+    wanted: Sequence[str],
+    nodes: int,
+    missing: Sequence[str],
+    unpacked_bytes: Callable[[str], int],
 ) -> int:
-    machine = node_image(choice, pins)
+    """`wanted` as from `wanted_images`, which reads every manifest of the stack."""
+    machine, *in_nodes = wanted
     in_engine = 0
     for image in missing:
         in_engine += MACHINE_BYTES if image == machine else IMAGE_BYTES
 
-    nodes = len(node_names(choice, pins))
-    in_node = NODE_WRITES_BYTES + _bytes_in_node(images(choice, pins), unpacked_bytes)
+    in_node = NODE_WRITES_BYTES + _bytes_in_node(in_nodes, unpacked_bytes)
     return in_engine + nodes * in_node
 
 
