@@ -161,7 +161,7 @@ def test_a_timeline_drawn_at_random_is_the_one_of_the_process_lab(
     saved = ran.saved()
     here, there = (verdicts(each.plan, each.history) for each in (saved, other))
     if _is_served_only_while_replaced(saved.plan, saved.history):
-        here.pop(EXPIRED_SERVED), there.pop(EXPIRED_SERVED)
+        del here[EXPIRED_SERVED], there[EXPIRED_SERVED]
     assert here == there, text
     if _has_chance(saved.history) or _has_chance(other.history):
         return
